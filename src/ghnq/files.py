@@ -1,0 +1,47 @@
+"""Files that are either whole or absent: written under a temporary name beside their place, then renamed into it."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path in the folder of `path`; on success the file written there takes the name `path`.
+
+    The folder is made if it is missing. The temporary name keeps the suffix of `path`: writers choose a format by it.
+    The file is flushed to the disk before the rename, so a crash leaves the old file or the new one, never a half.
+    On any exception, interrupts included, the temporary file is removed and `path` is as it was.
+
+    Raises FileNotFoundError if the block wrote nothing, and OSError where the folder cannot be made or written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden and random: listings skip it, and two processes that write the same target do not meet.
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(target.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Asks the operating system to put a file, or the names in a folder, on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders; its rename is durable on its own terms.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
