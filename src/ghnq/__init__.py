@@ -1,3 +1,88 @@
-"""Predict quantization-robust weights for convolutional networks nobody has trained yet."""
+"""Predict quantization-robust weights for convolutional networks nobody has trained yet.
+
+The public names are listed here and nowhere else. Each is imported when it is first used, so that `import ghnq` loads
+neither torch nor any other large library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ghnq.errors import CheckpointError as CheckpointError
+from ghnq.errors import DataError as DataError
+from ghnq.errors import GhnqError as GhnqError
+from ghnq.errors import GraphError as GraphError
+from ghnq.errors import MissingExtraError as MissingExtraError
+from ghnq.errors import RecipeError as RecipeError
+from ghnq.errors import SchemeError as SchemeError
+from ghnq.errors import SpaceError as SpaceError
+from ghnq.errors import TrainingError as TrainingError
+
+if TYPE_CHECKING:
+    from ghnq import spaces as spaces
+    from ghnq.data import load as load_dataset
+    from ghnq.evaluation import evaluate as evaluate
+    from ghnq.graph import ArchGraph as ArchGraph
+    from ghnq.graph import trace as trace
+    from ghnq.hypernet import GHN as GHN
+    from ghnq.hypernet import initialize as initialize
+    from ghnq.quant import QuantScheme as QuantScheme
+    from ghnq.quant import quantize as quantize
+    from ghnq.training import load_recipe as load_recipe
+    from ghnq.training import train as train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "GHN",
+    "ArchGraph",
+    "CheckpointError",
+    "DataError",
+    "GhnqError",
+    "GraphError",
+    "MissingExtraError",
+    "QuantScheme",
+    "RecipeError",
+    "SchemeError",
+    "SpaceError",
+    "TrainingError",
+    "__version__",
+    "evaluate",
+    "initialize",
+    "load_dataset",
+    "load_recipe",
+    "quantize",
+    "spaces",
+    "trace",
+    "train",
+]
+
+# Public name -> the module it lives in and its name there (no name: the module itself).
+_LAZY = {
+    "ArchGraph": ("ghnq.graph", "ArchGraph"),
+    "GHN": ("ghnq.hypernet", "GHN"),
+    "QuantScheme": ("ghnq.quant", "QuantScheme"),
+    "evaluate": ("ghnq.evaluation", "evaluate"),
+    "initialize": ("ghnq.hypernet", "initialize"),
+    "load_dataset": ("ghnq.data", "load"),
+    "load_recipe": ("ghnq.training", "load_recipe"),
+    "quantize": ("ghnq.quant", "quantize"),
+    "spaces": ("ghnq.spaces", ""),
+    "trace": ("ghnq.graph", "trace"),
+    "train": ("ghnq.training", "train"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name on first use (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ghnq' has no attribute {name!r}; it offers: {', '.join(__all__)}")
+    module, attribute = _LAZY[name]
+    value: object = import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
+    globals()[name] = value  # The next use finds it without coming here.
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
