@@ -1,0 +1,78 @@
+"""Decoded images on disk, so that a directory is decoded once and not at every start.
+
+One file per directory under `$XDG_CACHE_HOME/ghnq/images` (`~/.cache` by default), uint8 in safetensors. It is used
+only while names, sizes and times of all files in the directory are what they were; otherwise it is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ghnq.data.images import ImageDataset, Images
+
+_LOG = logging.getLogger(__name__)
+_LAYOUT = "1"  # raise when decoding changes
+
+
+def directory_key(directory: Path) -> str:
+    """Returns a hash of the names, sizes and modification times of all files below `directory`."""
+    digest = hashlib.sha256(_LAYOUT.encode())
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        status = file.stat()
+        digest.update(repr((str(file.relative_to(directory)), status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def cache_file(directory: Path) -> Path:
+    """Returns where the decoded images of `directory` are kept."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:24]
+    return root / "ghnq" / "images" / f"{name}.safetensors"
+
+
+def read_cache(directory: Path, key: str) -> ImageDataset | None:
+    """Returns the data set as it was decoded before, or None where there is none, it is out of date, or damaged."""
+    file = cache_file(directory)
+    try:
+        with safe_open(file, framework="pt") as stored:
+            about = stored.metadata() or {}
+            if about.get("key") != key:
+                return None
+            splits = {
+                split: Images(stored.get_tensor(f"{split}.pixels"), stored.get_tensor(f"{split}.labels"))
+                for split in ("train", "test")
+            }
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError) as error:
+        _LOG.warning("The decoded images in %s cannot be read (%s) and are made anew.", file, error)
+        return None
+    class_names = tuple(json.loads(about["class_names"]))
+    return ImageDataset.build(str(directory), **splits, class_names=class_names, flip=about["flip"] == "true")
+
+
+def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
+    """Keeps a decoded data set; a cache that cannot be written is reported as a warning in the log, not as an error."""
+    file = cache_file(directory)
+    tensors = {
+        f"{split}.{part}": getattr(images, part)
+        for split, images in (("train", dataset.train), ("test", dataset.test))
+        for part in ("pixels", "labels")
+    }
+    about = {"key": key, "class_names": json.dumps(dataset.class_names), "flip": json.dumps(dataset.flip)}
+    draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, draft, metadata=about)
+        draft.replace(file)
+    except (SafetensorError, OSError) as error:
+        _LOG.warning("Decoded images cannot be kept in %s (%s); the next start decodes them again.", file.parent, error)
+    finally:
+        draft.unlink(missing_ok=True)

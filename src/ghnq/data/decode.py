@@ -1,0 +1,67 @@
+"""From encoded images (PNG, JPEG, ...) to one uint8 tensor.
+
+Dimensions: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ghnq.errors import DataError
+
+_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}  # a palette is spelled out as RGB, black and white as grey
+
+
+def decode_images(encoded: Iterable[Mapping[str, Any]], total: int, where: str) -> Tensor:
+    """Decodes images, each given as {"bytes": ... or None, "path": ... or None}, into uint8 [B, C, H, W].
+
+    where: how errors name the split. Raises DataError for an image that cannot be read, whose mode is neither grey nor
+    RGB, or whose size or channel count differs from the first.
+    """
+    pixels = np.empty(0, dtype=np.uint8)
+    for index, item in enumerate(encoded):
+        image = _decode(item, index, where)
+        if index == 0:
+            pixels = np.empty((total, *image.shape), dtype=np.uint8)
+        elif image.shape != pixels.shape[1:]:
+            raise DataError(
+                f"{where}: {_title(item, index)} is {_size(image)}, but the first image is {_size(pixels[0])}. All "
+                "images must have one size and one channel count: resize or convert them first."
+            )
+        pixels[index] = image
+    if not pixels.size:
+        raise DataError(f"{where}: the split has no images.")
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def _decode(item: Mapping[str, Any], index: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Returns uint8 [H, W, C]."""
+    try:
+        source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
+        with Image.open(source) as image:
+            if image.mode not in _CHANNELS:
+                raise DataError(
+                    f"{where}: {_title(item, index)} has mode {image.mode}; ghnq reads grey (L) and RGB images. "
+                    "Convert it first (an alpha channel must be laid over a background)."
+                )
+            array = np.asarray(image.convert("L" if _CHANNELS[image.mode] == 1 else "RGB"))
+    # Pillow reports broken files by many exceptions: SyntaxError for PNG chunks, ValueError, OSError for truncation.
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: {_title(item, index)} cannot be read: {error}") from error
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _title(item: Mapping[str, Any], index: int) -> str:
+    return f"image {index}" + (f" ({item['path']})" if item.get("path") else "")
+
+
+def _size(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    height, width, channels = image.shape
+    return f"{height}x{width} with {channels} channel{'s' if channels > 1 else ''}"

@@ -1,0 +1,53 @@
+"""The embedded data set: scikit-learn's real handwritten digits (Alpaydin & Kaynak 1998, UCI), 1,797 images of 8x8."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ghnq.data.images import ImageDataset, Images
+from ghnq.data.shuffle import balanced
+
+# The split is part of every published figure: never change these numbers.
+_SPLIT_SEED = 8
+_TEST_IMAGES = 360
+
+
+def load_digits() -> ImageDataset:
+    """Returns the digits with their fixed split, balanced over classes: 1,437 training and 360 test images, 1x8x8.
+
+    The values 0..16 are spread over 0..255. Digits are not mirrored in augmentation.
+    """
+    table = _read_table()
+    pixels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    labels = table[:, -1].astype(np.int64)
+    everything = Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+    order = torch.from_numpy(balanced(labels, _SPLIT_SEED))
+    return ImageDataset.build(
+        "digits",
+        train=everything.take(order[_TEST_IMAGES:].sort().values),
+        test=everything.take(order[:_TEST_IMAGES].sort().values),
+        class_names=tuple("0123456789"),
+        flip=False,
+    )
+
+
+def _read_table() -> npt.NDArray[np.float64]:
+    """Returns 64 pixel values and the digit for each image: float64 [1797, 65].
+
+    Reads the file inside scikit-learn where it lies today, because importing scikit-learn takes longer than a second;
+    where a later version has moved it, asks scikit-learn itself.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits as ask_sklearn
+
+    raw = ask_sklearn()
+    return np.column_stack([raw.data, raw.target])

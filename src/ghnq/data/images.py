@@ -1,0 +1,205 @@
+"""Images in memory as uint8, with everything a batch needs on its way into a network.
+
+Dimensions: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ghnq.data.augment import pad_crop, random_flip
+from ghnq.data.shuffle import balanced, mix, permutation
+from ghnq.errors import DataError
+
+# The subset that `first(n)` takes is part of every published figure: never change this number.
+_SUBSET_SEED = 20231
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one split.
+
+    pixels: uint8 [B, C, H, W]; labels: int64 [B].
+    Raises DataError where there is no image, or shapes and dtypes are others.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise DataError(
+                f"Images must be uint8 [B, C, H, W], not {self.pixels.dtype} of shape {tuple(self.pixels.shape)}."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(
+                f"Labels must be int64 [{len(self.pixels)}], one for each image, not {self.labels.dtype} of shape "
+                f"{tuple(self.labels.shape)}."
+            )
+        if not len(self.pixels):
+            raise DataError("A split without images: give at least one image in the training and in the test split.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> Images:
+        """Returns the images at `indices` (int64 [B]), in that order."""
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def first(self, count: int) -> Images:
+        """Returns a fixed subset of `count` images, balanced over classes, the same on every machine.
+
+        Subsets are nested: `first(100)` is the beginning of `first(200)`. Raises DataError for fewer than one image or
+        more than there are.
+        """
+        self._check_count(count, "test subset")
+        return self.take(torch.from_numpy(balanced(self.labels.numpy(), _SUBSET_SEED)[:count]))
+
+    def balanced(self, count: int, seed: int) -> Images:
+        """Returns `count` images chosen at random by `seed`, balanced over classes; errors as in `first`."""
+        self._check_count(count, "sample")
+        return self.take(torch.from_numpy(balanced(self.labels.numpy(), seed)[:count]))
+
+    def _check_count(self, count: int, what: str) -> None:
+        if not 1 <= count <= len(self):
+            raise DataError(f"A {what} of {count} images was asked for; choose between 1 and {len(self)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A data set of small images: a training and a test split, and the statistics of the training split.
+
+    mean, std: float32 [C], of pixels scaled to 0..1; a channel that never varies has std 1.
+    flip: whether mirrored images keep their class. padding: how far `augment` shifts.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    class_names: tuple[str, ...]
+    flip: bool
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def build(cls, name: str, train: Images, test: Images, class_names: tuple[str, ...], *, flip: bool) -> ImageDataset:
+        """Checks that the splits fit together and computes mean and std.
+
+        Raises DataError where sizes or channel counts differ, or a label is not one of the classes.
+        """
+        if train.pixels.shape[1:] != test.pixels.shape[1:]:
+            raise DataError(
+                f"{name}: training images are {_size(train)} but test images are {_size(test)}; they must be alike."
+            )
+        for split, images in (("training", train), ("test", test)):
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= len(class_names):
+                raise DataError(
+                    f"{name}: {split} labels run from {low} to {high}, but there are {len(class_names)} classes, so "
+                    f"they must lie in 0..{len(class_names) - 1}. (A label of -1 often means that labels are withheld.)"
+                )
+        mean, std = channel_statistics(train.pixels)
+        return cls(name, train, test, class_names, flip, mean, std)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def padding(self) -> int:
+        """How many pixels `augment` shifts at most: an eighth of the side (4 at 32x32, 1 at 8x8)."""
+        return max(1, min(self.input_shape[1:]) // 8)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over pixels and labels of both splits: two data sets with equal hashes give equal figures."""
+        digest = hashlib.sha256(repr((self.train.pixels.shape, self.test.pixels.shape, self.class_names)).encode())
+        for images in (self.train, self.test):
+            digest.update(images.pixels.contiguous().numpy().data)
+            digest.update(images.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Returns (pixels / 255 - mean) / std: uint8 [B, C, H, W] to float32 of the same shape, on the same device."""
+        mean = (255 * self.mean).to(pixels.device).view(-1, 1, 1)
+        scale = (1 / (255 * self.std)).to(pixels.device).view(-1, 1, 1)
+        return pixels.to(torch.float32).sub_(mean).mul_(scale)
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Shifts each image by up to `padding` pixels and, where `flip`, mirrors half of them.
+
+        pixels: uint8 [B, C, H, W]; returns the same shape. `generator` lives on the CPU and decides everything.
+        """
+        shifted = pad_crop(pixels, self.padding, generator)
+        return random_flip(shifted, generator) if self.flip else shifted
+
+    def batch_indices(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Returns which training images step `step` sees: int64 [batch_size], a pure function of its arguments.
+
+        The steps read one endless stream, epoch after epoch, each epoch its own random order: every image comes exactly
+        once in an epoch, no batch is short, and a run resumed at any step sees the batches it would have seen.
+        """
+        if batch_size < 1 or step < 0:
+            raise DataError(f"Step {step} with batch size {batch_size}: steps start at 0 and batches at 1.")
+        total = len(self.train)
+        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+        epochs, within = np.divmod(positions, total)
+        parts = [_epoch_order(total, int(epoch), seed)[within[epochs == epoch]] for epoch in np.unique(epochs)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    def train_batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the augmented, normalised batch of a step: float32 [B, C, H, W] and labels int64 [B].
+
+        A pure function of its arguments, so that nothing about data needs saving to resume.
+        """
+        chosen = self.train.take(self.batch_indices(step, batch_size, seed))
+        generator = torch.Generator().manual_seed(mix(seed, step, 1))
+        return self.normalise(self.augment(chosen.pixels, generator)), chosen.labels
+
+    def calibration(self, count: int, seed: int) -> Tensor:
+        """Returns `count` normalised training images, balanced over classes: float32 [B, C, H, W], not augmented.
+
+        Raises DataError for more images than the training split has.
+        """
+        return self.normalise(self.train.balanced(count, seed).pixels)
+
+
+def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and population standard deviation per channel of uint8 [B, C, H, W] scaled to 0..1: float32 [C].
+
+    Exact until the final rounding: sums are taken over integer counts of the 256 values. A constant channel has std 1,
+    so that normalising it gives zero.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
+    weights = counts.double() / counts.sum(1, keepdim=True)
+    mean = (weights * values).sum(1)
+    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+    constant = (counts > 0).sum(1) == 1
+    return mean.float(), torch.where(constant, 1.0, variance.sqrt()).float()
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(total: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
+    order = permutation(total, seed, epoch)
+    order.setflags(write=False)
+    return order
+
+
+def _size(images: Images) -> str:
+    channels, height, width = images.pixels.shape[1:]
+    return f"{height}x{width} pixels with {channels} channel{'s' if channels != 1 else ''}"
