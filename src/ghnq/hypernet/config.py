@@ -1,0 +1,59 @@
+"""What defines a hypernetwork; written beside its weights in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Depthwise = Literal["shared", "own"]
+
+
+class GHNConfig(BaseModel):
+    """Sizes and choices of a hypernetwork; keyword-only, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    num_classes: int = Field(default=10, ge=2, description="Outputs of the networks it was trained for.")
+    hidden: int = Field(default=32, ge=8, description="Width of the node embeddings; a multiple of 8.")
+    max_shape: tuple[int, int, int, int] = Field(
+        default=(64, 64, 7, 7),
+        strict=False,
+        description="Largest weight (out, in, height, width) predicted in one piece; larger ones are tiled.",
+    )
+    encoder: Literal["gatedgnn", "mlp"] = Field(default="gatedgnn", description="How nodes hear of each other.")
+    virtual_edges: bool = Field(default=True, description="Nodes also hear all nodes that reach them, by 1/distance.")
+    layer_norm: bool = Field(default=True, description="Normalise node embeddings before decoding.")
+    decoder: Literal["conv"] = Field(default="conv", description="How a node embedding becomes a weight.")
+    decoder_hidden: tuple[int, int] | None = Field(
+        default=None, strict=False, description="Widths inside the decoder; (4, 8) times `hidden` if absent."
+    )
+    depthwise: Depthwise = Field(
+        default="own", description="Depthwise weights from a decoder of their own, or from the first input channel."
+    )
+    normalise: bool = Field(default=True, description="Scale predicted weights by fan-in and squash vectors.")
+
+    @model_validator(mode="after")
+    def _check(self) -> GHNConfig:
+        if self.hidden % 8:
+            raise ValueError(f"hidden is {self.hidden}; it must be a multiple of 8")
+        if min(self.max_shape) < 1 or self.max_shape[2] != self.max_shape[3]:
+            raise ValueError(f"max_shape is {self.max_shape}; all sizes must be positive and height equal to width")
+        return self
+
+    @property
+    def decoder_widths(self) -> tuple[int, int]:
+        """Widths inside the convolutional decoder."""
+        return self.decoder_hidden or (4 * self.hidden, 8 * self.hidden)
+
+
+class Task(BaseModel):
+    """The images a hypernetwork was trained on: what its predicted networks expect at their input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    data: str
+    image_shape: tuple[int, int, int] = Field(strict=False)
+    mean: tuple[float, ...] = Field(strict=False)
+    std: tuple[float, ...] = Field(strict=False)
+    space: str = "convnets"

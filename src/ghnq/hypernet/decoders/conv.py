@@ -1,0 +1,117 @@
+"""GHN-2's convolutional decoder: an embedding becomes kernel positions, each position an (out x in) matrix.
+
+    h -> linear -> ReLU -> [C, k, k] -> 1x1 conv -> ReLU -> 1x1 conv -> [out * in, k, k]
+
+Only the kernel positions and channels that a weight needs are computed. Weights of the classification layer come from the same
+matrix at one position, mapped from `out` to the number of classes (arXiv 2110.13100, section 4; arXiv 1810.05749, section 4.2).
+
+Dimensions: S slots of a group, D hidden, C and F widths inside, O/I out- and in-channels, K kernel height or width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.decoders.corner import corner_linear
+
+Shape4 = tuple[int, int, int, int]
+
+
+class WeightRequest(NamedTuple):
+    """The shape of a group's weights in the network, and whether they are depthwise or of the classification layer."""
+
+    shape: Shape4
+    depthwise: bool
+    classifies: bool
+
+
+class PositionDecoder(nn.Module):
+    """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`."""
+
+    def __init__(self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4) -> None:
+        super().__init__()
+        self.max_shape = max_shape
+        self.positions = nn.Linear(hidden, widths[0] * max_shape[2] * max_shape[3])
+        self.mix = nn.Linear(widths[0], widths[1])
+        self.matrix = nn.Linear(widths[1], max_shape[0] * max_shape[1])
+        self.width = widths[0]
+
+    def forward(self, groups: Sequence[Tensor], shapes: Sequence[Shape4]) -> list[Tensor]:
+        """shapes: per group (O, I, K, K), none larger than `max_shape`."""
+        out, in_, height, width = self.max_shape
+        at = corner_linear(
+            groups,
+            [(self.width, h, w) for _, _, h, w in shapes],
+            self.positions.weight,
+            self.positions.bias,
+            (self.width, height, width),
+        )
+        rows = [
+            x.view(len(x), self.width, h * w).transpose(1, 2).reshape(-1, self.width)
+            for x, (_, _, h, w) in zip(at, shapes, strict=True)
+        ]
+        mixed = torch.relu(self.mix(torch.relu(torch.cat(rows))))
+        matrices = corner_linear(
+            mixed.split([len(r) for r in rows]),
+            [(o, i) for o, i, _, _ in shapes],
+            self.matrix.weight,
+            self.matrix.bias,
+            (out, in_),
+        )
+        return [
+            m.view(len(g), h, w, o, i).permute(0, 3, 4, 1, 2)
+            for m, g, (o, i, h, w) in zip(matrices, groups, shapes, strict=True)
+        ]
+
+
+class ConvDecoder(nn.Module):
+    """Weights of convolutions, hidden linear layers and the classification layer."""
+
+    def __init__(
+        self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4, num_classes: int, own_depthwise: bool
+    ) -> None:
+        super().__init__()
+        self.max_shape = max_shape
+        self.dense = PositionDecoder(hidden=hidden, widths=widths, max_shape=max_shape)
+        self.depthwise = (
+            PositionDecoder(hidden=hidden, widths=widths, max_shape=(max_shape[0], 1, *max_shape[2:]))
+            if own_depthwise
+            else None
+        )
+        self.classes = nn.Linear(max_shape[0], num_classes)
+
+    @classmethod
+    def from_config(cls, config: GHNConfig) -> ConvDecoder:
+        return cls(
+            hidden=config.hidden,
+            widths=config.decoder_widths,
+            max_shape=config.max_shape,
+            num_classes=config.num_classes,
+            own_depthwise=config.depthwise == "own",
+        )
+
+    def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
+        """Per group embeddings [S, D] and what is asked for; returns [S, O, I, K, K], at most `max_shape` (tiling is later)."""
+        decoded: dict[int, Tensor] = {}
+        for decoder, depthwise in ((self.dense, False), (self.depthwise, True)):
+            index = [i for i, r in enumerate(requests) if (self.depthwise is not None and r.depthwise) == depthwise]
+            if decoder is None or not index:
+                continue
+            corners = [self._corner(requests[i]) for i in index]
+            decoded.update(zip(index, decoder([groups[i] for i in index], corners), strict=True))
+        return [self._classify(decoded[i]) if r.classifies else decoded[i] for i, r in enumerate(requests)]
+
+    def _corner(self, request: WeightRequest) -> Shape4:
+        """The corner of `max_shape` to compute for a weight of this shape."""
+        o, i, h, w = (min(s, m) for s, m in zip(request.shape, self.max_shape, strict=True))
+        return (self.max_shape[0] if request.classifies else o, i, h, w)
+
+    def _classify(self, matrix: Tensor) -> Tensor:
+        """[S, O, I, 1, 1] -> [S, classes, I, 1, 1]."""
+        return torch.as_tensor(self.classes(torch.relu(matrix).transpose(1, 4)).transpose(1, 4))
+

@@ -1,0 +1,28 @@
+"""One-dimensional parameters: scale and shift of norms, biases, and the bias of the classification layer (GHN-2).
+
+Dimensions: S vectors, D hidden, C the most channels predicted in one piece.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class VectorDecoder(nn.Module):
+    """Embeddings [S, D] -> (scale [S, C], shift [S, C])."""
+
+    def __init__(self, *, hidden: int, max_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.max_channels = max_channels
+        self.inner = nn.Linear(hidden, 2 * hidden)
+        self.outer = nn.Linear(2 * hidden, 2 * max_channels)
+        self.classes = nn.Linear(max_channels, num_classes)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        pair = self.outer(torch.relu(self.inner(h))).view(len(h), 2, self.max_channels)
+        return pair[:, 0], pair[:, 1]
+
+    def class_bias(self, shift: Tensor) -> Tensor:
+        """[S, C] -> [S, classes]."""
+        return torch.as_tensor(self.classes(torch.relu(shift)))

@@ -1,0 +1,64 @@
+"""The gated graph network of GHN-1 (arXiv 1810.05749, Eq. 3) with the virtual edges of GHN-2 (arXiv 2110.13100, Eq. 4).
+
+One traversal along the edges, one against them; in each, for every node v in topological order,
+
+    m_v = sum over neighbours u of MLP(h_u) + sum over all u that reach v of MLP_sp(h_u) / s_uv,    h_v = GRU(h_v, m_v).
+
+Each message is computed once per node, right after its update, and all nodes of a topological level, over all graphs of the
+meta-batch, are updated together. Both are exact.
+
+Dimensions: N nodes, D hidden, L levels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ghnq.graph.batch import GraphBatch
+from ghnq.hypernet.encoders.traverse import Messages, traverse
+
+
+class MessageMLP(nn.Module):
+    """Linear, ReLU, linear, ReLU: what a node tells its neighbours."""
+
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden, inner)
+        self.outer = nn.Linear(inner, hidden)
+
+
+class GatedGNN(nn.Module):
+    """[N, D] node embeddings -> [N, D]."""
+
+    def __init__(self, *, hidden: int, virtual_edges: bool = True) -> None:
+        super().__init__()
+        inner = hidden // 2 if virtual_edges else hidden
+        self.direct = MessageMLP(hidden, inner)
+        self.virtual = MessageMLP(hidden, inner) if virtual_edges else None
+        self.gru = nn.GRUCell(hidden, hidden)
+
+    def messages(self) -> Messages:
+        """Both message MLPs as one: first layers stacked, second layers side by side."""
+        if self.virtual is None:
+            # A virtual message of zero keeps one shape of computation for both kinds of graph network.
+            outer, zeros = self.direct.outer, torch.zeros_like(self.direct.outer.weight)
+            return Messages(
+                self.direct.inner.weight,
+                self.direct.inner.bias,
+                torch.cat([outer.weight, zeros]),
+                torch.cat([outer.bias, torch.zeros_like(outer.bias)]),
+            )
+        pair = (self.direct, self.virtual)
+        return Messages(
+            torch.cat([m.inner.weight for m in pair]),
+            torch.cat([m.inner.bias for m in pair]),
+            torch.block_diag(*[m.outer.weight for m in pair]),
+            torch.cat([m.outer.bias for m in pair]),
+        )
+
+    def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
+        messages = self.messages()
+        for traversal in (batch.forward, batch.backward):
+            h = traverse(h, traversal, messages, self.gru)
+        return h
