@@ -1,0 +1,7 @@
+"""`python -m ghnq` is `ghnq`."""
+
+import sys
+
+from ghnq.cli import main
+
+sys.exit(main())

@@ -1,0 +1,221 @@
+"""The command table, nothing else: names, options and help. What a command does is in `ghnq.commands`.
+
+Exit codes: 0 done, 1 a fault (of ghnq or of the user's model file, with its traceback), 2 a mistake in the input,
+130 interrupted by Ctrl-C, 143 by SIGTERM. Nothing large is imported before a command is called, so help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ghnq import __version__
+from ghnq.errors import GhnqError
+
+app = typer.Typer(
+    name="ghnq",
+    help="Predict quantization-robust weights for convolutional networks nobody has trained yet.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    # A traceback from the user's own model file is shown as Python shows it.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+spaces = typer.Typer(help="Look at the spaces that unseen architectures come from.", no_args_is_help=True)
+app.add_typer(spaces, name="spaces")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, or convnets/SPLIT/INDEX.")
+]
+InputShape = Annotated[
+    str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of one image.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ghnq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ghnq(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the table and the pictures go.")] = Path(
+        "out/demo"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Watch it work: unseen networks, predicted weights, real digits, 32 down to 4 bits."""
+    from ghnq.commands.demo import demo as run
+
+    run(out=out, as_json=as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the recipe's")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the run goes.", show_default="runs/RECIPE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in DIR was left.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(metavar="M", min=0.0, help="Stop after M minutes.", show_default="the recipe's")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
+    ] = None,
+) -> None:
+    """Train a hypernetwork as a recipe says. Ctrl-C and SIGTERM leave a checkpoint to resume from."""
+    from ghnq.commands.train import train as run
+
+    run(recipe, data=data, out=out, resume=resume, max_minutes=max_minutes, overrides=overrides or [])
+
+
+@app.command()
+def evaluate(
+    checkpoint: CheckpointName,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's"),
+    ] = None,
+    splits: Annotated[
+        str, typer.Option(metavar="A,B", help="Splits: val, test, deep, wide, dense, bnfree, train.")
+    ] = "test",
+    schemes: Annotated[
+        str, typer.Option(metavar="A,B", help="Schemes: float32, w8a8, w4a8, w4 (weights only); 2 to 16 bits.")
+    ] = "float32,w8a8,w4a8,w4a4",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Architectures of each split.", show_default="all")
+    ] = None,
+    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    protocol: Annotated[str, typer.Option(metavar="P", help="deploy or paper.")] = "deploy",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep results here, and go on from what is here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure predicted networks, in float and quantized, on architectures never trained on."""
+    from ghnq.commands.evaluate import evaluate as run
+
+    run(
+        checkpoint, data=data, splits=splits, schemes=schemes, limit=limit, images=images, protocol=protocol, out=out,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def predict(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
+    ] = "digits",
+    input_shape: InputShape = "3,32,32",
+    as_json: Json = False,
+) -> None:
+    """Predict all parameters of a model and write them under the model's own names."""
+    from ghnq.commands.predict import predict as run
+
+    run(model, checkpoint=checkpoint, input_shape=input_shape, out=out, as_json=as_json)
+
+
+@app.command()
+def draw(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .svg or .html.")],
+    input_shape: InputShape = "3,32,32",
+) -> None:
+    """Draw the graph of a model as the hypernetwork sees it."""
+    from ghnq.commands.draw import draw as run
+
+    run(model, input_shape=input_shape, out=out)
+
+
+@spaces.command("describe")
+def spaces_describe(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="convnets")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .html.")] = Path("out/convnets.html"),
+    as_json: Json = False,
+) -> None:
+    """Print how parameters, multiply-adds, depth and ops are distributed in each split, and save a figure."""
+    from ghnq.commands.spaces import describe as run
+
+    run(space, out=out, as_json=as_json)
+
+
+@spaces.command("show")
+def spaces_show(
+    member: Annotated[str, typer.Argument(metavar="SPACE/SPLIT/INDEX", help="For example convnets/test/17.")],
+    as_json: Json = False,
+) -> None:
+    """Show one architecture: its spec, its size, and what its graph is made of."""
+    from ghnq.commands.spaces import show as run
+
+    run(member, as_json=as_json)
+
+
+@app.command()
+def checkpoints(as_json: Json = False) -> None:
+    """List the checkpoints that come with ghnq."""
+    from ghnq.commands.checkpoints import checkpoints as run
+
+    run(as_json=as_json)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinding lets every temporary file be removed."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main() -> int:
+    """Runs the command line of this process and returns its exit code; the entry point of `ghnq`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has left; without this, Python complains once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run() -> int:
+    try:
+        app(prog_name="ghnq")
+    except SystemExit as stop:  # How typer ends, also when all is well.
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except GhnqError as error:
+        from ghnq.commands.terminal import print_error
+
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Terminated:
+        return 128 + signal.SIGTERM
+    return 0

@@ -1,0 +1,26 @@
+"""`ghnq draw`: the graph of one model as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ghnq.commands.options import check_output, parse_shape
+from ghnq.commands.terminal import Terminal
+from ghnq.graph import draw as draw_graph
+from ghnq.graph import trace
+from ghnq.models import load_model
+
+
+def draw(model: str, *, input_shape: str, out: Path) -> None:
+    """Traces `model` and draws its graph into `out`, a `.svg` or `.html` file."""
+    shape = parse_shape(input_shape)
+    check_output(out, (".svg", ".html"), "graphs are drawn as")
+    with Terminal(as_json=False) as terminal:
+        graph = trace(load_model(model, input_shape=shape), shape)
+        draw_graph(graph, out)
+        terminal.finish(
+            None,
+            f"[bold]{model}[/]: {len(graph.nodes)} nodes, {len(graph.edges)} edges, "
+            f"{graph.num_parameters:,} parameters, {graph.multiply_adds:,} multiply-adds",
+            f"drawn to [cyan]{out}[/]",
+        )

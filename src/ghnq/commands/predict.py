@@ -1,0 +1,72 @@
+"""`ghnq predict`: all parameters of one model, written as safetensors."""
+
+from __future__ import annotations
+
+import time
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ghnq import __version__
+from ghnq.commands.options import check_output, parse_shape
+from ghnq.commands.terminal import Terminal
+from ghnq.errors import GraphError
+from ghnq.files import atomic_path
+from ghnq.graph import trace
+from ghnq.hypernet import GHN
+from ghnq.models import load_model
+
+
+def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json: bool) -> None:
+    """Predicts the parameters of `model` and writes them to `out` under the names `module.named_parameters()` gives."""
+    shape = parse_shape(input_shape)
+    check_output(out, (".safetensors",), "parameters are written as")
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the parameters of {model}"):
+        ghn = GHN.from_pretrained(checkpoint)
+        module = load_model(model, input_shape=shape, num_classes=ghn.config.num_classes)
+        start = time.perf_counter()
+        with torch.no_grad():
+            tensors = ghn.predict(trace(module, shape))
+        seconds = time.perf_counter() - start
+        tensors = _as_module_names(tensors, module)
+        metadata = {
+            "format": "pt",
+            "model": model,
+            "checkpoint": checkpoint,
+            "input_shape": ",".join(map(str, shape)),
+            "ghnq_version": __version__,
+        }
+        with atomic_path(out) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+        count = sum(prod(tensor.shape) for tensor in tensors.values())
+        document = {
+            "model": model,
+            "checkpoint": checkpoint,
+            "input_shape": list(shape),
+            "parameters": count,
+            "tensors": len(tensors),
+            "seconds": round(seconds, 4),
+            "out": str(out),
+        }
+    terminal.finish(
+        document,
+        f"[bold]{count:,}[/] parameters in {len(tensors)} tensors of [bold]{model}[/], predicted in {seconds:.2f} s",
+        f"written to [cyan]{out}[/]",
+    )
+
+
+def _as_module_names(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Returns the tensors in the module's order, after checking that names and shapes agree."""
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    predicted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != predicted:
+        wrong = sorted(name for name in expected | predicted if expected.get(name) != predicted.get(name))
+        raise GraphError(
+            f"The prediction does not fit the model at {len(wrong)} parameters, first '{wrong[0]}': "
+            f"the model has {expected.get(wrong[0])}, predicted is {predicted.get(wrong[0])}."
+        )
+    # Tensors that share memory are refused by safetensors.
+    return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in expected}

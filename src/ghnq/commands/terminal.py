@@ -1,0 +1,64 @@
+"""Where the words go: results to stdout, everything else to stderr, and with `--json` one document alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack, redirect_stdout
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+# Columns where the output is no terminal (a file, a log): tables keep their words whole.
+FILE_WIDTH = 120
+
+
+class Terminal:
+    """The two streams of one command, as a context manager.
+
+    results: console on stdout, for people; silent with `as_json`.
+    progress: console on stderr, for progress bars and notes.
+    Inside the `with` block of `as_json`, whatever prints to stdout (a user's model file, a library) lands on stderr.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._stdout = sys.stdout
+        self._redirection = ExitStack()
+        # Bound to the stream of this moment, so the redirection below does not reach it.
+        self.results = Console(file=sys.stdout, quiet=as_json, width=_width(sys.stdout))
+        self.progress = Console(stderr=True)
+
+    def __enter__(self) -> Self:
+        if self.as_json:
+            self._redirection.enter_context(redirect_stdout(sys.stderr))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._redirection.close()
+
+    def finish(self, document: object, *pictures: RenderableType) -> None:
+        """Prints the result: `document` as JSON, or `pictures` (tables, lines) for people."""
+        if self.as_json:
+            # JSON knows no NaN; a result that holds one is a fault to be seen here, not in the reader's parser.
+            print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=self._stdout, flush=True)
+            return
+        for picture in pictures:
+            # Lines stay whole, so that a path can be copied; tables fit themselves to the width.
+            self.results.print(picture, soft_wrap=isinstance(picture, str), highlight=False)
+
+
+def print_error(error: Exception) -> None:
+    """Prints what was wrong to stderr, in whole lines and without traceback."""
+    console = Console(stderr=True)
+    console.print(Text("Error: ", style="bold red").append(str(error), style="default"), soft_wrap=True)
+
+
+def _width(stream: TextIO) -> int | None:
+    """None lets rich ask the terminal."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH

@@ -1,0 +1,38 @@
+"""`ghnq train`: one run of one recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ghnq.commands.options import check_folder
+from ghnq.commands.terminal import Terminal
+from ghnq.errors import RecipeError
+from ghnq.training import Interrupted, load_recipe
+from ghnq.training import train as train_recipe
+
+
+def train(
+    recipe: str, *, data: str | None, out: Path | None, resume: bool, max_minutes: float | None, overrides: list[str]
+) -> None:
+    """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; a signal ends it with exit code 128 + n."""
+    if max_minutes is not None and max_minutes <= 0:
+        raise RecipeError(f"--max-minutes {max_minutes:g} leaves no time to train; give a positive number of minutes.")
+    loaded = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / Path(recipe).stem
+    check_folder(folder)
+    with Terminal(as_json=False) as terminal:
+        try:
+            checkpoint = train_recipe(
+                loaded, data=data, out=folder, resume=resume, max_minutes=max_minutes, console=terminal.progress
+            )
+        except Interrupted as stop:
+            terminal.progress.print(
+                f"Interrupted; the run is saved. Go on with: ghnq train {recipe} --out {folder} --resume",
+                soft_wrap=True,
+            )
+            raise SystemExit(128 + stop.signal) from stop
+        terminal.finish(
+            None,
+            f"checkpoint: [cyan]{checkpoint}[/]",
+            f"measure it with: ghnq evaluate {checkpoint}" + (f" --data {data}" if data else ""),
+        )
