@@ -2,8 +2,8 @@
 
 from ghnq.data.images import ImageDataset as ImageDataset
 from ghnq.data.images import Images as Images
-from ghnq.data.load import load as load
-from ghnq.data.load import resize_dataset as resize_dataset
+from ghnq.data.loading import load as load
+from ghnq.data.loading import resize_dataset as resize_dataset
 from ghnq.data.shuffle import mix as mix
 
 __all__ = ["ImageDataset", "Images", "load", "mix", "resize_dataset"]

@@ -70,9 +70,10 @@ def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
     draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, draft, metadata=about)
-        draft.replace(file)
+        try:
+            save_file(tensors, draft, metadata=about)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
     except (SafetensorError, OSError) as error:
         _LOG.warning("Decoded images cannot be kept in %s (%s); the next start decodes them again.", file.parent, error)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -43,6 +43,8 @@ def decode_images(encoded: Iterable[Mapping[str, Any]], total: int, where: str) 
 
 def _decode(item: Mapping[str, Any], index: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Returns uint8 [H, W, C]."""
+    if item["bytes"] is None and item["path"] is None:
+        raise DataError(f"{where}: {_title(item, index)} is empty (null).")
     try:
         source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
         with Image.open(source) as image:

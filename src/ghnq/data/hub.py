@@ -65,7 +65,11 @@ def _load_splits(name: str, local: bool) -> dict[str, datasets.Dataset]:
 def _image_column(name: str, features: Mapping[str, Any]) -> str:
     import datasets
 
-    found = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    def holds_images(feature: object) -> bool:
+        # A parquet file written without `datasets` has no Image type, only the struct that stands for it.
+        return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+    found = [column for column, feature in features.items() if holds_images(feature)]
     chosen = _choose(found, _IMAGE_COLUMNS)
     if chosen is None:
         raise DataError(

@@ -51,12 +51,12 @@ def _load(name: str) -> ImageDataset:
     if name == "digits":
         return load_digits()
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _load_directory(name, path)
     hint = nearest(name, EMBEDDED)
     looks_like_path = not _HUB_NAME.fullmatch(name) or name.startswith(".") or path.exists()
     if looks_like_path or ("/" not in name and hint):
-        kind = "is a file" if path.exists() else "is not a directory"
+        kind = "is a file" if path.is_file() else "is not a directory"
         raise DataError(
             f"Data set '{name}' {kind}{hint}. Give 'digits', a directory (parquet files or image folders with the "
             "splits train and test), or a name on the hub (owner/name)."
