@@ -14,7 +14,7 @@ from ghnq.training import train as train_recipe
 def train(
     recipe: str, *, data: str | None, out: Path | None, resume: bool, max_minutes: float | None, overrides: list[str]
 ) -> None:
-    """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; a signal ends it with exit code 128 + n."""
+    """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; signal n ends it with code 128 + n."""
     if max_minutes is not None and max_minutes <= 0:
         raise RecipeError(f"--max-minutes {max_minutes:g} leaves no time to train; give a positive number of minutes.")
     loaded = load_recipe(recipe, overrides)

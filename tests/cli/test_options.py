@@ -1,0 +1,58 @@
+"""Values on the command line: what is read, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnq.commands.options import check_folder, check_output, check_protocol, check_splits, parse_shape, parse_words
+from ghnq.errors import GhnqError, GraphError, SchemeError, SpaceError
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.tuples(*[st.integers(1, 4096)] * 3), st.sampled_from([",", "x", ", "]))
+def test_shape_is_read_back(shape: tuple[int, int, int], comma: str) -> None:
+    assert parse_shape(comma.join(map(str, shape))) == shape
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "3,32", "3,32,32,1", "3,32,-32", "3,0,32", "a,b,c", "3,32,", "3.0,32,32", "²,1,1"]
+)
+def test_other_shapes_are_refused(text: str) -> None:
+    with pytest.raises(GraphError, match="three positive numbers"):
+        parse_shape(text)
+
+
+def test_words_keep_their_order() -> None:
+    assert parse_words("test, deep,bnfree", "--splits") == ["test", "deep", "bnfree"]
+
+
+@pytest.mark.parametrize("text", ["", ",", "test,", "test,,deep", "test,deep,test"])
+def test_empty_and_repeated_words_are_refused(text: str) -> None:
+    with pytest.raises(GhnqError, match="--splits"):
+        parse_words(text, "--splits")
+
+
+def test_a_typo_names_the_nearest() -> None:
+    with pytest.raises(SpaceError, match="did you mean 'test'"):
+        check_splits(["deep", "tset"], ["test", "deep"])
+    with pytest.raises(SchemeError, match="did you mean 'deploy'"):
+        check_protocol("deplyo")
+    check_splits(["deep"], ["test", "deep"])
+    check_protocol("paper")
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "deeper" / "a.svg", (".svg",), "drawn as")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.svg").mkdir()
+    with pytest.raises(GhnqError, match=r"'\.png'.*\.svg or \.html"):
+        check_output(tmp_path / "a.png", (".svg", ".html"), "drawn as")
+    with pytest.raises(GhnqError, match="is a folder"):
+        check_output(tmp_path / "folder.svg", (".svg",), "drawn as")
+    with pytest.raises(GhnqError, match="is a file"):
+        check_output(tmp_path / "file" / "deeper" / "a.svg", (".svg",), "drawn as")
+    with pytest.raises(GhnqError, match="is a file"):
+        check_folder(tmp_path / "file")
