@@ -1,0 +1,155 @@
+"""From a float network to its simulated quantized network, step by step.
+
+prepare:   copy -> look at the flow -> batch-norm statistics from the calibration images       (once per network)
+quantize:  re-estimate the statistics through the quantized network -> fold -> quantize weights -> fix activation ranges
+"""
+
+import copy
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ghnq.errors import DataError, SchemeError, nearest
+from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
+from ghnq.quant.flow import Flow, observe_flow
+from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
+from ghnq.quant.layers import check_finite, quantize_layer
+from ghnq.quant.scheme import LayerBits, QuantScheme
+
+ROUNDS = 2
+"""Re-estimation rounds where the grid of the folded weight depends on the statistics (not symmetric per channel)."""
+
+
+def quantize(
+    module: nn.Module,
+    scheme: QuantScheme | str,
+    *,
+    calibration: Tensor,
+    protocol: str = "deploy",
+    batch_size: int = 256,
+) -> nn.Module:
+    """Returns a new network that computes in float arithmetic what the quantized one computes; the module is untouched.
+
+    Args:
+        scheme: `w4a8` and the like, or a QuantScheme. `float32` estimates the batch-norm statistics and folds, no more.
+        calibration: normalised float images [B, C, H, W] of the training split.
+        protocol: `deploy` or `paper`; how a scheme given as text is quantized.
+
+    Raises:
+        SchemeError: unknown scheme or protocol, nothing to quantize, a layer that is not finite or not supported.
+        DataError: unusable calibration images.
+    """
+    scheme = QuantScheme.parse(scheme, protocol=protocol)
+    return prepare(module, calibration, batch_size=batch_size).quantize(scheme)
+
+
+@torch.no_grad()
+def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) -> "Prepared":
+    """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
+
+    Raises:
+        SchemeError: a parameter is NaN or infinite or has no values (meta device).
+        DataError: unusable calibration images, or images the network cannot run.
+    """
+    if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
+        raise SchemeError("the module is on the meta device and has no weights: put parameters into it first")
+    network = copy.deepcopy(module).eval()
+    images = check_images(network, calibration)
+    for name, child in network.named_modules():
+        if isinstance(child, nn.SyncBatchNorm):
+            raise SchemeError(
+                f"{name!r} is a SyncBatchNorm: convert the network to plain batch norm before quantizing it"
+            )
+        check_finite(name, child)
+    try:
+        flow = observe_flow(network, images[:2])
+    except RuntimeError as error:
+        raise DataError(f"the network cannot run calibration images of shape {tuple(images.shape)}: {error}") from error
+    estimate_in_place(network, images, batch_size)
+    return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A network with float batch-norm statistics, ready to be quantized to any number of schemes."""
+
+    network: nn.Module
+    images: Tensor
+    batch_size: int
+    flow: Flow
+
+    @torch.no_grad()
+    def quantize(self, scheme: QuantScheme | str, *, protocol: str = "deploy") -> nn.Module:
+        """Returns the simulated network of one scheme, as `ghnq.quant.quantize` does.
+
+        Raises:
+            SchemeError: as for `ghnq.quant.quantize`.
+        """
+        scheme = QuantScheme.parse(scheme, protocol=protocol)
+        layers = self.layers(scheme)
+        network = copy.deepcopy(self.network)
+        if layers and scheme.reestimate:
+            self._reestimate(network, layers, scheme)
+        if scheme.fold:
+            fold_pairs(network, self.flow.pairs)
+        _quantize_layers(network, layers, scheme)
+        fix_activation_ranges(network, self.images, self.batch_size)
+        return network
+
+    def layers(self, scheme: QuantScheme) -> dict[str, LayerBits]:
+        """The layers that the scheme quantizes, by module name, with their bits; layers that never run stay out.
+
+        Raises:
+            SchemeError: an override matches no layer, nothing to quantize, or weights are used in other places.
+        """
+        running = [name for name, calls in self.flow.calls.items() if calls]
+        for pattern, _ in scheme.overrides:
+            if not any(fnmatchcase(name, pattern) for name in running):
+                raise SchemeError(
+                    f"override {pattern!r} matches no layer{nearest(pattern, running)}: {_listed(running)}"
+                )
+        if scheme.is_float:
+            return {}
+        if self.flow.outside:
+            raise SchemeError(
+                f"scheme {scheme}: weights are used where they cannot be quantized ({', '.join(self.flow.outside)}); "
+                "convolutions and linear layers must be nn.Conv1d/2d/3d or nn.Linear modules with their own forward"
+            )
+        if not running:
+            raise SchemeError(f"scheme {scheme}: the network has no convolution or linear layer to quantize")
+        bits = {name: scheme.bits_for(name) for name in running}
+        return {name: layer for name, layer in bits.items() if layer.weight is not None}
+
+    def _reestimate(self, network: nn.Module, layers: dict[str, LayerBits], scheme: QuantScheme) -> None:
+        """Puts statistics into the network's norms that were estimated with weights and activations quantized.
+
+        Activations are quantized with the range of each batch. Weights are quantized as they will be after folding: for
+        symmetric per-channel schemes that is exact; else the grid depends on the statistics, which are iterated ROUNDS
+        times.
+        """
+        for _ in range(1 if scheme.folding_commutes or not scheme.fold else ROUNDS):
+            noisy = copy.deepcopy(network)
+            _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
+            estimate_in_place(noisy, self.images, self.batch_size)
+            for name, norm in network.named_modules():
+                if isinstance(norm, _BatchNorm):
+                    norm.load_state_dict(noisy.get_submodule(name).state_dict())
+
+    def _gains(self, network: nn.Module) -> dict[str, Tensor]:
+        return {layer: fold_gain(network.get_submodule(norm), layer) for layer, norm in self.flow.pairs}
+
+
+def _quantize_layers(
+    network: nn.Module, layers: dict[str, LayerBits], scheme: QuantScheme, gains: dict[str, Tensor] | None = None
+) -> None:
+    for name, bits in layers.items():
+        layer = network.get_submodule(name)
+        replace_module(network, layer, quantize_layer(name, layer, bits, scheme, (gains or {}).get(name)))
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return f"layers are {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")

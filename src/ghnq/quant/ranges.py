@@ -1,0 +1,124 @@
+"""From values to a range (low, high): min-max, percentile, least squared error; streaming for activations.
+
+Estimators see `rows` [R, n]: one row per output channel, or a single row for a whole tensor.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ghnq.quant.scheme import Estimator, Granularity
+from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
+
+Range = tuple[Tensor, Tensor]
+
+PERCENTILE = 99.99
+"""Share of the values, in percent, below the upper end of a percentile range (and above its lower end)."""
+
+MSE_FACTORS = torch.arange(100, 18, -2, dtype=torch.float64).div(100).tolist()
+"""Fractions of the min-max range tried by the mse estimator, widest first: 1.00, 0.98, ... 0.20."""
+
+SAMPLE = 2**17
+"""Values kept per observed batch (and most values sorted or searched per tensor) by percentile and mse."""
+
+
+def _minmax(rows: Tensor, bits: int, symmetric: bool) -> Range:
+    low, high = torch.aminmax(rows, dim=1)
+    return low, high
+
+
+def _percentile(rows: Tensor, bits: int, symmetric: bool) -> Range:
+    share = PERCENTILE / 100
+    ends = torch.tensor([1 - share, share], dtype=rows.dtype, device=rows.device)
+    low, high = torch.quantile(rows, ends, dim=1)
+    return low, high
+
+
+def _mse(rows: Tensor, bits: int, symmetric: bool) -> Range:
+    low, high = torch.aminmax(rows, dim=1)
+    best_low, best_high, best = low, high, torch.full_like(low, math.inf)
+    for factor in MSE_FACTORS:
+        candidate = low * factor, high * factor
+        scale, zero_point = scale_zero_point(*candidate, bits, symmetric)
+        error = fake_quantize(rows, scale, zero_point, *integer_range(bits, symmetric)).sub_(rows).square_().mean(dim=1)
+        better = error < best
+        best = torch.where(better, error, best)
+        best_low, best_high = torch.where(better, candidate[0], best_low), torch.where(better, candidate[1], best_high)
+    return best_low, best_high
+
+
+ESTIMATE: dict[Estimator, Callable[[Tensor, int, bool], Range]] = {
+    "minmax": _minmax,
+    "percentile": _percentile,
+    "mse": _mse,
+}
+
+
+@torch.no_grad()
+def weight_range(
+    weight: Tensor, bits: int, *, granularity: Granularity, symmetric: bool, estimator: Estimator = "minmax"
+) -> Range:
+    """Range of a weight [O, ...]: (low, high), both [O] per channel or [] per tensor.
+
+    Percentile and mse per tensor look at an even sample of SAMPLE values where the tensor has more.
+    """
+    if granularity == "channel":
+        return ESTIMATE[estimator](weight.detach().flatten(1), bits, symmetric)
+    values = weight.detach().flatten()
+    low, high = ESTIMATE[estimator](_rows(values, estimator), bits, symmetric)
+    return low[0], high[0]
+
+
+@torch.no_grad()
+def activation_range(x: Tensor, bits: int, estimator: Estimator = "minmax") -> Range:
+    """Range of one activation tensor of any shape, asymmetric: (low, high), both []."""
+    if estimator == "minmax":
+        low, high = torch.aminmax(x.detach())
+        return low, high
+    low, high = ESTIMATE[estimator](_rows(x.detach().flatten(), estimator), bits, False)
+    return low[0], high[0]
+
+
+class ActivationObserver:
+    """Collects one tensor's values over calibration batches and then gives their range.
+
+    minmax keeps the smallest and largest value over all batches, exactly. percentile and mse keep an even,
+    deterministic sample of at most SAMPLE values of each batch and estimate from all of them at the end.
+    """
+
+    def __init__(self, bits: int, estimator: Estimator) -> None:
+        self._bits, self._estimator = bits, estimator
+        self._rows: list[Tensor] = []
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Takes in one batch, any shape."""
+        values = x.detach().flatten()
+        self._rows.append(torch.stack(torch.aminmax(values)) if self._estimator == "minmax" else _sample(values))
+
+    @property
+    def seen(self) -> bool:
+        """True once a batch came in."""
+        return bool(self._rows)
+
+    def range(self) -> Range:
+        """(low, high), both []; needs at least one batch."""
+        low, high = ESTIMATE[self._estimator](torch.cat(self._rows)[None], self._bits, False)
+        return low[0], high[0]
+
+
+def _rows(values: Tensor, estimator: Estimator) -> Tensor:
+    return (values if estimator == "minmax" else _sample(values))[None]
+
+
+def _sample(values: Tensor) -> Tensor:
+    """At most SAMPLE values at an even stride that has no factor in common with the length.
+
+    A stride that divides the width of an image would see a few of its columns only.
+    """
+    stride = -(-values.numel() // SAMPLE)
+    while math.gcd(stride, values.numel()) > 1:
+        stride += 1
+    return values[::stride].clone() if stride > 1 else values.clone()
