@@ -65,7 +65,11 @@ class Images:
     def balanced(self, count: int, seed: int) -> Images:
         """Returns `count` images chosen at random by `seed`, balanced over classes; errors as in `first`."""
         self._check_count(count, "sample")
-        return self.take(torch.from_numpy(balanced(self.labels.numpy(), seed)[:count]))
+        return self.take(self.balanced_order(seed)[:count])
+
+    def balanced_order(self, seed: int) -> Tensor:
+        """Returns all positions, int64 [B], in a random order of which every beginning is balanced over classes."""
+        return torch.from_numpy(balanced(self.labels.numpy(), seed))
 
     def _check_count(self, count: int, what: str) -> None:
         if not 1 <= count <= len(self):
@@ -161,12 +165,14 @@ class ImageDataset:
         parts = [_epoch_order(total, int(epoch), seed)[within[epochs == epoch]] for epoch in np.unique(epochs)]
         return torch.from_numpy(np.concatenate(parts))
 
-    def train_batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Returns the augmented, normalised batch of a step: float32 [B, C, H, W] and labels int64 [B].
+    def train_batch(self, step: int, batch_size: int, seed: int, *, augment: bool = True) -> tuple[Tensor, Tensor]:
+        """Returns the (augmented) normalised batch of a step: float32 [B, C, H, W] and labels int64 [B].
 
         A pure function of its arguments, so that nothing about data needs saving to resume.
         """
         chosen = self.train.take(self.batch_indices(step, batch_size, seed))
+        if not augment:
+            return self.normalise(chosen.pixels), chosen.labels
         generator = torch.Generator().manual_seed(mix(seed, step, 1))
         return self.normalise(self.augment(chosen.pixels, generator)), chosen.labels
 

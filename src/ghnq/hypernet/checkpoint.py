@@ -125,7 +125,9 @@ def _read_weights(directory: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}); fetch or train it again") from error
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}); fetch or train it again"
+        ) from error
 
 
 def _download(repository: str) -> Path:

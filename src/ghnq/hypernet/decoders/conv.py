@@ -114,4 +114,3 @@ class ConvDecoder(nn.Module):
     def _classify(self, matrix: Tensor) -> Tensor:
         """[S, O, I, 1, 1] -> [S, classes, I, 1, 1]."""
         return torch.as_tensor(self.classes(torch.relu(matrix).transpose(1, 4)).transpose(1, 4))
-

@@ -44,7 +44,9 @@ class _CornerLinear(torch.autograd.Function):
         width = weight.shape[1]
         return tuple(
             torch.addmm(
-                _cut(bias, grid, corner).reshape(-1), x, _cut(weight, grid, corner).reshape(math.prod(corner), width).t()
+                _cut(bias, grid, corner).reshape(-1),
+                x,
+                _cut(weight, grid, corner).reshape(math.prod(corner), width).t(),
             )
             for x, corner in zip(inputs, corners, strict=True)
         )

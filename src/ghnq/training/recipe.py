@@ -1,0 +1,178 @@
+"""Recipes: everything that decides a training run, in one YAML file; every key is documented here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ghnq.errors import RecipeError, nearest
+from ghnq.hypernet.config import GHNConfig
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Optimizer(BaseModel):
+    """How a gradient becomes a step."""
+
+    model_config = _STRICT
+
+    name: Literal["adam", "adamw"] = Field(default="adamw", description="Adam, or Adam with decoupled weight decay.")
+    lr: float = Field(default=1e-3, gt=0, strict=False, description="Peak learning rate.")
+    weight_decay: float = Field(default=1e-5, ge=0, strict=False, description="Weight decay.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="Decay of the two moments.")
+    clip: float = Field(
+        default=5.0, gt=0, strict=False, description="Largest norm of the gradient; more is scaled down."
+    )
+
+
+class Schedule(BaseModel):
+    """How the learning rate moves. Progress is steps done over steps, or, under --max-minutes, the larger of that and minutes
+    trained over minutes given, so that the rate has come down when the time is up."""
+
+    model_config = _STRICT
+
+    name: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after the warm-up.")
+    warmup: int = Field(default=100, ge=0, description="Steps over which the rate rises from zero.")
+    final: float = Field(
+        default=0.01, ge=0, le=1, strict=False, description="Rate at the end, as a fraction of the peak."
+    )
+
+
+class Validation(BaseModel):
+    """How often, and on what, the run is measured: architectures of split `val`, training images held out."""
+
+    model_config = _STRICT
+
+    every: int = Field(default=1000, ge=1, description="Steps between measurements.")
+    architectures: int = Field(default=20, ge=1, le=500, description="Architectures of split `val`.")
+    images: int = Field(default=256, ge=1, description="Images taken from the training split and never trained on.")
+    calibration: int = Field(default=256, ge=2, description="Training images for batch-norm statistics.")
+
+
+class Recipe(BaseModel):
+    """A training run. Keyword-only; unknown keys are refused."""
+
+    model_config = _STRICT
+
+    name: str = Field(description="Names the run and its checkpoint.")
+    data: str = Field(description="`digits`, a directory, or a hub id; `--data` overrides it.")
+    image_size: int | None = Field(default=None, ge=4, description="Resize images to this size; absent: as they are.")
+    space: Literal["convnets"] = Field(default="convnets", description="Where the architectures come from.")
+    seed: int = Field(default=0, ge=0, description="Decides initial weights, architectures, images and augmentation.")
+    hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
+    steps: int = Field(ge=1, description="Updates of the hypernetwork.")
+    meta_batch: int = Field(default=8, ge=1, description="Networks in each step.")
+    batch_size: int = Field(default=64, ge=2, description="Images for each network of a step.")
+    share_images: bool = Field(default=False, description="All networks of a step see the same images.")
+    reuse: int = Field(
+        default=1,
+        ge=1,
+        description="How often an architecture is used while it is fresh; saves tracing where networks are small.",
+    )
+    augment: bool = Field(default=True, description="Shift and, where the data allows it, mirror training images.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Weight of the uniform target.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="See Optimizer.")
+    schedule: Schedule = Field(default=Schedule(), description="See Schedule.")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        strict=False,
+        description="Decay of the weight average that is validated and saved; 0: none.",
+    )
+    validation: Validation = Field(default=Validation(), description="See Validation.")
+    save_every: int = Field(default=500, ge=1, description="Steps between savings of the training state.")
+    log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")
+    workers: int = Field(
+        default=2, ge=1, description="Threads that run networks side by side, one processor thread each."
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-3` as the number it is (YAML 1.1 wants `1.0e-3`)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Reads a YAML recipe and applies `key=value` overrides (dotted keys, YAML values); raises RecipeError."""
+    path = Path(path)
+    if not path.is_file():
+        near = [p.name for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        raise RecipeError(
+            f"there is no recipe '{path}'{nearest(path.name, near)}; recipes in '{path.parent}': {', '.join(near) or 'none'}"
+        )
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must hold a mapping of keys to values, not {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    return validate_recipe(raw, str(path))
+
+
+def validate_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Checks keys and values; raises RecipeError that names each wrong key, what came, and the nearest known key."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain([str(part) for part in e["loc"]], e["type"], e["msg"], e["input"]) for e in error.errors()]
+        raise RecipeError(f"{source}: " + "; ".join(problems)) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every key spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def known_keys() -> list[str]:
+    """Every key of a recipe, dotted."""
+    return _keys(Recipe, "")
+
+
+def _keys(model: type[BaseModel], prefix: str) -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += _keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(location: list[str], kind: str, message: str, value: object) -> str:
+    key = ".".join(location)
+    if kind == "extra_forbidden":
+        keys = known_keys()
+        siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        return f"unknown key '{key}'{nearest(key, siblings) or nearest(key, keys)}; known here: {', '.join(siblings)}"
+    if kind == "missing":
+        return f"key '{key}' is missing"
+    return f"key '{key}' is {value!r}: {message}"
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"'{override}' is not KEY=VALUE, for example steps=100 or optimizer.lr=0.001")
+    *parents, last = key.split(".")
+    target: dict[str, Any] = raw
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"'{override}': '{parent}' is a value, not a group of keys")
+        target = child
+    try:
+        target[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"'{override}': the value is not YAML: {error}") from error

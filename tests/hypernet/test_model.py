@@ -1,0 +1,61 @@
+"""The whole hypernetwork on random graphs: names, shapes, finiteness, gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnq.graph.batch import GraphBatch
+from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.model import GHN
+from tests.hypernet.graphs import random_graph
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 1000),
+    encoder=st.sampled_from(["gatedgnn", "mlp"]),
+    depthwise=st.sampled_from(["own", "shared"]),
+    classes=st.integers(2, 30),
+)
+def test_every_parameter_is_predicted_in_shape_and_finite(
+    seed: int, encoder: str, depthwise: str, classes: int
+) -> None:
+    torch.manual_seed(seed)
+    config = GHNConfig(
+        num_classes=classes,
+        hidden=8,
+        max_shape=(24, 20, 5, 5),
+        encoder=encoder,
+        depthwise=depthwise,  # type: ignore[arg-type]
+    )
+    ghn = GHN(config)
+    graph = random_graph(seed, classes=classes)
+    predicted = ghn.predict(graph)
+    assert {k: tuple(v.shape) for k, v in predicted.items()} == {p.name: p.shape for p in graph.parameters}
+    assert all(bool(v.isfinite().all()) for v in predicted.values())
+
+
+@pytest.mark.parametrize("encoder", ["gatedgnn", "mlp"])
+def test_every_weight_of_the_hypernetwork_gets_a_gradient(encoder: str) -> None:
+    torch.manual_seed(0)
+    ghn = GHN(GHNConfig(hidden=8, max_shape=(24, 20, 5, 5), encoder=encoder))  # type: ignore[arg-type]
+    graphs = [random_graph(seed, size=30) for seed in range(6)]
+    loss = sum(t.square().mean() for network in ghn(GraphBatch.from_graphs(graphs)) for t in network.values())
+    torch.as_tensor(loss).backward()
+    without = [n for n, p in ghn.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_the_graph_matters_to_the_graph_network_and_not_to_the_baseline() -> None:
+    torch.manual_seed(0)
+    graph = random_graph(3, size=14)
+    from dataclasses import replace
+
+    last = len(graph.nodes) - 2
+    other = replace(graph, edges=tuple(sorted({*graph.edges, (0, last)})))
+    assert other != graph
+    for encoder, same in (("gatedgnn", False), ("mlp", True)):
+        ghn = GHN(GHNConfig(hidden=8, encoder=encoder))  # type: ignore[arg-type]
+        a, b = ghn.predict(graph), ghn.predict(other)
+        assert all(torch.equal(a[k], b[k]) for k in a) == same
