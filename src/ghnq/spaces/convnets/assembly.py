@@ -1,0 +1,99 @@
+"""From a spec to its network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ghnq.errors import SpaceError
+from ghnq.spaces.convnets.cells import make_cells
+from ghnq.spaces.convnets.layers import Layers, MetaLayers
+from ghnq.spaces.convnets.modules import StageModule, Unit
+from ghnq.spaces.convnets.specs import Cells, Spec, Stages
+
+
+class ConvNet(nn.Module):
+    """A network of the ConvNets space: stem, body (`stages` or `cells`), global average, one or two linear layers."""
+
+    def __init__(self, make: Layers, spec: Spec, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        stem = spec.stem
+        self.stem = Unit(make, in_channels, stem.channels, stem.kernel, stride=stem.stride)
+        features = self._add_body(make, spec, stem.channels)
+        self.hidden = None if spec.hidden is None else make.linear(features, spec.hidden)
+        self.classifier = make.linear(spec.hidden or features, num_classes)
+
+    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+        raise NotImplementedError
+
+    def _features(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, in_channels, H, W], 8x8 or larger -> logits [B, num_classes]."""
+        x = F.adaptive_avg_pool2d(self._features(self.stem(images)), 1).flatten(1)
+        if self.hidden is not None:
+            x = F.relu(self.hidden(x), inplace=True)
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+class StageNet(ConvNet):
+    """A network of the stages family."""
+
+    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+        assert isinstance(spec.body, Stages)
+        stages = []
+        for stage in spec.body.stages:
+            stages.append(StageModule(make, inputs, stage))
+            inputs = stages[-1].outputs
+        self.stages = nn.Sequential(*stages)
+        return inputs
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.stages(x)
+        return features
+
+
+class CellNet(ConvNet):
+    """A network of the cells family."""
+
+    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+        assert isinstance(spec.body, Cells)
+        self.cells, features = make_cells(make, spec.body, inputs)
+        return features
+
+    def _features(self, x: Tensor) -> Tensor:
+        before = x
+        for cell in self.cells:
+            before, x = x, cell(before, x)
+        return x
+
+
+def build(
+    spec: Spec,
+    *,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    device: torch.device | str | None = None,
+    running_statistics: bool = True,
+) -> nn.Module:
+    """Builds the network of a spec, for images [B, in_channels, H, W] from 8x8 up.
+
+    device: with `meta` nothing is allocated or initialised; else convolutions are He-initialised with PyTorch's global
+        generator, the rest as PyTorch does.
+    running_statistics: False makes batch norms use the batch's statistics always and keep none.
+    Raises SpaceError for channel or class counts below 1.
+    """
+    if in_channels < 1 or num_classes < 1:
+        raise SpaceError(f"in_channels={in_channels} and num_classes={num_classes} must both be at least 1")
+    where = None if device is None else torch.device(device)
+    norm = spec.norm is not None
+    make = (
+        MetaLayers(norm=norm, running_statistics=running_statistics)
+        if where is not None and where.type == "meta"
+        else Layers(norm=norm, device=where, running_statistics=running_statistics)
+    )
+    network = StageNet if isinstance(spec.body, Stages) else CellNet
+    return network(make, spec, in_channels, num_classes)
