@@ -32,8 +32,8 @@ class Node:
 
     op: a name of `ghnq.graph.ops.OPS`.
     name: the module path for nodes that own parameters, otherwise the function (`max_pool2d`).
-    shape: (out, in, height, width) as the hypernetwork embeds it: of the weight, of norms and biases (n, 1, 1, 1), of the
-        pooling window (1, 1, k, k); None for the rest.
+    shape: (out, in, height, width) as the hypernetwork embeds it: of the weight, of norms and biases (n, 1, 1, 1), of
+        the pooling window (1, 1, k, k); None for the rest.
     output_shape: of the activation behind the node, without the batch dimension; () where unknown.
     """
 
