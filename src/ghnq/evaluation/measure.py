@@ -1,0 +1,135 @@
+"""One architecture under every scheme: build, predict, calibrate, quantize, count right answers.
+
+Dimensions: B images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from ghnq.data import ImageDataset, Images
+from ghnq.errors import SchemeError
+from ghnq.graph.trace import trace
+from ghnq.hypernet import GHN, with_parameters
+from ghnq.quant import Prepared, QuantScheme, prepare
+from ghnq.spaces import convnets
+
+# Images in one forward pass. A fixed number: another one may change the last bits of the logits.
+BATCH = 250
+
+
+class Row(TypedDict):
+    """One architecture under one scheme; `nonfinite` of its images had a NaN or infinite logit and count as wrong."""
+
+    split: str
+    index: int
+    structure_hash: str
+    scheme: str
+    protocol: str
+    correct: int
+    images: int
+    nonfinite: int
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of the images were classified right, and how many gave a logit that is not finite."""
+
+    correct: int
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all architectures share: the hypernetwork, the test images, the calibration images, the protocol.
+
+    calibration: float32 [B, C, H, W], normalised training images.
+    """
+
+    ghn: GHN
+    dataset: ImageDataset
+    images: Images
+    calibration: Tensor
+    protocol: str
+
+    def measure(self, split: str, index: int, schemes: tuple[str, ...]) -> list[Row]:
+        """Returns one row per scheme, in the order of `schemes`; the same numbers in any process and any company."""
+        spec = convnets.spec(split, index)
+        channels = self.dataset.input_shape[0]
+        skeleton = convnets.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
+        graph = trace(skeleton, self.dataset.input_shape)
+        with torch.no_grad():
+            network = with_parameters(skeleton, self.ghn.predict(graph)).eval()
+        return [
+            Row(
+                split=split,
+                index=index,
+                structure_hash=spec.structure_hash,
+                scheme=scheme,
+                protocol=self.protocol,
+                correct=count.correct,
+                images=len(self.images),
+                nonfinite=count.nonfinite,
+                parameters=graph.num_parameters,
+                multiply_adds=graph.multiply_adds,
+            )
+            for scheme, count in zip(schemes, self._count_under(network, schemes), strict=True)
+        ]
+
+    def _count_under(self, network: nn.Module, schemes: tuple[str, ...]) -> list[Count]:
+        if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+            return [self._all_wrong()] * len(schemes)  # the hypernetwork itself gave numbers that are none
+        prepared = prepare(network, self.calibration)
+        return [self._count(prepared, scheme) for scheme in schemes]
+
+    def _count(self, prepared: Prepared, scheme: str) -> Count:
+        try:
+            network = prepared.quantize(QuantScheme.parse(scheme, protocol=self.protocol))
+        except SchemeError:
+            if _runs_finite(prepared.network, self.calibration):
+                raise
+            return self._all_wrong()  # no ranges can be had from calibration images that overflow
+        return count_correct(network, self.dataset, self.images)
+
+    def _all_wrong(self) -> Count:
+        return Count(correct=0, nonfinite=len(self.images))
+
+
+@torch.inference_mode()
+def count_correct(network: nn.Module, dataset: ImageDataset, images: Images) -> Count:
+    """Classifies `images` with a network in eval mode that gives logits [B, K].
+
+    An image with a NaN or infinite logit counts as wrong. Of equal largest logits the first class is taken.
+    """
+    correct = nonfinite = 0
+    for start in range(0, len(images), BATCH):
+        logits = network(dataset.normalise(images.pixels[start : start + BATCH]))
+        finite = logits.isfinite().all(1)
+        right = (logits.argmax(1) == images.labels[start : start + BATCH]) & finite
+        correct += int(right.sum())
+        nonfinite += int((~finite).sum())
+    return Count(correct, nonfinite)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Runs torch on one thread inside the block: sums are taken in the same order however many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def _runs_finite(network: nn.Module, images: Tensor) -> bool:
+    return bool(torch.as_tensor(network(images)).isfinite().all())

@@ -1,0 +1,162 @@
+"""The evaluation protocol: architectures never trained on, predicted, calibrated, quantized, counted.
+
+For every architecture of a split and every scheme: parameters are predicted; batch-norm statistics are estimated from
+calibration images of the training split; the network is folded and quantized (`ghnq.quant`); accuracy is counted on the
+test images, or on a fixed, class-balanced subset of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ghnq.data import ImageDataset
+from ghnq.errors import DataError, GhnqError, SpaceError, nearest
+from ghnq.evaluation.ledger import Ledger
+from ghnq.evaluation.measure import BATCH, Bench, Row, one_torch_thread
+from ghnq.evaluation.provenance import machine, versions, weights_hash
+from ghnq.evaluation.results import Results
+from ghnq.evaluation.workers import run_tasks, usable_workers
+from ghnq.hypernet import GHN
+from ghnq.quant import QuantScheme
+from ghnq.spaces import convnets
+
+CALIBRATION_IMAGES = 512
+DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
+
+Progress = Callable[[int, int], None]
+Task = tuple[str, int, tuple[str, ...]]
+
+
+def evaluate(
+    ghn: GHN,
+    dataset: ImageDataset,
+    *,
+    checkpoint: str,
+    splits: Sequence[str] = ("test",),
+    schemes: Sequence[str] = DEFAULT_SCHEMES,
+    limit: int | None = None,
+    images: int | None = None,
+    protocol: str = "deploy",
+    out: str | Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Measures the predicted networks of whole splits and returns one row per architecture and scheme.
+
+    checkpoint: how the results name the hypernetwork. limit: only the first so many architectures of each split.
+    images: only so many test images (`dataset.test.first`). seed: which calibration images.
+    out: a folder for `results.parquet` and `summary.json`; rows are kept there as they are made, so an interrupted
+        evaluation that is called again goes on, and more splits, schemes or architectures can be added later.
+    workers: processes, by default one for each core; the numbers do not depend on it.
+    progress: called with (architectures done, architectures in all), first with those found in `out`.
+
+    Raises SpaceError (split), SchemeError (scheme, protocol), DataError (images that do not fit the hypernetwork, or
+    too few), GhnqError (`out` holds another evaluation).
+    """
+    names = _scheme_names(schemes, protocol)
+    architectures = _architectures(splits, limit)
+    _check_fit(ghn, dataset)
+    bench = _bench(ghn, dataset, images, protocol, seed)
+    fingerprint = _fingerprint(bench, seed)
+    about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "machine": machine(), "torch_threads": 1}
+    folder = None if out is None else Path(out)
+    with Ledger(folder, fingerprint) as ledger:
+        tasks = _missing(architectures, names, ledger)
+        count = usable_workers(workers, len(tasks))
+        done, total = len(architectures) - len(tasks), len(architectures)
+        report = progress or (lambda done, total: None)
+        report(done, total)
+        with one_torch_thread():
+            for rows in run_tasks(partial(_measure, bench), tasks, count):
+                ledger.add(rows)
+                done += 1
+                report(done, total)
+        ordered = [ledger[split, index, name] for split, index in architectures for name in names]
+        results = Results.from_rows(ordered, about)
+        if folder is not None:
+            results.save(folder)
+    return results
+
+
+def _measure(bench: Bench, task: Task) -> list[Row]:
+    split, index, schemes = task
+    return bench.measure(split, index, schemes)
+
+
+def _scheme_names(schemes: Sequence[str], protocol: str) -> tuple[str, ...]:
+    """The schemes as they write themselves, each once; raises SchemeError."""
+    if not schemes:
+        raise GhnqError(f"No scheme to evaluate; give some of {', '.join(DEFAULT_SCHEMES)}.")
+    return tuple(dict.fromkeys(str(QuantScheme.parse(scheme, protocol=protocol)) for scheme in schemes))
+
+
+def _architectures(splits: Sequence[str], limit: int | None) -> list[tuple[str, int]]:
+    if not splits:
+        raise SpaceError(f"No split to evaluate; give some of {', '.join(convnets.SPLITS)}.")
+    if limit is not None and limit < 1:
+        raise SpaceError(f"A limit of {limit} leaves no architecture; give at least 1.")
+    for split in splits:
+        if split not in convnets.SPLITS:
+            known = ", ".join(convnets.SPLITS)
+            raise SpaceError(f"There is no split '{split}'{nearest(split, convnets.SPLITS)}. Splits are {known}.")
+        if split == "train" and limit is None:
+            raise SpaceError(f"The split 'train' has {convnets.SPLITS['train']:,} architectures; give a limit.")
+    sizes = {split: min(convnets.SPLITS[split], limit or convnets.SPLITS[split]) for split in splits}
+    return [(split, index) for split, size in sizes.items() for index in range(size)]
+
+
+def _check_fit(ghn: GHN, dataset: ImageDataset) -> None:
+    if ghn.config.num_classes != dataset.num_classes:
+        raise DataError(
+            f"The hypernetwork predicts networks for {ghn.config.num_classes} classes, but '{dataset.name}' has "
+            f"{dataset.num_classes}; train one for these images."
+        )
+    if ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape:
+        wanted, came = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
+        raise DataError(
+            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but those "
+            f"of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or take another "
+            "checkpoint."
+        )
+
+
+def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, seed: int) -> Bench:
+    if any(parameter.device.type != "cpu" for parameter in ghn.parameters()):
+        ghn = copy.deepcopy(ghn).cpu()
+    return Bench(
+        ghn=ghn,
+        dataset=dataset,
+        images=dataset.test if images is None else dataset.test.first(images),
+        calibration=dataset.calibration(min(CALIBRATION_IMAGES, len(dataset.train)), seed),
+        protocol=protocol,
+    )
+
+
+def _fingerprint(bench: Bench, seed: int) -> dict[str, Any]:
+    """Everything a row hangs on besides its architecture and scheme; part of the summary."""
+    return {
+        "checkpoint_hash": weights_hash(bench.ghn),
+        "hypernetwork": bench.ghn.config.model_dump(mode="json"),
+        "data_hash": bench.dataset.content_hash,
+        "image_shape": list(bench.dataset.input_shape),
+        "protocol": bench.protocol,
+        "test_images": len(bench.images),
+        "calibration_images": len(bench.calibration),
+        "seed": seed,
+        "batch": BATCH,
+        "versions": versions(),
+    }
+
+
+def _missing(architectures: list[tuple[str, int]], names: tuple[str, ...], ledger: Ledger) -> list[Task]:
+    tasks = []
+    for split, index in architectures:
+        wanted = tuple(name for name in names if (split, index, name) not in ledger)
+        if wanted:
+            tasks.append((split, index, wanted))
+    return tasks
