@@ -85,15 +85,16 @@ class _Tally:
     def conv(
         self, x: Signal, out: int, kernel: tuple[int, int], *, stride: tuple[int, int], groups: int, op: str, bias: bool
     ) -> Signal:
-        height, width = -(-x.height // stride[0]), -(-x.width // stride[1])
-        weights = out * (x.channels // groups) * kernel[0] * kernel[1]
+        channels, height, width, depth = x
+        height, width = -(-height // stride[0]), -(-width // stride[1])
+        weights = out * (channels // groups) * kernel[0] * kernel[1]
         self.parameters += weights + (out if bias else 0)
         self.multiply_adds += weights * height * width
         self.spatial_convs += kernel != (1, 1)
         self.ops[op] += 1
         if bias:
             self.ops["bias"] += 1
-        return Signal(out, height, width, x.depth + 1)
+        return Signal(out, height, width, depth + 1)
 
     def unit(self, x: Signal, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> Signal:
         """A convolution with its norm, or with a bias in place of the norm."""

@@ -44,7 +44,7 @@ class Profile:
 
 IN_DISTRIBUTION = Profile(
     norm="bn",
-    families=Weighted({"stages": 0.54, "cells": 0.46}),
+    families=Weighted({"stages": 0.58, "cells": 0.42}),
     parameters=(5_000, 1_000_000),
     multiply_adds=(500_000, 20_000_000),
     depth=(5, 36),

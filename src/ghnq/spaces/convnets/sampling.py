@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ghnq.spaces.convnets.cost import Cost, cost
+from ghnq.spaces.convnets.cost import cost
 from ghnq.spaces.convnets.dice import Dice, Weighted
 from ghnq.spaces.convnets.profiles import Profile
 from ghnq.spaces.convnets.sample_cells import sample_cells
@@ -20,7 +20,7 @@ _LEAST_BUDGET = 0.25
 
 
 def sample(dice: Dice, profile: Profile) -> Spec | None:
-    """Draws one spec, or None where the draw lies outside the profile."""
+    """Draws one spec, `acceptable` or not; None where the draw has too many or too few blocks."""
     widen = profile.widen[0] + dice.number() * (profile.widen[1] - profile.widen[0])
     stride = dice.weighted(_STEM_STRIDES)
     kernel = dice.weighted(_STEM_KERNELS)
@@ -30,31 +30,28 @@ def sample(dice: Dice, profile: Profile) -> Spec | None:
     body = draw(dice, profile, stride, channels, widen)
     if body is None:
         return None
-    stem = Stem(channels=channels, kernel=kernel, stride=stride)
-    spec = Spec(norm=profile.norm, stem=stem, body=body, hidden=hidden)
+    return Spec(norm=profile.norm, stem=Stem(channels=channels, kernel=kernel, stride=stride), body=body, hidden=hidden)
+
+
+def acceptable(dice: Dice, profile: Profile, spec: Spec) -> bool:
+    """Whether a drawn spec lies within its profile and has three windows beyond the stem and 32 features.
+
+    A budget of multiply-adds, drawn anew each time, thins out the dear networks, which would take most of the training.
+    """
     price = cost(spec)
-    # A budget of its own for every draw thins out the dear networks, which would take most of the training time.
-    budget = profile.multiply_adds[1] * _LEAST_BUDGET ** dice.number()
-    return spec if acceptable(spec, profile, price) and price.multiply_adds <= budget else None
-
-
-def acceptable(spec: Spec, profile: Profile, price: Cost) -> bool:
-    """Whether a spec lies within its profile and is no degenerate net: three windows beyond the stem, 32 features."""
-    low, high = profile.parameters
     least, most = profile.multiply_adds
-    narrowest, widest = profile.width
     return (
-        low <= price.parameters <= high
-        and least <= price.multiply_adds <= most
-        and profile.depth[0] <= price.depth <= profile.depth[1]
-        and narrowest <= price.width <= widest
+        _features(spec) >= 32
         and price.spatial_convs >= 4
-        and _features(spec) >= 32
+        and least <= price.multiply_adds <= most * _LEAST_BUDGET ** dice.number()
+        and profile.parameters[0] <= price.parameters <= profile.parameters[1]
+        and profile.depth[0] <= price.depth <= profile.depth[1]
+        and profile.width[0] <= price.width <= profile.width[1]
     )
 
 
 def _features(spec: Spec) -> int:
-    """Channels in front of the linear layers, before any concatenation."""
+    """Channels in front of the linear layers, concatenated blocks of the last stage left out."""
     if isinstance(spec.body, Stages):
         return spec.body.stages[-1].blocks[0].channels
     return spec.body.channels[-1] * len(spec.body.genotype(spec.body.count - 1).concat)

@@ -132,6 +132,11 @@ class Edge(Value):
     source: Annotated[int, Field(ge=0)]
 
 
+def repeats(edges: tuple[Edge, ...]) -> bool:
+    """Whether a node with these edges only repeats what it takes: one skip, or the sum of the cell's inputs."""
+    return all(edge.op == "skip" for edge in edges) and (len(edges) == 1 or all(edge.source < 2 for edge in edges))
+
+
 class Genotype(Value):
     """A cell: every node sums its one or two edges; the states in `concat` are concatenated (nodes count from 2)."""
 
@@ -153,7 +158,7 @@ class Genotype(Value):
                 raise ValueError(f"node {state} takes state {max(sources)}, which does not come before it")
             if len(set(sources)) < len(sources):
                 raise ValueError(f"node {state} takes state {sources[0]} twice")
-            if all(edge.op == "skip" for edge in edges) and (len(edges) == 1 or max(sources) < 2):
+            if repeats(edges):
                 raise ValueError(f"node {state} only repeats what it takes: give it an operation other than skip")
         if list(self.concat) != sorted(set(self.concat)) or self.concat[0] < 2 or self.concat[-1] > last:
             raise ValueError(f"concat {list(self.concat)} must be rising numbers of nodes, from 2 to {last}")

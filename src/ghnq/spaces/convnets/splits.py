@@ -8,7 +8,7 @@ from typing import SupportsIndex
 from ghnq.errors import SpaceError, nearest
 from ghnq.spaces.convnets.dice import Dice
 from ghnq.spaces.convnets.profiles import PROFILES
-from ghnq.spaces.convnets.sampling import sample
+from ghnq.spaces.convnets.sampling import acceptable, sample
 from ghnq.spaces.convnets.specs import Spec
 
 SPLITS: dict[str, int] = {
@@ -43,7 +43,7 @@ def spec(split: str, index: SupportsIndex) -> Spec:
     profile = PROFILES[split]
     for _ in range(_MAX_ATTEMPTS):
         drawn = sample(dice, profile)
-        if drawn is not None and owner(drawn.structure_hash) == split:
+        if drawn is not None and owner(drawn.structure_hash) == split and acceptable(dice, profile, drawn):
             return drawn
     raise AssertionError(f"no member of {split}/{number} in {_MAX_ATTEMPTS} draws: its profile excludes itself")
 
