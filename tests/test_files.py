@@ -56,3 +56,10 @@ def test_nested_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
 def test_text_is_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "mean ± s.e.\n")
     assert (tmp_path / "a.txt").read_bytes() == "mean ± s.e.\n".encode()
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "atomic") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Hidden and random: listings skip it, and two processes that write the same target do not meet.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    mode = _usual_mode(temporary)
     try:
         yield temporary
+        # Some writers (safetensors) make files that nobody else may read.
+        temporary.chmod(mode)
         _sync(temporary)
         os.replace(temporary, target)
     finally:
@@ -34,6 +38,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _usual_mode(path: Path) -> int:
+    """Returns the permissions that a new file at `path` gets from the user's umask; leaves nothing there.
+
+    Asking for the umask itself would change it for a moment, for all threads.
+    """
+    path.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    finally:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

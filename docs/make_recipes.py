@@ -1,0 +1,70 @@
+"""Writes docs/recipes.md from the recipe's own schema, so that every key is described in one place.
+
+python docs/make_recipes.py
+"""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from ghnq.training.recipe import Recipe
+
+PAGE = Path(__file__).with_name("recipes.md")
+HEAD = """# Recipes
+
+<!-- Made by docs/make_recipes.py from src/ghnq/training/recipe.py; edit there. -->
+
+A recipe is a YAML file with everything that decides a training run. Unknown keys and values out of range are refused
+before anything starts. `ghnq train RECIPE --set KEY=VALUE` changes single keys (dotted keys, YAML values):
+
+```sh
+ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5e-4
+```
+
+The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints `last/` and `best/`, the state that
+`--resume` goes on from, `log.jsonl` and `tensorboard/`.
+
+## Keys
+"""
+
+
+def page() -> str:
+    """Returns the whole page."""
+    return HEAD + "".join(sections(Recipe, ""))
+
+
+def sections(model: type[BaseModel], prefix: str) -> list[str]:
+    """Returns a table of the keys of `model`, then the sections of its groups."""
+    lines = ["\n| key | default | meaning |\n|---|---|---|\n"]
+    groups = []
+    for name, field in model.model_fields.items():
+        inner = group(field.annotation)
+        if inner is not None:
+            lines.append(f"| `{prefix}{name}` | | a group of keys, see below |\n")
+            groups += [f"\n### `{prefix}{name}`\n", *sections(inner, f"{prefix}{name}.")]
+        else:
+            lines.append(f"| `{prefix}{name}` | {default(field.default)} | {field.description} |\n")
+    return lines + groups
+
+
+def group(annotation: Any) -> type[BaseModel] | None:
+    """Returns the model behind a key that is a group of keys."""
+    kinds = [k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return kinds[0] if kinds else None
+
+
+def default(value: object) -> str:
+    """Returns a default as a recipe would write it."""
+    if value is PydanticUndefined:
+        return "required"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""A mistake in any word of any command: one screen on stderr, exit code 2, nothing on stdout, nothing half-written."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+LONGEST_SCREEN = 24
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        # Words that typer knows.
+        (["demos"], "demo"),
+        (["demo", "--ot", "x"], "--out"),
+        (["spaces", "shew", "convnets/test/1"], "show"),
+        (["predict", "models.py:Net"], "--out"),
+        (["draw", "models.py:Net"], "--out"),
+        (["evaluate"], "CHECKPOINT"),
+        (["evaluate", "CKPT", "--limit", "0"], "--limit"),
+        (["evaluate", "CKPT", "--limit", "ten"], "--limit"),
+        (["evaluate", "CKPT", "--images", "-5"], "--images"),
+        (["train", "recipe.yaml", "--max-minutes", "soon"], "--max-minutes"),
+        # Checkpoints.
+        (["evaluate", "digitz"], "did you mean 'digits'"),
+        (["evaluate", "no/such/folder"], "no/such/folder"),
+        (["evaluate", "pickled.pt"], "pickle"),
+        (["evaluate", "empty"], "config.json"),
+        (["predict", "models.py:Net", "--out", "a.safetensors", "--checkpoint", "digitz"], "did you mean 'digits'"),
+        # Splits, schemes, protocols.
+        (["evaluate", "CKPT", "--splits", "tset"], "did you mean 'test'"),
+        (["evaluate", "CKPT", "--splits", "test,test"], "more than once"),
+        (["evaluate", "CKPT", "--splits", ""], "empty word"),
+        (["evaluate", "CKPT", "--schemes", "w8b8"], "did you mean 'w8a8'"),
+        (["evaluate", "CKPT", "--schemes", "w1a1"], "2 to 16"),
+        (["evaluate", "CKPT", "--schemes", "float32,"], "empty word"),
+        (["evaluate", "CKPT", "--protocol", "deplyo"], "did you mean 'deploy'"),
+        # Data.
+        (["evaluate", "CKPT", "--data", "digit"], "did you mean 'digits'"),
+        (["evaluate", "CKPT", "--data", "./nowhere"], "nowhere"),
+        (["evaluate", "CKPT", "--data", "empty"], "empty"),
+        # Where results go.
+        (["evaluate", "CKPT", "--out", "models.py"], "models.py"),
+        (["evaluate", "CKPT", "--out", "models.py/deeper"], "is a file"),
+        (["demo", "--out", "models.py"], "is a file"),
+        (["predict", "models.py:Net", "--out", "a.pt"], ".safetensors"),
+        (["predict", "models.py:Net", "--out", "empty"], ".safetensors"),
+        (["draw", "models.py:Net", "-o", "a.png"], ".svg or .html"),
+        (["spaces", "describe", "convnets", "--out", "a.png"], ".html"),
+        # Models and shapes.
+        (["draw", "models.py:Nett", "-o", "a.svg"], "did you mean 'Net'"),
+        (["draw", "model.py:Net", "-o", "a.svg"], "did you mean 'models.py'"),
+        (["draw", "convnets/tets/1", "-o", "a.svg"], "did you mean 'test'"),
+        (["draw", "models.py:Net", "-o", "a.svg", "--input-shape", "3,32"], "three positive numbers"),
+        (["draw", "models.py:Net", "-o", "a.svg", "--input-shape", "1,32,32"], "1"),
+        (["draw", "models.py:nothing_to_predict", "-o", "a.svg"], "parameter"),
+        (["predict", "models.py:nothing_to_predict", "--checkpoint", "CKPT", "--out", "a.safetensors"], "parameter"),
+        (["predict", "models.py:Net", "--checkpoint", "CKPT", "--out", "a.safetensors", "--input-shape", "x"], "three"),
+        # Spaces.
+        (["spaces", "describe", "convnet"], "did you mean 'convnets'"),
+        (["spaces", "show", "convnets/test"], "convnets/test/17"),
+        (["spaces", "show", "convnets/test/500"], "0 to 499"),
+        (["spaces", "show", "convnets/test/-1"], "-1"),
+        # Recipes.
+        (["train", "recipe.yml"], "did you mean 'recipe.yaml'"),
+        (["train", "recipe.yaml", "--set", "stepz=3"], "did you mean 'steps'"),
+        (["train", "recipe.yaml", "--set", "steps"], "KEY=VALUE"),
+        (["train", "recipe.yaml", "--set", "steps=none"], "steps"),
+        (["train", "recipe.yaml", "--max-minutes", "0"], "--max-minutes"),
+        (["train", "recipe.yaml", "--data", "digit"], "did you mean 'digits'"),
+        (["train", "recipe.yaml", "--out", "models.py"], "is a file"),
+        (["train", "recipe.yaml", "--out", "nothing-yet", "--resume"], "nothing-yet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistake(ghnq: Cli, models: Path, tiny_checkpoint: Path, words: list[str], says: str) -> None:
+    folder = models.parent
+    (folder / "empty").mkdir()
+    (folder / "pickled.pt").write_bytes(b"\x80\x04N.")
+    (folder / "recipe.yaml").write_text("name: tiny\ndata: digits\nsteps: 2\n")
+    before = sorted(folder.rglob("*"))
+
+    call = ghnq(*[str(tiny_checkpoint) if word == "CKPT" else word for word in words])
+
+    assert call.code == 2
+    assert says in " ".join(call.err.replace("│", " ").split())
+    assert "Traceback" not in call.err
+    assert len(call.err.splitlines()) <= LONGEST_SCREEN
+    # What the user's own file prints is the user's.
+    assert call.out.replace("the file is imported\n", "").replace("the model is made\n", "") == ""
+    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_truncated_and_foreign_weights(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    weights = (tiny_checkpoint / "model.safetensors").read_bytes()
+    for name, content in [("truncated", weights[: len(weights) // 2]), ("pickled", b"\x80\x04N."), ("none", b"")]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
+        (folder / "model.safetensors").write_bytes(content)
+        call = ghnq("evaluate", folder, "--limit", 1)
+        assert (call.code, call.out) == (2, "")
+        assert str(folder) in call.err
+        assert "Traceback" not in call.err

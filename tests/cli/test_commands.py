@@ -1,0 +1,137 @@
+"""Each command does what its line in the table says, and `--json` leaves one document alone on stdout."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import ghnq as package
+from ghnq.graph import trace
+from ghnq.models import load_model
+
+from .conftest import Cli
+
+COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "checkpoints"]
+
+
+def test_help_names_every_command(ghnq: Cli) -> None:
+    call = ghnq("--help")
+    assert call.code == 0
+    assert all(command in call.out for command in COMMANDS)
+    assert ghnq("-h").out == call.out
+
+
+def test_version(ghnq: Cli) -> None:
+    assert ghnq("--version") == type(ghnq("--version"))(0, f"ghnq {package.__version__}\n", "")
+
+
+def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
+    out = models.parent / "new" / "net.safetensors"
+    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert "the model is made" in call.err
+
+    module = load_model("models.py:Net")
+    tensors = load_file(out)
+    expected = dict(module.named_parameters())
+    assert list(document) == ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out"]
+    assert document["parameters"] == sum(p.numel() for p in expected.values())
+    assert document["tensors"] == len(expected)
+    assert document["out"] == str(out)
+    assert tensors.keys() == expected.keys()
+    oracle = package.GHN.from_pretrained(tiny_checkpoint).predict(trace(module, (3, 32, 32)))
+    for name, tensor in tensors.items():
+        assert tensor.shape == expected[name].shape
+        torch.testing.assert_close(tensor, oracle[name].detach(), rtol=0, atol=0)
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["model"] == "models.py:Net"
+    assert metadata["ghnq_version"] == package.__version__
+    assert metadata["input_shape"] == "3,32,32"
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_predict_for_people(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
+    call = ghnq("predict", "convnets/test/3", "--checkpoint", tiny_checkpoint, "--out", "net.safetensors")
+    assert call.code == 0, call.err
+    assert "convnets/test/3" in call.out
+    assert "written to net.safetensors" in call.out
+    assert load_file("net.safetensors").keys() == dict(load_model("convnets/test/3").named_parameters()).keys()
+
+
+def test_a_failed_prediction_keeps_the_old_file(
+    ghnq: Cli, models: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = models.parent / "net.safetensors"
+    out.write_text("old")
+
+    def half(tensors: object, path: Path, metadata: object) -> None:
+        path.write_text("hal")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("ghnq.commands.predict.save_file", half)
+    with pytest.raises(OSError, match="disk full"):
+        ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out)
+    assert out.read_text() == "old"
+    assert not list(models.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".html"])
+def test_draw(ghnq: Cli, models: Path, suffix: str) -> None:
+    call = ghnq("draw", "models.py:Net", "-o", f"net{suffix}")
+    assert call.code == 0, call.err
+    assert f"drawn to net{suffix}" in call.out
+    assert "<svg" in (models.parent / f"net{suffix}").read_text()
+
+
+def test_spaces_show(ghnq: Cli) -> None:
+    call = ghnq("spaces", "show", "convnets/test/17", "--json")
+    document = json.loads(call.out)
+    spec = package.spaces.convnets.spec("test", 17)
+    module = package.spaces.convnets.build(spec, device="meta")
+    assert document["name"] == "convnets/test/17"
+    assert document["structure_hash"] == spec.structure_hash
+    assert package.spaces.convnets.Spec.from_json(json.dumps(document["spec"])) == spec
+    assert document["parameters"] == sum(p.numel() for p in module.parameters())
+    people = ghnq("spaces", "show", "convnets/test/17")
+    assert spec.structure_hash[:12] in people.out
+    assert f"{document['parameters']:,}" in people.out
+
+
+def test_checkpoints(ghnq: Cli) -> None:
+    from ghnq.hypernet.checkpoint import shipped_checkpoints
+
+    document = json.loads(ghnq("checkpoints", "--json").out)
+    assert [row["name"] for row in document["checkpoints"]] == list(shipped_checkpoints())
+    people = ghnq("checkpoints")
+    assert all(name in people.out for name in shipped_checkpoints())
+
+
+def test_evaluate(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", tiny_checkpoint, "--splits", "test,deep", "--schemes", "float32,w8a8", "--limit", 2]
+    call = ghnq(*words, "--images", 20, "--out", tmp_path / "results", "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert set(document) >= {"checkpoint", "data", "protocol", "rows"}
+    assert (document["checkpoint"], document["data"], document["protocol"]) == (
+        str(tiny_checkpoint),
+        "digits",
+        "deploy",
+    )
+    assert [(row["split"], row["scheme"]) for row in document["rows"]] == [
+        ("test", "float32"), ("test", "w8a8"), ("deep", "float32"), ("deep", "w8a8"),
+    ]  # fmt: skip
+    for row in document["rows"]:
+        assert set(row) == {
+            "split", "scheme", "architectures", "images", "mean", "sem", "max", "min", "drop_from_float32",
+        }  # fmt: skip
+        assert (row["architectures"], row["images"]) == (2, 20)
+        assert 0 <= row["min"] <= row["mean"] <= row["max"] <= 100
+    people = ghnq(*words, "--images", 20, "--out", tmp_path / "results")
+    assert people.code == 0
+    assert "w8a8" in people.out
+    assert "deep" in people.out
