@@ -6,7 +6,7 @@ The walk mirrors `modules.py`; a test holds the two together, network by network
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Cost:
     depth: int
     width: int
     spatial_convs: int
-    ops: Mapping[str, int]
+    ops: Counter[str]
 
     @property
     def nodes(self) -> int:

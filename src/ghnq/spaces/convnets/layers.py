@@ -8,7 +8,7 @@ layer and stamps copies of the result: class, attributes and state names stay Py
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -61,8 +61,7 @@ class MetaLayers(Layers):
         self, inputs: int, outputs: int, kernel: Pair, *, stride: Pair, dilation: int, groups: int, bias: bool
     ) -> nn.Conv2d:
         """A convolution on `meta`."""
-        layer = _stamp(_conv_die(kernel, stride, dilation, bias))
-        layer.in_channels, layer.out_channels, layer.groups = inputs, outputs, groups
+        layer = _conv_die(kernel, stride, dilation, bias).stamp(in_channels=inputs, out_channels=outputs, groups=groups)
         layer._parameters["weight"] = _parameter(outputs, inputs // groups, *kernel)
         if bias:
             layer._parameters["bias"] = _parameter(outputs)
@@ -70,8 +69,7 @@ class MetaLayers(Layers):
 
     def batch_norm(self, channels: int) -> nn.BatchNorm2d:
         """A batch norm on `meta`."""
-        layer = _stamp(_norm_die(self.running_statistics))
-        layer.num_features = channels
+        layer = _norm_die(self.running_statistics).stamp(num_features=channels)
         layer._parameters["weight"] = _parameter(channels)
         layer._parameters["bias"] = _parameter(channels)
         if self.running_statistics:
@@ -82,10 +80,28 @@ class MetaLayers(Layers):
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         """A linear layer on `meta`."""
-        layer = _stamp(_linear_die())
-        layer.in_features, layer.out_features = inputs, outputs
+        layer = _linear_die().stamp(in_features=inputs, out_features=outputs)
         layer._parameters["weight"] = _parameter(outputs, inputs)
         layer._parameters["bias"] = _parameter(outputs)
+        return layer
+
+
+class _Die(Generic[M]):
+    """Makes copies of a layer, each with containers of its own for parameters, buffers and hooks."""
+
+    def __init__(self, layer: M) -> None:
+        self.cls = layer.__class__
+        self.state = dict(layer.__dict__)
+        self.containers = [(key, value) for key, value in self.state.items() if isinstance(value, dict | set)]
+
+    def stamp(self, **attributes: int) -> M:
+        """Returns a copy with other attributes; its tensors are still the die's, for the caller to replace."""
+        layer = self.cls.__new__(self.cls)
+        state = self.state.copy()
+        for key, container in self.containers:
+            state[key] = container.copy()
+        state.update(attributes)
+        object.__setattr__(layer, "__dict__", state)
         return layer
 
 
@@ -97,24 +113,16 @@ def _parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, device=_META))
 
 
-def _stamp(die: M) -> M:
-    """Copies a layer, with containers of its own for parameters, buffers and hooks; the caller replaces the tensors."""
-    layer = die.__class__.__new__(die.__class__)
-    state = {key: value.copy() if isinstance(value, dict | set) else value for key, value in die.__dict__.items()}
-    object.__setattr__(layer, "__dict__", state)
-    return layer
+@cache
+def _conv_die(kernel: Pair, stride: Pair, dilation: int, bias: bool) -> _Die[nn.Conv2d]:
+    return _Die(nn.Conv2d(1, 1, kernel, stride, _padding(kernel, dilation), dilation, 1, bias, device=_META))
 
 
 @cache
-def _conv_die(kernel: Pair, stride: Pair, dilation: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(1, 1, kernel, stride, _padding(kernel, dilation), dilation, 1, bias, device=_META)
+def _norm_die(running_statistics: bool) -> _Die[nn.BatchNorm2d]:
+    return _Die(nn.BatchNorm2d(1, track_running_stats=running_statistics, device=_META))
 
 
 @cache
-def _norm_die(running_statistics: bool) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(1, track_running_stats=running_statistics, device=_META)
-
-
-@cache
-def _linear_die() -> nn.Linear:
-    return nn.Linear(1, 1, device=_META)
+def _linear_die() -> _Die[nn.Linear]:
+    return _Die(nn.Linear(1, 1, device=_META))
