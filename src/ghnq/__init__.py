@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ghnq.graph import ArchGraph as ArchGraph
     from ghnq.graph import trace as trace
     from ghnq.hypernet import GHN as GHN
-    from ghnq.hypernet import initialize as initialize
+    from ghnq.hypernet.initialize import initialize as initialize
     from ghnq.quant import QuantScheme as QuantScheme
     from ghnq.quant import quantize as quantize
     from ghnq.training import load_recipe as load_recipe
@@ -62,7 +62,7 @@ _LAZY = {
     "GHN": ("ghnq.hypernet", "GHN"),
     "QuantScheme": ("ghnq.quant", "QuantScheme"),
     "evaluate": ("ghnq.evaluation", "evaluate"),
-    "initialize": ("ghnq.hypernet", "initialize"),
+    "initialize": ("ghnq.hypernet.initialize", "initialize"),
     "load_dataset": ("ghnq.data", "load"),
     "load_recipe": ("ghnq.training", "load_recipe"),
     "quantize": ("ghnq.quant", "quantize"),

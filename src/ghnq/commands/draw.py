@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
-from ghnq.graph import draw as draw_graph
 from ghnq.graph import trace
+from ghnq.graph.draw import draw as draw_graph
 from ghnq.models import load_model
 
 

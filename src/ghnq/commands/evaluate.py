@@ -1,0 +1,60 @@
+"""`ghnq evaluate`: the protocol for one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ghnq.commands.options import check_folder, check_protocol, check_splits, parse_words
+from ghnq.commands.progress import measuring
+from ghnq.commands.terminal import Terminal
+from ghnq.evaluation import dataset_for, summary_table, write_report
+from ghnq.evaluation import evaluate as measure
+from ghnq.hypernet import GHN
+from ghnq.quant import QuantScheme
+from ghnq.spaces import convnets
+
+FIGURE = "accuracy.html"
+
+
+def evaluate(
+    checkpoint: str,
+    *,
+    data: str | None,
+    splits: str,
+    schemes: str,
+    limit: int | None,
+    images: int | None,
+    protocol: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measures the networks that `checkpoint` predicts and prints the table; with `out`, table and figure are kept."""
+    # Every word is checked before anything large is loaded.
+    check_protocol(protocol)
+    split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
+    check_splits(split_names, convnets.SPLITS)
+    for name in scheme_names:
+        QuantScheme.parse(name, protocol=protocol)
+    if out is not None:
+        check_folder(out)
+    with Terminal(as_json=as_json) as terminal:
+        ghn = GHN.from_pretrained(checkpoint)
+        dataset = dataset_for(ghn, data)
+        with measuring(terminal.progress) as progress:
+            results = measure(
+                ghn,
+                dataset,
+                checkpoint=checkpoint,
+                splits=split_names,
+                schemes=scheme_names,
+                limit=limit,
+                images=images,
+                protocol=protocol,
+                out=out,
+                progress=progress,
+            )
+        lines = []
+        if out is not None:
+            write_report(results, out / FIGURE)
+            lines = [f"table, summary and figure: [cyan]{out}[/]"]
+        terminal.finish(results.document(), summary_table(results), *lines)

@@ -1,0 +1,66 @@
+"""What the documents say holds: the example runs, links lead somewhere, options exist, pages are up to date."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from ghnq.cli import app
+
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/quantization.md", "docs/spaces.md", "docs/recipes.md")
+
+
+def test_the_readme_example_runs(repo_root: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (repo_root / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example], capture_output=True, text=True, cwd=repo_root / "docs"
+    )
+    assert done.returncode == 0, done.stderr
+    measured = re.fullmatch(r"(\d+\.\d) % of the test digits.*\n", done.stdout)
+    assert measured is not None, done.stdout
+    # Far above guessing (10 %); the figure itself belongs to the evaluation.
+    assert float(measured[1]) > 50
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(repo_root: Path, page: str) -> None:
+    file = repo_root / page
+    links = re.findall(r"\]\(([^)#\s]+)\)", file.read_text())
+    missing = [link for link in links if "://" not in link and not (file.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_readme_names_every_command_with_its_own_options(repo_root: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    text = (repo_root / "README.md").read_text().replace("\\|", "|")
+    told = {name: set(re.findall(r"--[a-z-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)}
+    assert told.keys() == commands.keys()
+    for name, options in told.items():
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert options <= known, name
+
+
+def test_the_recipe_page_is_made_from_the_schema(repo_root: Path) -> None:
+    made = runpy.run_path(str(repo_root / "docs" / "make_recipes.py"))["page"]()
+    assert (repo_root / "docs" / "recipes.md").read_text() == made, "run: python docs/make_recipes.py"
+
+
+def test_the_ci_script_can_be_run(repo_root: Path) -> None:
+    script = repo_root / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_readme_opens_with_the_two_commands_that_ci_runs(repo_root: Path) -> None:
+    readme, ci = (repo_root / "README.md").read_text(), (repo_root / ".ci" / "run").read_text()
+    commands = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)[:2]
+    assert commands[0].strip().endswith(".venv/bin/ghnq demo --out out/demo")
+    assert commands[1].strip().endswith(".venv/bin/pytest")
+    assert "\nghnq demo --out " in ci
+    assert "\npytest\n" in ci
