@@ -1,6 +1,7 @@
 """Each command does what its line in the table says, and `--json` leaves one document alone on stdout."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_checkpoints(ghnq: Cli) -> None:
     assert all(name in people.out for name in shipped_checkpoints())
 
 
+@pytest.mark.slow
 def test_evaluate(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
     words = ["evaluate", tiny_checkpoint, "--splits", "test,deep", "--schemes", "float32,w8a8", "--limit", 2]
     call = ghnq(*words, "--images", 20, "--out", tmp_path / "results", "--json")
@@ -135,3 +137,20 @@ def test_evaluate(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert people.code == 0
     assert "w8a8" in people.out
     assert "deep" in people.out
+
+
+@pytest.mark.slow
+def test_spaces_describe(ghnq: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convnets = package.spaces.convnets
+    few = partial(convnets.describe, 20)
+    monkeypatch.setattr(convnets, "describe", few)
+    call = ghnq("spaces", "describe", "convnets", "--out", tmp_path / "new" / "figure.html", "--json")
+    document = json.loads(call.out)
+    assert [split["split"] for split in document["splits"]] == list(convnets.SPLITS)
+    assert all({"parameters", "multiply_adds", "depth", "ops"} <= split.keys() for split in document["splits"])
+    assert document == {**few().to_dict(), "out": str(tmp_path / "new" / "figure.html")}
+    assert "<html" in (tmp_path / "new" / "figure.html").read_text()[:500]
+
+    people = ghnq("spaces", "describe", "convnets", "--out", tmp_path / "figure.html")
+    assert all(split in people.out for split in convnets.SPLITS)
+    assert all(word in people.out for word in ("parameters", "multiply-adds", "depth", "sep_conv"))

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.table import Table
 
+from ghnq.commands.options import check_output
 from ghnq.commands.terminal import Terminal
-from ghnq.spaces import convnets, resolve
+from ghnq.errors import SpaceError, nearest
+from ghnq.spaces import SPACES, convnets, resolve
 from ghnq.spaces.convnets.specs import Block, Cells, Genotype, Spec
+
+
+def describe(space: str, *, out: Path, as_json: bool) -> None:
+    """Prints how the members of each split are distributed, and writes the figure of it to `out` (`.html`)."""
+    if space not in SPACES:
+        raise SpaceError(f"There is no space '{space}'{nearest(space, SPACES)}. Spaces are {', '.join(SPACES)}.")
+    check_output(out, (".html",), "the figure is written as")
+    with Terminal(as_json=as_json) as terminal:
+        with terminal.progress.status("Drawing members of each split") as status:
+            description = convnets.describe(
+                progress=lambda split, done, total: status.update(f"Drawing members of {split}: {done:,} of {total:,}")
+            )
+            convnets.figure(description, out)
+        document = {**description.to_dict(), "out": str(out)}
+        terminal.finish(
+            document, convnets.table(description), "", convnets.ops_table(description), f"figure: [cyan]{out}[/]"
+        )
 
 
 def show(member: str, *, as_json: bool) -> None:
@@ -17,17 +36,6 @@ def show(member: str, *, as_json: bool) -> None:
     with Terminal(as_json=as_json) as terminal:
         spec = resolve(member)
         cost = convnets.cost(spec)
-        document = {
-            "name": member,
-            "structure_hash": spec.structure_hash,
-            "family": spec.family,
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-            "depth": cost.depth,
-            "nodes": cost.nodes,
-            "ops": dict(cost.ops),
-            "spec": json.loads(spec.to_json()),
-        }
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")
         table.add_column()
@@ -39,7 +47,7 @@ def show(member: str, *, as_json: bool) -> None:
         table.add_row("graph", f"{cost.nodes} nodes: " + ", ".join(f"{n} {op}" for op, n in cost.ops.most_common()))
         for label, text in _layout(spec):
             table.add_row(label, text)
-        terminal.finish(document, table)
+        terminal.finish({"name": member, **convnets.summary(spec)}, table)
 
 
 def _layout(spec: Spec) -> Iterator[tuple[str, str]]:

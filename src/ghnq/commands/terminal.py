@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 # Columns where the output is no terminal (a file, a log): tables keep their words whole.
-FILE_WIDTH = 120
+FILE_WIDTH = 140
 
 
 class Terminal:
