@@ -1,6 +1,10 @@
 """How good predicted networks are, in float and quantized: the protocol, its results, its reports."""
 
+from ghnq.evaluation.inputs import dataset_for as dataset_for
 from ghnq.evaluation.protocol import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES as DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import evaluate as evaluate
+from ghnq.evaluation.report import draw_results as draw_results
+from ghnq.evaluation.report import write_report as write_report
 from ghnq.evaluation.results import Results as Results
+from ghnq.evaluation.table import summary_table as summary_table

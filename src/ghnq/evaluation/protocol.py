@@ -119,9 +119,9 @@ def _check_fit(ghn: GHN, dataset: ImageDataset) -> None:
     if ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape:
         wanted, came = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
         raise DataError(
-            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but those "
-            f"of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or take another "
-            "checkpoint."
+            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but "
+            f"those of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
+            "take another checkpoint."
         )
 
 

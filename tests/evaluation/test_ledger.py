@@ -1,0 +1,85 @@
+"""Rows on disk: what comes back after a crash, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ghnq.errors import GhnqError
+from ghnq.evaluation.ledger import FILE, Ledger
+from tests.evaluation.conftest import row
+
+PRINT = {"checkpoint_hash": "abc", "seed": 0, "versions": {"torch": "2"}}
+
+
+def keep(folder: Path, count: int = 3) -> bytes:
+    with Ledger(folder, PRINT) as ledger:
+        for index in range(count):
+            ledger.add([row(index=index), row(index=index, scheme="w8a8")])
+    return (folder / FILE).read_bytes()
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    keep(tmp_path)
+    with Ledger(tmp_path, PRINT) as ledger:
+        assert all(("test", index, scheme) in ledger for index in range(3) for scheme in ("float32", "w8a8"))
+        assert ("test", 3, "float32") not in ledger
+        assert ledger["test", 1, "w8a8"] == row(index=1, scheme="w8a8")
+
+
+def test_a_crash_at_any_byte_loses_the_cut_row_and_no_other(tmp_path: Path) -> None:
+    whole = keep(tmp_path)
+    for end in {*range(0, len(whole), 13), *(whole.find(b"\n", start) + step for start in (0, 300) for step in (0, 1))}:
+        (tmp_path / FILE).write_bytes(whole[:end])
+        kept = max(0, whole[:end].count(b"\n") - 1)
+        with Ledger(tmp_path, PRINT) as ledger:
+            assert len(ledger._rows) == kept
+            ledger.add([row(index=99)])
+        with Ledger(tmp_path, PRINT) as ledger:
+            assert len(ledger._rows) == kept + 1
+            assert ("test", 99, "float32") in ledger
+
+
+def test_rows_are_on_disk_when_add_returns(tmp_path: Path) -> None:
+    with Ledger(tmp_path, PRINT) as ledger:
+        ledger.add([row(index=5)])
+        assert json.loads((tmp_path / FILE).read_text().splitlines()[-1]) == row(index=5)
+
+
+def test_another_evaluation_is_refused_and_left_alone(tmp_path: Path) -> None:
+    whole = keep(tmp_path)
+    other = {**PRINT, "seed": 1, "versions": {"torch": "3"}}
+    with pytest.raises(
+        GhnqError, match=r"holds another evaluation: seed was 0, now 1; versions was .*Give another folder"
+    ):
+        Ledger(tmp_path, other).__enter__()
+    assert (tmp_path / FILE).read_bytes() == whole
+    keep(tmp_path, 0)  # and the lock was given back
+
+
+@pytest.mark.parametrize("damage", ["{nonsense", "[1]", '{"split": "test"}', "\x00\x00"])
+def test_a_damaged_line_is_named(tmp_path: Path, damage: str) -> None:
+    keep(tmp_path)
+    lines = (tmp_path / FILE).read_text().splitlines()
+    lines[2] = damage
+    (tmp_path / FILE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(GhnqError, match=r"line 3: is .*; give another folder, or remove this one"):
+        Ledger(tmp_path, PRINT).__enter__()
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    with (
+        Ledger(tmp_path, PRINT),
+        pytest.raises(GhnqError, match="in use by another evaluation"),
+    ):
+        Ledger(tmp_path, PRINT).__enter__()
+
+
+def test_without_a_folder_rows_live_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Ledger(None, PRINT) as ledger:
+        ledger.add([row()])
+        assert ledger["test", 0, "float32"] == row()
+    assert not list(tmp_path.iterdir())
