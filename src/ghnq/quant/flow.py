@@ -104,7 +104,9 @@ class _Probe(TorchFunctionMode):
         self.stack.append(module)
         self.calls[module] += 1
         if isinstance(module, _BatchNorm):
-            self.eaten.setdefault(module, []).extend(id(tensor) for tensor in _tensors((args, kwargs)))
+            # Only tensors that are kept: any other may be gone soon, and its id be that of a later one.
+            eaten = [id(tensor) for tensor in _tensors((args, kwargs)) if id(tensor) in self.made]
+            self.eaten.setdefault(module, []).extend(eaten)
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.stack.pop()
@@ -116,7 +118,7 @@ class _Probe(TorchFunctionMode):
         norms_on = Counter(key for keys in self.eaten.values() for key in keys)
         pairs = []
         for norm, keys in self.eaten.items():
-            if len(keys) != 1 or keys[0] not in self.made or norms_on[keys[0]] != 1 or self.uses[keys[0]]:
+            if len(keys) != 1 or norms_on[keys[0]] != 1 or self.uses[keys[0]]:
                 continue
             layer, output = self.made[keys[0]]
             if self.calls[layer] == self.calls[norm] == 1 and foldable(layer, norm, output):
@@ -134,8 +136,9 @@ def foldable(layer: nn.Module, norm: nn.Module, output: Tensor | None = None) ->
         return False
     if output is not None and isinstance(layer, nn.Linear) and output.dim() != 2:
         return False  # batch norm counts channels along dimension 1, a linear layer along the last one
-    weight = layer._parameters.get("weight")  # None where the weight is computed (a parametrization)
-    return weight is not None and weight.shape[0] == norm.num_features
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0] == norm.num_features
 
 
 def _tensors(tree: Any) -> list[Tensor]:

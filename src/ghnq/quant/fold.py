@@ -77,7 +77,8 @@ def fold_gain(norm: nn.Module, layer_name: str = "") -> Tensor:
 
 
 def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Puts `new` in place of `old` under every name it goes by."""
+    """Puts `new` in place of `old` under every name it goes by, in the same mode."""
+    new.training = old.training
     for name in [name for name, module in network.named_modules(remove_duplicate=False) if module is old]:
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, new)

@@ -127,9 +127,12 @@ _QUANTIZED: dict[type[nn.Module], type[QuantLayer]] = {
 
 
 def float_kind(module: nn.Module) -> type[nn.Module] | None:
-    """Which quantizable class a module behaves as, or None; a subclass counts while it does not change `forward`."""
+    """Which quantizable class a module behaves as, or None.
+
+    A subclass counts while it does not change `forward`; a module whose weight is computed (a parametrization) does not.
+    """
     for kind in _QUANTIZED:
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        if isinstance(module, kind) and type(module).forward is kind.forward and "weight" in module._parameters:
             return kind
     return None
 
@@ -166,9 +169,10 @@ def quantize_layer(
     return new
 
 
-def check_finite(name: str, layer: nn.Module) -> None:
-    """Raises SchemeError naming the layer and the tensor that holds NaN or infinity."""
-    for what, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:
+    """Raises SchemeError naming the layer and the parameter (or buffer, where asked) that holds NaN or infinity."""
+    tensors = [*layer.named_parameters(recurse=False), *(layer.named_buffers(recurse=False) if buffers else ())]
+    for what, tensor in tensors:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
             raise SchemeError(

@@ -51,7 +51,7 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
 
     Raises:
-        SchemeError: a parameter is NaN or infinite or has no values (meta device).
+        SchemeError: a parameter or a batch-norm statistic is NaN or infinite, or the module is on the meta device.
         DataError: unusable calibration images, or images the network cannot run.
     """
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
@@ -66,9 +66,11 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
         check_finite(name, child)
     try:
         flow = observe_flow(network, images[:2])
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # what torch raises for shapes that do not fit
         raise DataError(f"the network cannot run calibration images of shape {tuple(images.shape)}: {error}") from error
     estimate_in_place(network, images, batch_size)
+    for name, child in network.named_modules():
+        check_finite(name, child, buffers=True)
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
 
 

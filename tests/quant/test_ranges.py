@@ -1,0 +1,86 @@
+"""Range estimators against brute force, and the streaming observer against all values at once."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnq.quant import ranges
+from ghnq.quant.ranges import ActivationObserver, activation_range, weight_range
+from ghnq.quant.scheme import ESTIMATORS
+from tests.quant import oracle
+
+WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)) ** 3
+
+
+def squared_error(x: np.ndarray, low: float, high: float, bits: int, symmetric: bool) -> float:
+    scale, zero_point = oracle.qparams(np.float32(low), np.float32(high), bits, symmetric)
+    y = oracle.dequantize(oracle.quantize(x, scale, zero_point, bits, symmetric), scale, zero_point)
+    return float(np.mean((y.astype(np.float64) - x) ** 2))
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_minmax_and_percentile_of_weights(granularity: str) -> None:
+    rows = WEIGHT.flatten(1).numpy() if granularity == "channel" else WEIGHT.flatten().numpy()[None]
+    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(low.numpy().reshape(-1), rows.min(axis=1))
+    np.testing.assert_array_equal(high.numpy().reshape(-1), rows.max(axis=1))
+    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True, estimator="percentile")  # type: ignore[arg-type]
+    np.testing.assert_allclose(low.numpy().reshape(-1), np.percentile(rows, 0.01, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(high.numpy().reshape(-1), np.percentile(rows, 99.99, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mse_is_the_best_of_its_candidates(bits: int, symmetric: bool) -> None:
+    low, high = weight_range(WEIGHT, bits, granularity="channel", symmetric=symmetric, estimator="mse")
+    for row, a, b in zip(WEIGHT.flatten(1).numpy(), low, high, strict=True):
+        errors = [squared_error(row, row.min() * f, row.max() * f, bits, symmetric) for f in ranges.MSE_FACTORS]
+        chosen = squared_error(row, float(a), float(b), bits, symmetric)
+        assert chosen <= min(errors) * (1 + 1e-5)
+    if bits == 2:  # heavy tails and three values: clipping must pay
+        assert bool((high < WEIGHT.flatten(1).max(dim=1).values).any())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(ESTIMATORS), st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 1000))
+def test_streaming_equals_all_at_once(estimator: str, sizes: list[int], seed: int) -> None:
+    x = torch.randn(sum(sizes), 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    observer = ActivationObserver(4, estimator)  # type: ignore[arg-type]
+    for batch in x.split(sizes):
+        observer.observe(batch)
+    low, high = observer.range()
+    if estimator == "minmax":
+        assert (low, high) == (x.min(), x.max())
+    expected = activation_range(x, 4, estimator)  # type: ignore[arg-type]
+    if estimator != "mse":
+        torch.testing.assert_close((low, high), expected)
+    else:  # sums in another order may choose another candidate of the same error
+        errors = [squared_error(x.numpy(), float(a), float(b), 4, False) for a, b in ((low, high), expected)]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+
+
+def test_min_and_max_forget_nothing() -> None:
+    observer = ActivationObserver(8, "minmax")
+    observer.observe(torch.tensor([1.0, 100.0]))
+    observer.observe(torch.tensor([-5.0, 2.0]))
+    assert [value.item() for value in observer.range()] == [-5.0, 100.0]
+
+
+def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stride that divides the image's width would look at one column only."""
+    monkeypatch.setattr(ranges, "SAMPLE", 1000)
+    x = torch.arange(16.0).expand(50, 8, 16, 16)  # every value tells its column
+    sample = ranges._sample(x.flatten())
+    assert 300 < sample.numel() <= 1000
+    counts = sample.to(torch.int64).bincount(minlength=16)
+    assert counts.min() > 0.9 * sample.numel() / 16
+    low, high = activation_range(torch.linspace(-1, 3, 10**5), 8, "percentile")
+    torch.testing.assert_close((low, high), (torch.tensor(-1.0), torch.tensor(3.0)), rtol=0, atol=1e-2)
+
+
+def test_percentile_leaves_outliers_out() -> None:
+    x = torch.cat([torch.rand(50_000, generator=torch.Generator().manual_seed(0)), torch.tensor([1000.0])])
+    assert activation_range(x, 8, "percentile")[1] < 1.01
+    assert activation_range(x, 8, "minmax")[1] == 1000
