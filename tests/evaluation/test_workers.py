@@ -67,7 +67,7 @@ def test_a_killed_worker_is_reported() -> None:
 def test_closing_kills_the_workers() -> None:
     pids = run_tasks(own_process, range(100), 2)
     first = {next(pids) for _ in range(6)}
-    pids.close()  # type: ignore[attr-defined]
+    pids.close()
     assert not any(_alive(pid) for pid in first)
 
 

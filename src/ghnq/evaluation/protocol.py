@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def evaluate(
         done, total = len(architectures) - len(tasks), len(architectures)
         report = progress or (lambda done, total: None)
         report(done, total)
-        with one_torch_thread():
-            for rows in run_tasks(partial(_measure, bench), tasks, count):
+        with one_torch_thread(), closing(run_tasks(partial(_measure, bench), tasks, count)) as finished:
+            for rows in finished:
                 ledger.add(rows)
                 done += 1
                 report(done, total)

@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ def usable_workers(wanted: int | None, tasks: int) -> int:
     return max(1, min(wanted, tasks))
 
 
-def run_tasks(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+def run_tasks(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Generator[Result, None, None]:
     """Yields function(task) for every task, as they are done: in order with one worker, else in any order.
 
     With more than one worker each runs torch on one thread. An exception of `function` is raised here as it is; a
