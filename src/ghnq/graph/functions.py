@@ -15,10 +15,10 @@ def _words(text: str) -> frozenset[str]:
 ELEMENTWISE = _words("""
     abs alpha_dropout ceil celu clamp clamp_max clamp_min clip clone contiguous cos detach dropout dropout1d
     dropout2d dropout3d elu erf exp expm1 feature_alpha_dropout feature_dropout flip floor gelu hardshrink
-    hardsigmoid hardswish hardtanh leaky_relu local_response_norm log log10 log1p log2 log_softmax logit
-    logsigmoid mish nan_to_num neg negative normalize positive reciprocal relu relu6 requires_grad_ roll round
-    rrelu rsqrt selu sigmoid sign silu sin softmax softmin softplus softshrink softsign sqrt square tan tanh
-    tanhshrink threshold tril triu trunc
+    hardsigmoid hardswish hardtanh leaky_relu local_response_norm log log10 log1p log2 log_sigmoid log_softmax
+    logit logsigmoid mish nan_to_num neg negative normalize positive reciprocal relu relu6 requires_grad_ roll
+    round rrelu rsqrt selu sigmoid sign silu sin softmax softmin softplus softshrink softsign sqrt square tan
+    tanh tanhshrink threshold tril triu trunc _threshold
 """)
 
 # Ways to write the same values in another order or shape: the classification layer may be followed by these.
@@ -34,18 +34,18 @@ PASS_THROUGH = (
     | ELEMENTWISE
     | _words("""
     add addcdiv addcmul affine_grid all amax amin any argmax argmin argsort as_strided atan2 baddbmm bitwise_and
-    bitwise_not bitwise_or bmm broadcast_tensors broadcast_to cdist channel_shuffle chunk column_stack copy_
-    cosine_similarity cross cumprod cumsum diagonal div divide dot dstack einsum embedding eq fill_ floor_divide
-    fmod fold full_like gather ge glu greater grid_sample grid_sampler gt H hsplit hstack imag index_add
-    index_copy index_put index_select inner interpolate kron l1_norm le lerp less linalg_norm linalg_vector_norm
-    logaddexp logical_and logical_not logical_or logsumexp lt masked_fill masked_fill_ matmul max maximum mean
-    median mH min minimum mm mul multiply mv native_channel_shuffle ne norm outer pad pixel_shuffle
-    pixel_unshuffle pow prod rdiv real remainder repeat repeat_interleave rot90 scatter scatter_add
-    slice_scatter sort split split_with_sizes stack std std_mean sub subtract sum take_along_dim tensor_split
-    tensordot tile topk true_divide unbind unfold unsafe_chunk unsafe_split upsample upsample_bilinear
-    upsample_nearest var var_mean vdot vector_norm vsplit vstack where zero_ __and__ __iadd__ __idiv__ __imul__
-    __invert__ __isub__ __iter__ __itruediv__ __or__ __radd__ __rdiv__ __rmatmul__ __rmul__ __rpow__ __rsub__
-    __rtruediv__ __setitem__ __xor__ _weight_norm
+    bitwise_not bitwise_or bmm broadcast_tensors broadcast_to cat cdist channel_shuffle chunk column_stack
+    concat concatenate copy_ cosine_similarity cross cumprod cumsum diagonal div divide dot dstack einsum
+    embedding eq fill_ floor_divide fmod fold full_like gather ge glu greater grid_sample grid_sampler gt H
+    hsplit hstack imag index_add index_copy index_put index_select inner interpolate kron l1_norm le lerp less
+    linalg_norm linalg_vector_norm logaddexp logical_and logical_not logical_or logsumexp lt masked_fill
+    masked_fill_ matmul max maximum mean median mH min minimum mm mul multiply mv native_channel_shuffle ne norm
+    outer pad pixel_shuffle pixel_unshuffle pow prelu prod rdiv real remainder repeat repeat_interleave rot90
+    scatter scatter_add slice_scatter sort split split_with_sizes stack std std_mean sub subtract sum
+    take_along_dim tensor_split tensordot tile topk true_divide unbind unfold unsafe_chunk unsafe_split upsample
+    upsample_bilinear upsample_nearest var var_mean vdot vector_norm vsplit vstack where zero_ __and__ __iadd__
+    __idiv__ __imul__ __invert__ __isub__ __iter__ __itruediv__ __or__ __radd__ __rdiv__ __rmatmul__ __rmul__
+    __rpow__ __rsub__ __rtruediv__ __setitem__ __xor__ _weight_norm
 """)
 )
 
@@ -66,6 +66,6 @@ RECURRENT = _words("gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh 
 
 # Questions about a tensor that a tensor without data can answer.
 QUERIES = _words("""
-    data_ptr dim element_size get_device is_complex is_contiguous is_floating_point ndimension nelement numel size
-    storage_offset stride __format__ __hash__ __len__ __repr__
+    data_ptr dim element_size get_device is_complex is_contiguous is_floating_point ndimension nelement numel
+    size storage_offset stride __format__ __hash__ __len__ __repr__
 """)

@@ -112,7 +112,7 @@ class Recorder(TorchFunctionMode):
         if name in functions.RECURRENT:
             raise GraphError(f"`{name}` is recurrent; only feed-forward networks are architectures here")
         stand_ins: dict[int, Tensor] = {}
-        result = func(*_on_meta(args, stand_ins), **_on_meta(kwargs, stand_ins))
+        result = func(*self._on_meta(args, stand_ins), **self._on_meta(kwargs, stand_ins))
         if name in functions.FACTORIES:
             return result
         if isinstance(result, Iterator):
@@ -123,6 +123,9 @@ class Recorder(TorchFunctionMode):
                 f"the op `{name}` is not in the vocabulary; known without parameters are the functions in "
                 "ghnq/graph/functions.py"
             )
+        if name == "__setitem__":
+            self._derive(args[0], name, tuple(inputs))
+            self.overwrite(args[0], self.values[id(args[0])])
         for tensor in outputs:
             self._derive(tensor, base, tuple(inputs))
         if len(outputs) == 1 and outputs[0] is result and args and result is stand_ins.get(id(args[0]), args[0]):
@@ -154,12 +157,28 @@ class Recorder(TorchFunctionMode):
         self.alive.append(tensor)
         self.records.append(Record(kind, name, inputs, tuple(tensor.shape), roots=tuple(roots)))
 
+    def _on_meta(self, value: Any, stand_ins: dict[int, Tensor]) -> Any:
+        """The value with a stand-in for every tensor that has data or belongs to the module."""
+        if isinstance(value, Tensor):
+            key = id(value)
+            if value.is_meta and key not in self.numbers and not self._is_buffer(value):
+                return value
+            if key not in stand_ins:
+                stand_ins[key] = torch.empty_like(value, device=META, requires_grad=False)
+            return stand_ins[key]
+        if type(value) is tuple or type(value) is list:
+            return type(value)(self._on_meta(item, stand_ins) for item in value)
+        if isinstance(value, dict):
+            return {key: self._on_meta(item, stand_ins) for key, item in value.items()}
+        return value
+
+    def _is_buffer(self, tensor: Tensor) -> bool:
+        return id(tensor) in self.survey.buffers or id(tensor._base) in self.survey.buffers
+
     def _constant(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         writes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name.startswith("__i")
-        if writes and args and isinstance(args[0], Tensor):
-            buffers = self.survey.buffers
-            if id(args[0]) in buffers or id(args[0]._base) in buffers:
-                return args[0]  # counters and running statistics stay as they are
+        if writes and args and isinstance(args[0], Tensor) and self._is_buffer(args[0]):
+            return args[0]  # counters and running statistics stay as they are
         return func(*args, **kwargs)
 
 
@@ -172,23 +191,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors(item)
-
-
-def _on_meta(value: Any, stand_ins: dict[int, Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        if value.is_meta and not isinstance(value, torch.nn.Parameter):
-            return value
-        key = id(value)
-        if key not in stand_ins:
-            stand_ins[key] = torch.empty_like(value, device=META, requires_grad=False)
-        return stand_ins[key]
-    if isinstance(value, tuple) and not hasattr(value, "_fields") and type(value) is tuple:
-        return tuple(_on_meta(item, stand_ins) for item in value)
-    if isinstance(value, list):
-        return [_on_meta(item, stand_ins) for item in value]
-    if isinstance(value, dict):
-        return {key: _on_meta(item, stand_ins) for key, item in value.items()}
-    return value
 
 
 _HANDLERS: dict[Any, Handler] = {}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import GraphError
 from . import shapes
 from .record import PASS, Record
 from .recorder import Recorder
@@ -180,6 +181,28 @@ def attention(
     return rec.emit("msa", name, inputs, out, query.dtype)
 
 
+def multi_head_attention(
+    rec: Recorder, name: str, /, query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
+    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
+    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True,
+    key_padding_mask: Tensor | None = None, need_weights: bool = True, *rest: Any, **options: Any,
+) -> Any:  # fmt: skip
+    """Self-attention as GHN-2 sees it: linear to queries, keys and values, the attention, linear out."""
+    if query is not key or key is not value or in_proj_weight is None or bias_k is not None or bias_v is not None:
+        raise GraphError(
+            "multi-head attention is known between equal queries, keys and values with one input projection"
+        )
+    together = linear(rec, "linear", query, in_proj_weight, in_proj_bias)
+    mixed = rec.emit("msa", name, (rec.values[id(together)],), tuple(query.shape), query.dtype)
+    out = linear(rec, "linear", mixed, out_proj_weight, out_proj_bias)
+    if not need_weights:
+        return out, None
+    length, batch = query.shape[:2]
+    heads = () if options.get("average_attn_weights", True) else (num_heads,)
+    found = (rec.values[id(together)],)
+    return out, rec.emit(PASS, name, found, (batch, *heads, length, length), query.dtype)
+
+
 def elementwise(rec: Recorder, name: str, /, input: Tensor, *rest: Any, **options: Any) -> Tensor:
     found = rec.values[id(input)]
     if name.endswith("_"):
@@ -196,7 +219,7 @@ def pad(rec: Recorder, name: str, /, input: Tensor, pad: Sequence[int], *rest: A
         raise ValueError(f"pad is {tuple(pad)}, which does not fit the shape {tuple(sizes)}")
     for i in range(len(pad) // 2):
         sizes[-1 - i] += pad[2 * i] + pad[2 * i + 1]
-    if min(sizes) < 0:
+    if min(sizes) < 1:
         raise ValueError(f"padding by {tuple(pad)} leaves nothing of the shape {tuple(input.shape)}")
     return rec.emit(PASS, name, (rec.values[id(input)],), tuple(sizes), input.dtype)
 

@@ -121,7 +121,7 @@ def pool(
     out = []
     for size, window, step, pad, gap in rows:
         reach = gap * (window - 1) + 1
-        if window < 1 or step < 1 or gap < 1 or pad < 0 or 2 * pad > reach:
+        if window < 1 or step < 1 or gap < 1 or pad < 0 or 2 * pad > window:
             raise ValueError(f"pooling window {window}, stride {step}, padding {pad}, dilation {gap}: not possible")
         count = (size + 2 * pad - reach + (step - 1 if ceil_mode else 0)) // step + 1
         if ceil_mode and (count - 1) * step >= size + pad:
@@ -199,7 +199,7 @@ def flatten(x: Shape, start: int = 0, end: int = -1) -> Shape:
 
 def mean(x: Shape, dims: Sequence[int], keepdim: bool = False) -> Shape:
     """Shape after averaging over `dims` (all of them where empty)."""
-    over = {axis(d, len(x)) for d in dims} or set(range(len(x)))
+    over = {axis(d, max(len(x), 1)) for d in dims} or set(range(len(x)))  # a scalar counts as one dimension here
     if len(over) < len(dims):
         raise ValueError(f"a dimension occurs twice in {tuple(dims)}")
     return tuple(1 if i in over else size for i, size in enumerate(x) if keepdim or i not in over)

@@ -112,6 +112,7 @@ RULES: dict[str, Handler] = {
     **{name: _binary(name, "sum") for name in ("add", "add_", "__iadd__", "__radd__")},
     **{name: _binary(name, "cse") for name in ("mul", "mul_", "multiply", "__imul__", "__rmul__")},
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
+    "multi_head_attention_forward": _guarded("multi_head_attention_forward", rules.multi_head_attention),
     "pad": _pad_if_constant,
     **{
         n: _guarded(n, rules.to)

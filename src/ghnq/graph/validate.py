@@ -70,11 +70,12 @@ def _check_edges(graph: ArchGraph) -> None:
         if before >= after:
             fault = "occurs twice" if before == after else f"comes after {before}; edges must be sorted"
             raise GraphError(f"edge {after} {fault}")
-    for i, node in enumerate(graph.nodes):
-        if i > 0 and not has_predecessor[i]:
-            raise GraphError(f"node {i} ({node.op} {node.name!r}) is not reachable from the input")
-        if i < n - 1 and not has_successor[i]:
-            raise GraphError(f"node {i} ({node.op} {node.name!r}) does not reach the last node")
+    for i, reached in enumerate(has_predecessor):
+        if i > 0 and not reached:
+            raise GraphError(f"node {i} ({graph.nodes[i].op} {graph.nodes[i].name!r}) is not reachable from the input")
+    for i, reaches in enumerate(has_successor):
+        if i < n - 1 and not reaches:
+            raise GraphError(f"node {i} ({graph.nodes[i].op} {graph.nodes[i].name!r}) does not reach the last node")
 
 
 def _check_parameters(graph: ArchGraph) -> None:
