@@ -101,6 +101,15 @@ def test_a_batch_is_the_augmented_images_with_their_labels() -> None:
     assert torch.equal(labels, dataset.train.labels[indices])
 
 
+def test_a_batch_without_augmentation_is_the_images_themselves() -> None:
+    dataset = random_dataset()
+    pixels, labels = dataset.train_batch(2, 16, 5, augment=False)
+    indices = dataset.batch_indices(2, 16, 5)
+    assert torch.equal(pixels, dataset.normalise(dataset.train.pixels[indices]))
+    assert torch.equal(labels, dataset.train.labels[indices])
+    assert not torch.equal(pixels, dataset.train_batch(2, 16, 5)[0])
+
+
 def test_only_data_sets_that_flip_mirror() -> None:
     marked = torch.zeros(64, 3, 6, 6, dtype=torch.uint8)
     marked[:, :, 2:4, 0:3] = torch.tensor([1, 2, 3], dtype=torch.uint8)
