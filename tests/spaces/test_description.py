@@ -1,0 +1,106 @@
+"""Descriptions, drawings and the store."""
+
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ghnq.errors import SpaceError
+from ghnq.spaces import convnets, resolve, store
+from ghnq.spaces.convnets.description import MEASURES
+
+
+@pytest.fixture(scope="module")
+def description():
+    return convnets.describe(40)
+
+
+def test_describe_measures_the_first_members(description):
+    assert [split.split for split in description.splits] == list(convnets.SPLITS)
+    train = description.splits[0]
+    prices = [convnets.cost(convnets.spec("train", index)) for index in range(40)]
+    assert train.measures["parameters"] == tuple(price.parameters for price in prices)
+    assert train.quantile("depth", 0.5) == np.median([price.depth for price in prices])
+    assert sum(train.ops.values()) == pytest.approx(np.mean([price.nodes for price in prices]))
+    assert sum(train.families.values()) == train.samples == 40
+    assert {split.samples for split in description.splits[1:]} == {20}
+
+
+def test_to_dict_is_json(description):
+    document = json.loads(json.dumps(description.to_dict(), allow_nan=False))
+    train = document["splits"][0]
+    assert train["size"] == 250_000
+    assert train["parameters"]["p5"] <= train["parameters"]["p50"] <= train["parameters"]["p95"]
+    assert {"parameters", "multiply_adds", "depth", "ops", "families"} <= set(train)
+
+
+def test_tables_show_every_split(description):
+    console = Console(width=160, file=io.StringIO())
+    console.print(convnets.table(description))
+    console.print(convnets.ops_table(description))
+    text = console.file.getvalue()
+    for split in convnets.SPLITS:
+        assert text.count(split) >= 2
+    assert re.search(r"train +│ +250,000", text)
+    assert "sep_conv" in text
+
+
+def test_figure_is_self_contained(description, tmp_path):
+    path = tmp_path / "new folder" / "space.html"
+    convnets.figure(description, path)
+    page = path.read_text()
+    assert page.lstrip().startswith(("<html>", "<!doctype html>"))
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+    for label in MEASURES.values():
+        assert label in page
+
+
+def test_progress_counts_to_the_end():
+    calls = []
+    convnets.describe(1, progress=lambda *call: calls.append(call))
+    assert calls[0] == ("train", 1, 1)
+    assert calls[-1] == ("bnfree", 20, 20)
+
+
+def test_no_samples():
+    with pytest.raises(SpaceError, match="at least 1"):
+        convnets.describe(0)
+
+
+def test_summary_holds_the_spec():
+    spec = resolve("convnets/test/17")
+    shown = json.loads(json.dumps(convnets.summary(spec)))
+    assert convnets.Spec.from_json(json.dumps(shown["spec"])) == spec
+    assert shown["structure_hash"] == spec.structure_hash
+    assert shown["nodes"] == sum(shown["ops"].values())
+
+
+def test_store_comes_back(tmp_path):
+    rows = store.members("val", range(5))
+    store.write(tmp_path / "val.parquet", rows)
+    assert store.read(tmp_path / "val.parquet") == rows
+    assert rows[3].spec == convnets.spec("val", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["val.parquet"]
+
+
+def test_store_refuses_other_files(tmp_path):
+    with pytest.raises(SpaceError, match="cannot be read"):
+        store.read(tmp_path / "missing.parquet")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(SpaceError, match="cannot be read"):
+        store.read(tmp_path / "torn.parquet")
+    rows = store.members("val", range(2))
+    store.write(tmp_path / "swapped.parquet", [replace(rows[0], spec=rows[1].spec)])
+    with pytest.raises(SpaceError, match="val/0"):
+        store.read(tmp_path / "swapped.parquet")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    rows = store.members("val", range(1))
+    with pytest.raises(Exception, match="parameters"):
+        store.write(tmp_path / "bad.parquet", [replace(rows[0], parameters="parameters")])
+    assert not list(tmp_path.iterdir())
