@@ -110,3 +110,19 @@ def _alive(pid: int) -> bool:
         return state.read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def convolve(number: int) -> float:
+    images = torch.full((32, 16, 24, 24), float(number))
+    return torch.nn.functional.conv2d(images, torch.ones(16, 16, 3, 3)).sum().item()
+
+
+def test_workers_run_torch_after_their_parent_ran_it_on_several_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # a forked child inherits a thread pool without threads, and must not wait for it
+    try:
+        alone = [convolve(number) for number in range(6)]
+        assert torch.get_num_threads() == 2
+        assert sorted(run_tasks(convolve, range(6), 2)) == pytest.approx(alone, rel=1e-6)
+    finally:
+        torch.set_num_threads(before)
