@@ -1,0 +1,65 @@
+"""What `ghnq demo` shows: the whole way on real digits, in about a minute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghnq.evaluation.inputs import dataset_for
+from ghnq.evaluation.protocol import DEFAULT_SCHEMES, Progress, evaluate
+from ghnq.evaluation.report import write_report
+from ghnq.evaluation.results import Results
+from ghnq.graph.draw import draw
+from ghnq.graph.trace import trace
+from ghnq.hypernet import GHN
+from ghnq.spaces import convnets
+
+ARCHITECTURES = 50
+CHECKPOINT = "digits"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Results, the HTML figure of them, and the picture of one architecture."""
+
+    results: Results
+    figure: Path
+    drawing: Path
+
+
+def demo(
+    out: str | Path,
+    *,
+    checkpoint: str = CHECKPOINT,
+    architectures: int = ARCHITECTURES,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Demo:
+    """Measures architectures of split `test` with predicted parameters on the checkpoint's images, float32 to w4a4.
+
+    Writes into `out`: `results.parquet`, `summary.json`, `accuracy.html` and `architecture.svg`, the graph of
+    convnets/test/0. Everything is measured anew at every call.
+    Raises CheckpointError and DataError as `GHN.from_pretrained` and `evaluate` do.
+    """
+    folder = Path(out)
+    ghn = GHN.from_pretrained(checkpoint)
+    dataset = dataset_for(ghn)
+    results = evaluate(
+        ghn,
+        dataset,
+        checkpoint=checkpoint,
+        splits=("test",),
+        schemes=DEFAULT_SCHEMES,
+        limit=architectures,
+        workers=workers,
+        progress=progress,
+    )
+    results.save(folder)
+    figure, drawing = folder / "accuracy.html", folder / "architecture.svg"
+    write_report(results, figure)
+    channels = dataset.input_shape[0]
+    module = convnets.build(
+        convnets.spec("test", 0), in_channels=channels, num_classes=dataset.num_classes, device="meta"
+    )
+    draw(trace(module, dataset.input_shape), drawing, title="convnets/test/0")
+    return Demo(results, figure, drawing)
