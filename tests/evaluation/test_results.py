@@ -124,6 +124,12 @@ def test_table_for_people() -> None:
     assert "NaN" not in text
 
 
+def test_a_drop_of_nothing_has_no_sign() -> None:
+    text = printed(results({("test", "float32"): [1, 2, 6], ("test", "w8a8"): [2, 1, 6]}, images=29))
+    assert "-0.00" not in text
+    assert "0.00 │" in text
+
+
 def test_table_says_where_logits_were_no_numbers() -> None:
     broken = row(correct=0)
     broken["nonfinite"] = 1234

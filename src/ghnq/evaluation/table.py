@@ -31,7 +31,7 @@ def summary_table(results: Results) -> Table:
 
 def _cells(row: SummaryRow) -> list[str]:
     error = "" if row["sem"] is None else f" ± {row['sem']:.2f}"
-    drop = "" if row["drop_from_float32"] is None or row["scheme"] == "float32" else f"{row['drop_from_float32']:.2f}"
+    drop = "" if row["drop_from_float32"] is None or row["scheme"] == "float32" else f"{row['drop_from_float32']:z.2f}"
     return [
         row["scheme"],
         f"{row['architectures']:,}",
