@@ -8,36 +8,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.hypernet.decoders.corner import corner_linear
+from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
 from ghnq.hypernet.fit import normalise, tile, weight_gain
 
 
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 2**31), groups=st.integers(1, 4))
-def test_corner_linear_is_the_full_layer_cut(seed: int, groups: int) -> None:
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 6))
+def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    grid = tuple(int(g) for g in rng.integers(1, 6, size=3))
-    corners = [tuple(int(rng.integers(1, g + 1)) for g in grid) for _ in range(groups)]
-    weight = torch.randn(math.prod(grid), 5, generator=generator, dtype=torch.double, requires_grad=True)
-    bias = torch.randn(math.prod(grid), generator=generator, dtype=torch.double, requires_grad=True)
-    inputs = [
-        torch.randn(int(rng.integers(1, 4)), 5, generator=generator, dtype=torch.double, requires_grad=True)
-        for _ in range(groups)
-    ]
-    expected = []
-    for x, corner in zip(inputs, corners, strict=True):
-        full = (x @ weight.t() + bias).view(len(x), *grid)
-        expected.append(full[(slice(None), *(slice(0, c) for c in corner))].reshape(len(x), -1))
-    actual = corner_linear(inputs, corners, weight, bias, grid)
+    grid = tuple(int(g) for g in rng.integers(1, 6, size=2))
+    groups = []
+    for _ in range(count):
+        corner = tuple(int(rng.integers(1, g + 1)) for g in grid)
+        computed = tuple(round_up(c, g) for c, g in zip(corner, grid, strict=True))
+        groups.append(Rows(int(rng.integers(1, 4)), corner, computed))
+    if rng.integers(2):
+        groups.sort(key=lambda g: g.computed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.double, requires_grad=True)
+
+    weight, bias, x = random(math.prod(grid), 5), random(math.prod(grid)), random(sum(g.count for g in groups), 5)
+    full = (x @ weight.t() + bias).view(-1, *grid).split([g.count for g in groups])
+    expected = [f[:, : g.corner[0], : g.corner[1]] for f, g in zip(full, groups, strict=True)]
+    actual = corner_linear(x, groups, weight, bias, grid)
     directions = [torch.randn(e.shape, generator=generator, dtype=torch.double) for e in expected]
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-12)
-    leaves = [weight, bias, *inputs]
+    leaves = [weight, bias, x]
     wanted = torch.autograd.grad(sum((e * d).sum() for e, d in zip(expected, directions, strict=True)), leaves)
     got = torch.autograd.grad(sum((a * d).sum() for a, d in zip(actual, directions, strict=True)), leaves)
     for a, e in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 64])
+def test_rounding_up_holds_every_size(most: int) -> None:
+    for size in range(1, most + 1):
+        assert size <= round_up(size, most) <= most
 
 
 @settings(deadline=None, max_examples=40)

@@ -8,6 +8,7 @@ Dimensions: M networks, B images.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from torch.func import functional_call
 
 from ghnq.hypernet.model import GHN, Parameters
 from ghnq.training.architectures import MetaBatch
+
+# oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew each
+# time costs more than running small convolutions. Read by oneDNN when it first runs.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class NetworkRunner:
     ) -> tuple[Tensor, Tensor, Parameters]:
         with torch.enable_grad():
             leaves = {name: t.detach().requires_grad_() for name, t in tensors.items()}
-            logits = functional_call(module, leaves, (x,))
+            logits = functional_call(module, leaves, (x.contiguous(memory_format=torch.channels_last),))
             loss = share * F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
             gradients = torch.autograd.grad(loss, list(leaves.values()))
         correct = (logits.detach().argmax(1) == y).float().mean()

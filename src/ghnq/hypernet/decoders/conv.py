@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.corner import corner_linear
+from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
 
 Shape4 = tuple[int, int, int, int]
 
@@ -44,29 +44,32 @@ class PositionDecoder(nn.Module):
     def forward(self, groups: Sequence[Tensor], shapes: Sequence[Shape4]) -> list[Tensor]:
         """shapes: per group (O, I, K, K), none larger than `max_shape`."""
         out, in_, height, width = self.max_shape
-        at = corner_linear(
-            groups,
-            [(self.width, h, w) for _, _, h, w in shapes],
+        computed = [(round_up(o, out), round_up(i, in_)) for o, i, _, _ in shapes]
+        # Groups of one kernel size share the first product, groups of similar matrices the second.
+        by_kernel = sorted(range(len(groups)), key=lambda g: shapes[g][2:])
+        by_matrix = sorted(range(len(groups)), key=lambda g: computed[g])
+        kernels = [(self.width, *shapes[g][2:]) for g in by_kernel]
+        positions = corner_linear(
+            torch.cat([groups[g] for g in by_kernel]),
+            [Rows(len(groups[g]), k, k) for g, k in zip(by_kernel, kernels, strict=True)],
             self.positions.weight,
             self.positions.bias,
             (self.width, height, width),
         )
-        rows = [
-            x.view(len(x), self.width, h * w).transpose(1, 2).reshape(-1, self.width)
-            for x, (_, _, h, w) in zip(at, shapes, strict=True)
-        ]
-        mixed = torch.relu(self.mix(torch.relu(torch.cat(rows))))
+        rows = {g: x.flatten(2).transpose(1, 2).flatten(0, 1) for g, x in zip(by_kernel, positions, strict=True)}
+        mixed = torch.relu(self.mix(torch.relu(torch.cat([rows[g] for g in by_matrix]))))
         matrices = corner_linear(
-            mixed.split([len(r) for r in rows]),
-            [(o, i) for o, i, _, _ in shapes],
+            mixed,
+            [Rows(len(rows[g]), shapes[g][:2], computed[g]) for g in by_matrix],
             self.matrix.weight,
             self.matrix.bias,
             (out, in_),
         )
-        return [
-            m.view(len(g), h, w, o, i).permute(0, 3, 4, 1, 2)
-            for m, g, (o, i, h, w) in zip(matrices, groups, shapes, strict=True)
-        ]
+        decoded = {
+            g: m.unflatten(0, (len(groups[g]), *shapes[g][2:])).permute(0, 3, 4, 1, 2)
+            for g, m in zip(by_matrix, matrices, strict=True)
+        }
+        return [decoded[g] for g in range(len(groups))]
 
 
 class ConvDecoder(nn.Module):

@@ -1,14 +1,19 @@
 """A linear layer whose outputs form a grid, of which each group of rows needs only a leading corner.
 
 A small tensor needs only the first out- and in-channels, and the first kernel positions, of what the decoder could predict.
-Slicing the weight per group and leaving the gradient to autograd would fill one full-sized gradient per group with zeros; here
-all groups add their corners into a single one.
+Groups of similar corners share one matrix product, of the smallest corner that holds them all: cutting the weight for every
+group alone would read the weight more often than it multiplies with it. All gradients go into a single one of the weight's
+size; autograd would fill one with zeros per cut.
+
+Dimensions: P rows of all groups, J inputs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,47 +23,74 @@ from torch.autograd.function import once_differentiable
 Corner = tuple[int, ...]
 
 
-def corner_linear(
-    inputs: Sequence[Tensor], corners: Sequence[Corner], weight: Tensor, bias: Tensor, grid: Corner
-) -> tuple[Tensor, ...]:
-    """For each group [n, I] and corner (a, b, ..) of the grid returns [n, a * b * ..].
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A group: how many rows it has, the corner it needs, and the corner that is computed for it."""
 
-    weight: [prod(grid), I]; bias: [prod(grid)].
+    count: int
+    corner: Corner
+    computed: Corner
+
+
+def round_up(size: int, most: int) -> int:
+    """A quarter, a half or the whole of `most`, whichever is the first to hold `size`."""
+    return next(c for c in (-(-most // 4), -(-most // 2), most) if size <= c)
+
+
+def corner_linear(x: Tensor, groups: Sequence[Rows], weight: Tensor, bias: Tensor, grid: Corner) -> list[Tensor]:
+    """For each group, whose rows follow each other in x [P, J], returns [count, *corner].
+
+    weight: [prod(grid), J]; bias: [prod(grid)]. Neighbouring groups with the same `computed` corner share a product.
     """
-    return tuple(_CornerLinear.apply(tuple(corners), grid, weight, bias, *inputs))
+    return list(_CornerLinear.apply(x, weight, bias, tuple(groups), grid)) if groups else []
 
 
 def _cut(tensor: Tensor, grid: Corner, corner: Corner) -> Tensor:
     """The corner of a tensor whose first dimension is the flattened grid, as a view."""
-    view = tensor.view(*grid, *tensor.shape[1:])
-    return view[tuple(slice(0, c) for c in corner)]
+    return tensor.view(*grid, *tensor.shape[1:])[tuple(slice(0, c) for c in corner)]
+
+
+def _blocks(groups: Sequence[Rows]) -> list[tuple[Corner, int, list[Rows]]]:
+    """Runs of groups that share a product: (corner, number of rows, groups)."""
+    runs = [(corner, list(run)) for corner, run in groupby(groups, key=lambda g: g.computed)]
+    return [(corner, sum(g.count for g in run), run) for corner, run in runs]
+
+
+def _members(product: Tensor, corner: Corner, groups: list[Rows]) -> list[Tensor]:
+    """The part of a shared product [rows, prod(corner)] that belongs to each group, as views."""
+    parts = product.view(-1, *corner).split([g.count for g in groups])
+    return [p[(slice(None), *(slice(0, c) for c in g.corner))] for p, g in zip(parts, groups, strict=True)]
 
 
 class _CornerLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, corners: tuple[Corner, ...], grid: Corner, weight: Tensor, bias: Tensor, *inputs: Tensor
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: tuple[Rows, ...], grid: Corner
     ) -> tuple[Tensor, ...]:
-        ctx.corners, ctx.grid = corners, grid
-        ctx.save_for_backward(weight, *inputs)
-        width = weight.shape[1]
-        return tuple(
-            torch.addmm(
-                _cut(bias, grid, corner).reshape(-1),
-                x,
-                _cut(weight, grid, corner).reshape(math.prod(corner), width).t(),
-            )
-            for x, corner in zip(inputs, corners, strict=True)
-        )
+        ctx.groups, ctx.grid = groups, grid
+        ctx.save_for_backward(x, weight)
+        outputs, start = [], 0
+        for corner, rows, members in _blocks(groups):
+            cut = _cut(weight, grid, corner).reshape(math.prod(corner), -1)
+            product = torch.addmm(_cut(bias, grid, corner).reshape(-1), x[start : start + rows], cut.t())
+            outputs += _members(product, corner, members)
+            start += rows
+        return tuple(outputs)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *inputs = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0])
-        grad_inputs = []
-        for x, g, corner in zip(inputs, grads, ctx.corners, strict=True):
-            _cut(grad_weight, ctx.grid, corner).add_((g.t() @ x).view(*corner, -1))
-            _cut(grad_bias, ctx.grid, corner).add_(g.sum(0).view(corner))
-            grad_inputs.append(g @ _cut(weight, ctx.grid, corner).reshape(g.shape[1], -1))
-        return None, None, grad_weight, grad_bias, *grad_inputs
+        grad_x, start, remaining = torch.empty_like(x), 0, iter(grads)
+        for corner, rows, members in _blocks(ctx.groups):
+            grad = x.new_zeros(rows, math.prod(corner))
+            for part, g in zip(_members(grad, corner, members), remaining, strict=False):
+                part.copy_(g)
+            block = slice(start, start + rows)
+            cut = _cut(weight, ctx.grid, corner).reshape(math.prod(corner), -1)
+            torch.mm(grad, cut, out=grad_x[block])
+            _cut(grad_weight, ctx.grid, corner).add_((grad.t() @ x[block]).view(*corner, -1))
+            _cut(grad_bias, ctx.grid, corner).add_(grad.sum(0).view(corner))
+            start += rows
+        return grad_x, grad_weight, grad_bias, None, None
