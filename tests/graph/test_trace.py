@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ghnq.graph import ArchGraph, trace
 
@@ -73,6 +74,7 @@ LAYERS: dict[str, tuple[nn.Module, list[str], tuple[int, ...] | None]] = {
     "transposed, grouped": (nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), ["sep_conv"], (6, 2, 3, 3)),
     "batch norm": (nn.BatchNorm2d(4), ["bn"], (4, 1, 1, 1)),
     "batch norm, batch statistics": (nn.BatchNorm2d(4, track_running_stats=False), ["bn"], (4, 1, 1, 1)),
+    "batch norm, cumulative": (nn.BatchNorm2d(4, momentum=None), ["bn"], (4, 1, 1, 1)),
     "batch norm without parameters": (nn.BatchNorm2d(4, affine=False), [], None),
     "group norm": (nn.GroupNorm(2, 4), ["ln"], (4, 1, 1, 1)),
     "instance norm": (nn.InstanceNorm2d(4, affine=True), ["ln"], (4, 1, 1, 1)),
@@ -374,3 +376,58 @@ def test_transformer_layers() -> None:
     graph = traced(nn.Sequential(nn.Flatten(2), layer), (4, 4, 2))
     attention = ["conv", "bias", "msa", "conv", "bias", "sum", "ln"]
     assert middle(graph) == [*attention, "conv", "bias", "conv", "bias", "sum", "ln"]
+
+
+def body() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = body()
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(self.body, x, use_reentrant=False)
+
+
+class HalfTyped(Checkpointed):
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.body(x.to(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [Checkpointed, HalfTyped, lambda: nn.DataParallel(body()), lambda: torch.fx.symbolic_trace(body())],
+    ids=["checkpoint", "autocast", "DataParallel", "fx"],
+)
+def test_wrappers_do_not_matter(wrap: Callable[[], nn.Module]) -> None:
+    graph, plain = trace(wrap(), SHAPE), trace(body(), SHAPE)
+    assert [node.op for node in graph.nodes] == [node.op for node in plain.nodes]
+    assert graph.edges == plain.edges
+    assert [p.role for p in graph.parameters] == [p.role for p in plain.parameters]
+
+
+class Standardised(nn.Conv2d):
+    """Weight standardisation, by hand or through batch norm."""
+
+    by_hand = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        if self.by_hand:
+            flat = (flat - flat.mean(2, keepdim=True)) / (flat.std(2, keepdim=True) + 1e-5)
+        else:
+            flat = F.batch_norm(flat, None, None, training=True, momentum=0.0)
+        return F.conv2d(x, flat.reshape_as(self.weight), self.bias, self.stride, self.padding)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_weight_may_be_computed_from_one_parameter(by_hand: bool) -> None:
+    layer = Standardised(4, 6, 3)
+    layer.by_hand = by_hand
+    graph = traced(layer)
+    assert middle(graph) == ["conv", "bias"]
+    assert graph.nodes[2].shape == (6, 4, 3, 3)
+    assert roles(graph)["layer.weight"] == "weight"

@@ -113,3 +113,14 @@ def test_the_network_computes_the_same_afterwards() -> None:
     before = module(image)
     trace(module, (3, 8, 8))
     assert torch.equal(module(image), before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("training", [True, False])
+def test_power_iterations_of_spectral_norms_change_nothing(device: str, training: bool) -> None:
+    layers = (nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 2))
+    module = nn.Sequential(*layers).to(device).train(training)
+    before = state(module)
+    graph = trace(module, (3, 8, 8))
+    assert state(module) == before
+    assert {p.name for p in graph.parameters} == {name for name, _ in module.named_parameters()}

@@ -33,19 +33,19 @@ PASS_THROUGH = (
     RESHAPES
     | ELEMENTWISE
     | _words("""
-    add addcdiv addcmul affine_grid all amax amin any argmax argmin argsort as_strided atan2 baddbmm bitwise_and
-    bitwise_not bitwise_or bmm broadcast_tensors broadcast_to cat cdist channel_shuffle chunk column_stack
-    concat concatenate copy_ cosine_similarity cross cumprod cumsum diagonal div divide dot dstack einsum
-    embedding eq fill_ floor_divide fmod fold full_like gather ge glu greater grid_sample grid_sampler gt H
-    hsplit hstack imag index_add index_copy index_put index_select inner interpolate kron l1_norm le lerp less
-    linalg_norm linalg_vector_norm logaddexp logical_and logical_not logical_or logsumexp lt masked_fill
-    masked_fill_ matmul max maximum mean median mH min minimum mm mul multiply mv native_channel_shuffle ne norm
-    outer pad pixel_shuffle pixel_unshuffle pow prelu prod rdiv real remainder repeat repeat_interleave rot90
-    scatter scatter_add slice_scatter sort split split_with_sizes stack std std_mean sub subtract sum
-    take_along_dim tensor_split tensordot tile topk true_divide unbind unfold unsafe_chunk unsafe_split upsample
-    upsample_bilinear upsample_nearest var var_mean vdot vector_norm vsplit vstack where zero_ __and__ __iadd__
-    __idiv__ __imul__ __invert__ __isub__ __iter__ __itruediv__ __or__ __radd__ __rdiv__ __rmatmul__ __rmul__
-    __rpow__ __rsub__ __rtruediv__ __setitem__ __xor__ _weight_norm
+    add addbmm addcdiv addcmul addmm addmv affine_grid all amax amin any argmax argmin argsort as_strided atan2
+    baddbmm bitwise_and bitwise_not bitwise_or bmm broadcast_tensors broadcast_to cat cdist channel_shuffle
+    chunk column_stack concat concatenate copy_ cosine_similarity cross cumprod cumsum diagonal div divide dot
+    dstack einsum embedding eq fill_ floor_divide fmod fold full_like gather ge glu greater grid_sample
+    grid_sampler gt H hsplit hstack imag index_add index_copy index_put index_select inner interpolate kron
+    l1_norm le lerp less linalg_norm linalg_vector_norm logaddexp logical_and logical_not logical_or logsumexp
+    lt masked_fill masked_fill_ matmul max maximum mean median mH min minimum mm mul multiply mv
+    native_channel_shuffle ne norm outer pad pixel_shuffle pixel_unshuffle pow prelu prod rdiv real remainder
+    repeat repeat_interleave rot90 scatter scatter_add slice_scatter sort split split_with_sizes stack std
+    std_mean sub subtract sum take_along_dim tensor_split tensordot tile topk true_divide unbind unfold
+    unsafe_chunk unsafe_split upsample upsample_bilinear upsample_nearest var var_mean vdot vector_norm vsplit
+    vstack where zero_ __and__ __iadd__ __idiv__ __imul__ __invert__ __isub__ __iter__ __itruediv__ __or__
+    __radd__ __rdiv__ __rmatmul__ __rmul__ __rpow__ __rsub__ __rtruediv__ __setitem__ __xor__ _weight_norm
 """)
 )
 

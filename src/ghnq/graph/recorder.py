@@ -118,7 +118,8 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Iterator):
             result = list(result)
         outputs = list(_tensors(result))
-        if outputs and not (name in functions.PASS_THROUGH or base in functions.PASS_THROUGH):
+        known = name in functions.PASS_THROUGH or base in functions.PASS_THROUGH
+        if outputs and not known and any(self.records[i].kind != PARAMETER for i in inputs):
             raise GraphError(
                 f"the op `{name}` is not in the vocabulary; known without parameters are the functions in "
                 "ghnq/graph/functions.py"
@@ -179,6 +180,8 @@ class Recorder(TorchFunctionMode):
         writes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name.startswith("__i")
         if writes and args and isinstance(args[0], Tensor) and self._is_buffer(args[0]):
             return args[0]  # counters and running statistics stay as they are
+        if args and id(args[0]) in self.survey.counters and name in functions.DATA_DEPENDENT:
+            return 1.0  # a cumulative batch norm divides by its count, which is at least one inside its forward
         return func(*args, **kwargs)
 
 

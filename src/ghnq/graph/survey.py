@@ -18,14 +18,15 @@ class Survey:
     """What was found.
 
     names, shapes: of the parameters, in the order of `named_parameters`, a shared one once. number: from the id of a
-    parameter to its place in `names`. buffers: their ids. state: for every module its attribute dictionaries, and
-    copies of them as they were. dtype: of the first floating-point parameter.
+    parameter to its place in `names`. buffers: their ids. counters: ids of those that count batches. state: for every
+    module its attribute dictionaries, and copies of them as they were. dtype: of the first floating-point parameter.
     """
 
     names: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     number: dict[int, int] = field(default_factory=dict)
     buffers: set[int] = field(default_factory=set)
+    counters: set[int] = field(default_factory=set)
     state: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     dtype: torch.dtype | None = None
 
@@ -58,6 +59,8 @@ def survey(module: nn.Module) -> Survey:
         if buffers:
             result.state.append((buffers, dict(buffers)))
             result.buffers.update(map(id, buffers.values()))
+            if "num_batches_tracked" in buffers:
+                result.counters.add(id(buffers["num_batches_tracked"]))
         children = [(f"{prefix}{name}.", child) for name, child in current._modules.items() if child is not None]
         stack.extend(reversed(children))
     if not result.names:

@@ -49,6 +49,8 @@ def _binary(name: str, kind: str) -> Handler:
         a = args[0] if args else kwargs.get("input")
         b = args[1] if len(args) > 1 else kwargs.get("other")
         u, v = rec.values.get(id(a)), rec.values.get(id(b))
+        if u is None and writes and id(a) in rec.survey.buffers and isinstance(b, int | float):
+            return a  # a counter of batches: not touched
         if u is None or "out" in kwargs or not isinstance(a, Tensor) or rec.records[u].kind == PARAMETER:
             return rec.generic(func, name, args, kwargs)
         if isinstance(b, Tensor):
