@@ -218,4 +218,9 @@ def _run() -> int:
         return 128 + signal.SIGINT
     except Terminated:
         return 128 + signal.SIGTERM
+    except Exception as fault:  # noqa: BLE001 - it ends here as Python would end it, only with fewer frames
+        from ghnq.commands.terminal import print_fault
+
+        print_fault(fault)
+        return 1
     return 0

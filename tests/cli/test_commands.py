@@ -75,8 +75,9 @@ def test_a_failed_prediction_keeps_the_old_file(
         raise OSError("disk full")
 
     monkeypatch.setattr("ghnq.commands.predict.save_file", half)
-    with pytest.raises(OSError, match="disk full"):
-        ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out)
+    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out)
+    assert call.code == 1
+    assert "OSError: disk full" in call.err
     assert out.read_text() == "old"
     assert not list(models.parent.glob(".*"))
 
@@ -154,3 +155,20 @@ def test_spaces_describe(ghnq: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     people = ghnq("spaces", "describe", "convnets", "--out", tmp_path / "figure.html")
     assert all(split in people.out for split in convnets.SPLITS)
     assert all(word in people.out for word in ("parameters", "multiply-adds", "depth", "sep_conv"))
+
+
+@pytest.mark.slow
+def test_demo(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ghnq.evaluation.demo import demo
+
+    monkeypatch.setattr(
+        "ghnq.commands.demo.show", partial(demo, checkpoint=str(tiny_checkpoint), architectures=2, workers=1)
+    )
+    call = ghnq("demo", "--out", tmp_path / "demo", "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert [row["scheme"] for row in document["rows"]] == ["float32", "w8a8", "w4a8", "w4a4"]
+    assert {path.suffix for path in (tmp_path / "demo").iterdir()} >= {".html", ".svg", ".parquet", ".json"}
+    people = ghnq("demo", "--out", tmp_path / "demo")
+    assert "2 architectures" in people.out
+    assert str(tmp_path / "demo" / "architecture.svg") in people.out

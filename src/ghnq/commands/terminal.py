@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -57,6 +59,14 @@ def print_error(error: Exception) -> None:
     """Prints what was wrong to stderr, in whole lines and without traceback."""
     console = Console(stderr=True)
     console.print(Text("Error: ", style="bold red").append(str(error), style="default"), soft_wrap=True)
+
+
+def print_fault(fault: Exception) -> None:
+    """Prints the traceback of an exception that nobody foresaw, from the command on; the frames before tell nothing."""
+    trace = fault.__traceback__
+    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent != Path(__file__).parent:
+        trace = trace.tb_next
+    traceback.print_exception(fault.with_traceback(trace or fault.__traceback__))
 
 
 def _width(stream: TextIO) -> int | None:
