@@ -12,7 +12,15 @@ import typer
 
 from ghnq.cli import app
 
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/quantization.md", "docs/spaces.md", "docs/recipes.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/quantization.md",
+    "docs/graph.md",
+    "docs/spaces.md",
+    "docs/recipes.md",
+)
 
 
 def test_the_readme_example_runs(repo_root: Path) -> None:
