@@ -71,7 +71,7 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/digits.yaml.")],
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the recipe's")
     ] = None,
