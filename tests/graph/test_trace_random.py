@@ -7,6 +7,7 @@ import copy
 import networkx as nx
 import torch
 from hypothesis import given, settings
+from torch import nn
 
 from ghnq.graph import ArchGraph, trace
 
@@ -41,8 +42,16 @@ def test_every_parameter_is_owned_once_and_every_shape_is_right(program: Program
     assert {p.name: p.shape for p in graph.parameters} == {n: tuple(p.shape) for n, p in program.named_parameters()}
     assert len(graph.parameters) == len({p.name for p in graph.parameters})
     outputs: dict[str, tuple[int, ...]] = {}
+    multiply_adds = 0
+
+    def count(module: nn.Module, _: object, out: torch.Tensor) -> None:
+        nonlocal multiply_adds
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            multiply_adds += module.weight[0].numel() * out[0].numel()
+
     for name, module in program.named_modules():
         if not list(module.children()):
+            module.register_forward_hook(count)
             module.register_forward_hook(
                 lambda _, __, out, name=name: outputs.__setitem__(name, tuple(out.shape[1:]))  # type: ignore[misc]
             )
@@ -50,6 +59,7 @@ def test_every_parameter_is_owned_once_and_every_shape_is_right(program: Program
     for parameter in graph.parameters:
         node = graph.nodes[parameter.node]
         assert node.output_shape == outputs[node.name]
+    assert graph.multiply_adds == multiply_adds
     assert graph.num_outputs == program.head.out_features
     assert graph.num_parameters == sum(p.numel() for p in program.parameters())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import log
 
 from .ir import ArchGraph
@@ -44,11 +44,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Slots (the first N are the nodes), links, the top and bottom of every column, and the size of the picture."""
+    """Slots (the first N are the nodes) and links; for every column its bottom and how many links leave it sideways."""
 
     slots: list[Slot]
     links: list[Link]
     bottoms: list[float]
+    lanes: list[int]
     width: float
     height: float
 
@@ -151,8 +152,8 @@ def _folds(slots: list[Slot], links: list[Link], rows: list[list[int]]) -> list[
 
 def _even_folds(heights: list[float], crossing: list[int], columns: int) -> list[int]:
     """Columns of about equal height, each cut moved to where the fewest edges cross nearby."""
-    total, folds = sum(heights), [0]
-    tops = [sum(heights[:i]) for i in range(len(heights))]
+    folds, tops = [0], list(accumulate(heights, initial=0.0))
+    total = tops.pop()
     for column in range(1, columns):
         target, reach = total * column / columns, 0.3 * total / columns
         near = [i for i, top in enumerate(tops) if abs(top - target) <= reach and i > folds[-1]]
@@ -162,11 +163,13 @@ def _even_folds(heights: list[float], crossing: list[int], columns: int) -> list
 
 
 def _fold(slots: list[Slot], links: list[Link], rows: list[list[int]], folds: list[int]) -> Layout:
+    lanes = [sum(slots[link.end].level == first for link in links) for first in folds[1:]] + [0]
+    top = MARGIN + LANE * max(lanes)
     bottoms: list[float] = []
     x = MARGIN
     for column, (first, after) in enumerate(zip(folds, [*folds[1:], len(rows)], strict=True)):
         left, right = _extent(slots, rows[first:after])
-        y = MARGIN
+        y = top
         for row in rows[first:after]:
             height = _height(slots, row)
             for i in row:
@@ -175,14 +178,14 @@ def _fold(slots: list[Slot], links: list[Link], rows: list[list[int]], folds: li
                 slots[i].column = column
             y += height
         bottoms.append(y)
-        x += right - left + GUTTER
-    lanes: dict[int, int] = {}
+        x += right - left + GUTTER + LANE * lanes[column]
+    taken = [0] * len(lanes)
     placed = []
     for link in sorted(links, key=lambda link: -slots[link.start].x):
         column = slots[link.start].column
-        lane = 0
-        if column != slots[link.end].column:
-            lane = lanes[column] = lanes.get(column, -1) + 1
-        placed.append(Link(link.start, link.end, link.source, lane))
-    room = LANE * (1 + max(lanes.values(), default=0))
-    return Layout(slots, placed, bottoms, x - GUTTER + MARGIN, max(bottoms) + room + MARGIN)
+        if column == slots[link.end].column:
+            placed.append(link)
+        else:
+            placed.append(Link(link.start, link.end, link.source, taken[column]))
+            taken[column] += 1
+    return Layout(slots, placed, bottoms, lanes, x - GUTTER + MARGIN, max(bottoms) + LANE * max(lanes) + MARGIN)

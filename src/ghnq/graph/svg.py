@@ -144,8 +144,9 @@ def _around(plan: Layout, link: Link, x1: float, y1: float, x2: float, y2: float
     """From the foot of one column, up between the columns, to the head of the next; every edge in its own lane."""
     column = plan.slots[link.start].column
     edge_of_next = min(s.x - s.width / 2 for s in plan.slots if s.column == column + 1)
-    up = edge_of_next - GUTTER / 2 + LANE * (link.lane - 1)
-    low, high = plan.bottoms[column] - 4 + LANE * link.lane, MARGIN - 8 - LANE * min(link.lane, 2)
+    top_of_next = min(s.y - s.height / 2 for s in plan.slots if s.column == column + 1)
+    up = edge_of_next - GUTTER / 3 - LANE * (plan.lanes[column] - 1 - link.lane)
+    low, high = plan.bottoms[column] + LANE * link.lane, top_of_next - 20 - LANE * link.lane
     r = 9.0
     toward = r if x2 > up else -r
     return (
