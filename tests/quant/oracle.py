@@ -47,7 +47,7 @@ def fake_quantize_rows(x: Array, bits: int, symmetric: bool) -> Array:
 def integer_conv(
     x: NDArray[np.int64], w: NDArray[np.int64], stride: int, padding: int, groups: int
 ) -> NDArray[np.int64]:
-    """Sums of products of integers, six loops' worth; x [B, I, H, W] and w [O, I / groups, K, K] with zero points taken out."""
+    """Sums of products of integers, x [B, I, H, W], w [O, I / groups, K, K], zero points taken out."""
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     size = (x.shape[2] - w.shape[2]) // stride + 1
     out = np.zeros((len(x), len(w), size, size), dtype=np.int64)

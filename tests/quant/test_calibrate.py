@@ -18,7 +18,7 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("batch_size", [2, 7, 16, 64, 1000])
 def test_exact_for_a_norm_of_its_own_whatever_the_batch_size(batch_size: int) -> None:
     net, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), images(50)
-    norm = estimate_batch_norm(net, x, batch_size)[1]  # type: ignore[index]
+    norm = estimate_batch_norm(net, x, batch_size)[1]
     with torch.no_grad():
         mean, var = moments(net[0](x))
     torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
@@ -44,7 +44,7 @@ def test_a_shared_norm_pools_all_its_runs() -> None:
     norm = nn.BatchNorm2d(3)
     x = images(20)
     net = nn.Sequential(norm, nn.Hardtanh(-0.5, 2), norm)
-    estimated = estimate_batch_norm(net, x, batch_size=20)[0]  # type: ignore[index]
+    estimated = estimate_batch_norm(net, x, batch_size=20)[0]
     with torch.no_grad():
         first = nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
         mean, var = moments(torch.cat([x, nn.functional.hardtanh(first, -0.5, 2)]))
@@ -57,7 +57,7 @@ def test_a_norm_without_statistics_gets_them() -> None:
     estimated = estimate_batch_norm(net, images(8), 4)
     assert net[0].running_mean is None
     mean, _ = moments(images(8))
-    torch.testing.assert_close(estimated[0].running_mean.double(), mean, rtol=1e-5, atol=1e-6)  # type: ignore[index]
+    torch.testing.assert_close(estimated[0].running_mean.double(), mean, rtol=1e-5, atol=1e-6)
     with torch.no_grad():  # one image alone is possible now, and does not look at its neighbours
         torch.testing.assert_close(estimated(images(8)[:1]), estimated(images(8))[:1])
 
@@ -71,7 +71,7 @@ def test_untouched_and_momentum_kept() -> None:
     assert net.training
     assert not estimated.training
     assert not any(child.training or child._forward_hooks for child in estimated.modules())
-    assert estimated[1].momentum == 0.3  # type: ignore[index]
+    assert estimated[1].momentum == 0.3
 
 
 @pytest.mark.parametrize(("count", "size"), [(3, 2), (5, 2), (9, 4), (257, 256), (2, 256), (512, 256)])

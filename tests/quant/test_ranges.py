@@ -23,10 +23,10 @@ def squared_error(x: np.ndarray, low: float, high: float, bits: int, symmetric: 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 def test_minmax_and_percentile_of_weights(granularity: str) -> None:
     rows = WEIGHT.flatten(1).numpy() if granularity == "channel" else WEIGHT.flatten().numpy()[None]
-    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True)  # type: ignore[arg-type]
+    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True)
     np.testing.assert_array_equal(low.numpy().reshape(-1), rows.min(axis=1))
     np.testing.assert_array_equal(high.numpy().reshape(-1), rows.max(axis=1))
-    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True, estimator="percentile")  # type: ignore[arg-type]
+    low, high = weight_range(WEIGHT, 4, granularity=granularity, symmetric=True, estimator="percentile")
     np.testing.assert_allclose(low.numpy().reshape(-1), np.percentile(rows, 0.01, axis=1), rtol=1e-4)
     np.testing.assert_allclose(high.numpy().reshape(-1), np.percentile(rows, 99.99, axis=1), rtol=1e-4)
 
@@ -47,13 +47,13 @@ def test_mse_is_the_best_of_its_candidates(bits: int, symmetric: bool) -> None:
 @given(st.sampled_from(ESTIMATORS), st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 1000))
 def test_streaming_equals_all_at_once(estimator: str, sizes: list[int], seed: int) -> None:
     x = torch.randn(sum(sizes), 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    observer = ActivationObserver(4, estimator)  # type: ignore[arg-type]
+    observer = ActivationObserver(4, estimator)
     for batch in x.split(sizes):
         observer.observe(batch)
     low, high = observer.range()
     if estimator == "minmax":
         assert (low, high) == (x.min(), x.max())
-    expected = activation_range(x, 4, estimator)  # type: ignore[arg-type]
+    expected = activation_range(x, 4, estimator)
     if estimator != "mse":
         torch.testing.assert_close((low, high), expected)
     else:  # sums in another order may choose another candidate of the same error

@@ -19,7 +19,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\.[a-z0-9_*?]{1,8}){0,3}", fullmatch
 
 @pytest.mark.parametrize("module", [scheme_module, simulate])
 def test_the_examples_in_the_docstrings_hold(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
+    result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -61,7 +61,7 @@ def test_a_scheme_passes_through_and_takes_changes() -> None:
     assert QuantScheme.parse(scheme) is scheme
     assert QuantScheme.parse(scheme, reestimate=True).weight_granularity == "tensor"
     with pytest.raises(FrozenInstanceError):
-        scheme.weight_bits = 2  # type: ignore[misc]
+        scheme.weight_bits = 2
 
 
 def test_the_last_matching_override_wins() -> None:
@@ -111,9 +111,15 @@ def test_bad_text_is_told(text: str, parts: list[str]) -> None:
 )
 def test_bad_choices_are_told(changes: dict[str, str], parts: list[str]) -> None:
     with pytest.raises(SchemeError) as caught:
-        QuantScheme.parse("w4a8", **changes)  # type: ignore[arg-type]
+        QuantScheme.parse("w4a8", **changes)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.5, float("nan")])
+def test_a_variance_floor_is_a_fraction(floor: float) -> None:
+    with pytest.raises(SchemeError, match="fraction from 0 to 1"):
+        QuantScheme.parse("w8a8", variance_floor=floor)
 
 
 def test_activations_alone_are_refused() -> None:

@@ -69,7 +69,7 @@ def test_what_a_quantizer_promises(x: np.ndarray, bits: int, symmetric: bool) ->
     assert limits[0] <= zero_point <= limits[1]
     assert zero_point == zero_point.round()
     assert fake_quantize(torch.zeros(3), scale, zero_point, *limits).eq(0).all()
-    # Rounding the zero point moves the ends of an asymmetric range by up to half a step, so an end may lose one step in all.
+    # Rounding the zero point moves an asymmetric range by up to half a step, so an end may lose one step in all.
     allowed = 0.5 if symmetric else 1.0
     assert bool(((y - values).abs() <= allowed * scale * (1 + 1e-3)).all())
     assert bool((y * values >= 0).all())
@@ -112,13 +112,13 @@ def test_half_precision_counts_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(y, fake_quantize(x.float(), torch.tensor(0.01), torch.tensor(300.0), 0, 1023).to(dtype))
 
 
-# Gradients -----------------------------------------------------------------------------------------------------------------
+# Gradients ----------------------------------------
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), BITS, st.booleans())
 def test_gradients_pass_inside_the_clamp_only(seed: int, bits: int, symmetric: bool) -> None:
-    """Against the detach trick: x - x.detach() + y.detach() where x rounds to within the limits, a constant elsewhere."""
+    """Against the detach trick: x - x.detach() + y.detach() where x rounds to inside, a constant elsewhere."""
     generator = torch.Generator().manual_seed(seed)
     data, upstream = torch.randn(2, 50, generator=generator)
     low, high = torch.tensor(-0.7), torch.tensor(0.9)  # narrower than the data: some values are clamped
@@ -155,7 +155,7 @@ def test_vmap_and_function_transforms() -> None:
     assert torch.equal(gradient, (torch.round(x / 0.1).abs() <= 7).float())
 
 
-# Other people's quantizers: they multiply by 1 / s, which is exact for powers of two -----------------------------------------
+# Other people's quantizers: they multiply by 1 / s, which is exact for powers of two ----------------
 
 
 @settings(deadline=None, max_examples=60)
@@ -172,7 +172,7 @@ def test_equals_torch_at_powers_of_two(seed: int, bits: int, exponent: int, symm
     assert torch.equal(y, expected)
     y.sum().backward()
     expected.sum().backward()
-    assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def test_equals_torch_per_channel_at_powers_of_two() -> None:
@@ -216,7 +216,7 @@ def test_equals_torchao(torchao: Any, bits: int, symmetric: bool, granularity: s
     assert torch.equal(fake_quantize(weight, scale, zero_point, low, high)[~differ], their_x[~differ])
 
 
-# Folded weights ------------------------------------------------------------------------------------------------------------
+# Folded weights ----------------------------------------
 
 
 @settings(deadline=None, max_examples=60)

@@ -129,7 +129,7 @@ _QUANTIZED: dict[type[nn.Module], type[QuantLayer]] = {
 def float_kind(module: nn.Module) -> type[nn.Module] | None:
     """Which quantizable class a module behaves as, or None.
 
-    A subclass counts while it does not change `forward`; a module whose weight is computed (a parametrization) does not.
+    A subclass counts while it does not change `forward`; a layer whose weight is computed (a parametrization) does not.
     """
     for kind in _QUANTIZED:
         if isinstance(module, kind) and type(module).forward is kind.forward and "weight" in module._parameters:

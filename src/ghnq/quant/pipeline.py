@@ -19,9 +19,6 @@ from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
 from ghnq.quant.layers import check_finite, quantize_layer
 from ghnq.quant.scheme import LayerBits, QuantScheme
 
-ROUNDS = 2
-"""Re-estimation rounds where the grid of the folded weight depends on the statistics (not symmetric per channel)."""
-
 
 def quantize(
     module: nn.Module,
@@ -51,7 +48,7 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
 
     Raises:
-        SchemeError: a parameter or a batch-norm statistic is NaN or infinite, or the module is on the meta device.
+        SchemeError: a parameter or norm statistic is NaN or infinite, or the module is on the meta device.
         DataError: unusable calibration images, or images the network cannot run.
     """
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
@@ -93,8 +90,10 @@ class Prepared:
         scheme = QuantScheme.parse(scheme, protocol=protocol)
         layers = self.layers(scheme)
         network = copy.deepcopy(self.network)
+        self._floor_variances(network, scheme)
         if layers and scheme.reestimate:
             self._reestimate(network, layers, scheme)
+            self._floor_variances(network, scheme)
         if scheme.fold:
             fold_pairs(network, self.flow.pairs)
         _quantize_layers(network, layers, scheme)
@@ -128,17 +127,27 @@ class Prepared:
     def _reestimate(self, network: nn.Module, layers: dict[str, LayerBits], scheme: QuantScheme) -> None:
         """Puts statistics into the network's norms that were estimated with weights and activations quantized.
 
-        Activations are quantized with the range of each batch. Weights are quantized as they will be after folding: for
-        symmetric per-channel schemes that is exact; else the grid depends on the statistics, which are iterated ROUNDS
-        times.
+        Activations are quantized with the range of each batch, weights as they will be after folding. Where quantizing
+        and folding commute, that is exact. Elsewhere a new variance would change the folded weight and so its grid,
+        which may round weak channels to nothing, give them huge gains and widen the grid still more: there only the
+        mean is renewed, which lands in the bias (bias correction, Nagel et al. 2019, arXiv 1906.04721, section 4.2).
         """
-        for _ in range(1 if scheme.folding_commutes or not scheme.fold else ROUNDS):
-            noisy = copy.deepcopy(network)
-            _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
-            estimate_in_place(noisy, self.images, self.batch_size)
-            for name, norm in network.named_modules():
-                if isinstance(norm, _BatchNorm):
-                    norm.load_state_dict(noisy.get_submodule(name).state_dict())
+        noisy = copy.deepcopy(network)
+        _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
+        estimate_in_place(noisy, self.images, self.batch_size)
+        grid_depends = {norm for _, norm in self.flow.pairs} if scheme.fold and not scheme.folding_commutes else set()
+        for name, norm in network.named_modules():
+            if isinstance(norm, _BatchNorm):
+                state = noisy.get_submodule(name).state_dict()
+                if name in grid_depends:
+                    state["running_var"] = norm.state_dict()["running_var"]
+                norm.load_state_dict(state)
+
+    def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:
+        for _, name in self.flow.pairs if scheme.variance_floor else ():
+            variance = network.get_submodule(name).running_var
+            assert isinstance(variance, Tensor)
+            variance.clamp_(min=scheme.variance_floor * variance.median())
 
     def _gains(self, network: nn.Module) -> dict[str, Tensor]:
         return {layer: fold_gain(network.get_submodule(norm), layer) for layer, norm in self.flow.pairs}

@@ -101,6 +101,12 @@ class QuantScheme:
     """Quantize the weight with the batch norm folded into it, as deployed; False exists for comparison."""
     reestimate: bool = True
     """Estimate the batch-norm statistics once more, through the quantized network, before folding."""
+    variance_floor: float = 0.0
+    """Before folding, norm variances below this fraction of their layer's median are raised to it; 0 leaves them.
+
+    A channel that is dead on the calibration images has variance 0 and thus a gain of gamma / sqrt(eps) (316 gamma for
+    eps 1e-5). Per-channel weights do not mind. Per-tensor weights do: one such channel takes the whole grid.
+    """
     overrides: tuple[tuple[str, LayerBits], ...] = ()
     """(module name or fnmatch pattern, bits); the last one that matches a layer wins."""
 
@@ -110,6 +116,8 @@ class QuantScheme:
             if not pattern or set("+=") & set(pattern):
                 raise SchemeError(f"override pattern {pattern!r}: expected a module name or a pattern like 'blocks.*'")
             bits.check(f"{pattern}={bits}")
+        if not 0 <= self.variance_floor <= 1:
+            raise SchemeError(f"variance_floor must be a fraction from 0 to 1, got {self.variance_floor}")
         _check_word("weight granularity", self.weight_granularity, GRANULARITIES)
         _check_word("weight range estimator", self.weight_range, ESTIMATORS)
         _check_word("activation range estimator", self.activation_range, ESTIMATORS)

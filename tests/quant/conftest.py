@@ -1,0 +1,13 @@
+"""Fixtures for the tests of quantization."""
+
+import pytest
+from torch import nn
+
+from ghnq.quant import estimate_batch_norm
+from tests.quant.nets import CALIBRATION, network
+
+
+@pytest.fixture(scope="session")
+def net() -> nn.Module:
+    """A bit of everything, float, with the statistics of the calibration images; not to be changed."""
+    return estimate_batch_norm(network(channels=16), CALIBRATION)

@@ -1,0 +1,104 @@
+"""Norm statistics estimated once more, through the quantized network, and dead channels."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghnq.quant import QuantScheme, prepare, quantize
+from tests.quant.nets import CALIBRATION, TEST, error, network, quant_layers
+
+
+@pytest.mark.parametrize("scheme", ["w4a8", "w3a8", "w4a4"])
+def test_reestimation_through_the_quantized_network_helps(net: nn.Module, scheme: str) -> None:
+    prepared = prepare(net, CALIBRATION)
+    errors = {
+        again: error(prepared.quantize(QuantScheme.parse(scheme, reestimate=again)), net) for again in (True, False)
+    }
+    assert errors[True] < errors[False]
+
+
+@pytest.mark.parametrize("scheme", ["w6a8", "w4a8", "w4a4"])
+def test_reestimation_per_tensor_renews_means_and_keeps_the_grid(net: nn.Module, scheme: str) -> None:
+    """Renewing variances too would change the very grid they came from: this network then explodes (error above 1e6)"""
+    prepared = prepare(net, CALIBRATION)
+    again, stale = (
+        prepared.quantize(QuantScheme.parse(scheme, protocol="paper", reestimate=reestimate))
+        for reestimate in (True, False)
+    )
+    for (_, a), (_, b) in zip(quant_layers(again), quant_layers(stale), strict=True):
+        assert torch.equal(a.weight_int, b.weight_int)
+    away = []
+    for module in (again, stale):
+        outputs = {layer: output_of(module, layer) for layer, _ in prepared.flow.pairs}
+        wanted = {layer: net.get_submodule(norm).bias for layer, norm in prepared.flow.pairs}
+        means = [
+            (outputs[n].mean(dim=1) - beta.detach()).abs().mean() for n, beta in wanted.items() if beta is not None
+        ]
+        away.append(float(torch.stack(means).mean()))
+    assert away[0] < 0.7 * away[1]
+    # A norm that stays, behind no layer, is renewed whole.
+    assert not torch.equal(again.get_submodule("4.bn0").running_var, stale.get_submodule("4.bn0").running_var)
+
+
+def output_of(module: nn.Module, layer: str) -> Tensor:
+    """What a layer puts out on the calibration images, [channels, values]."""
+    seen: list[Tensor] = []
+    handle = module.get_submodule(layer).register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+    with torch.no_grad():
+        module(CALIBRATION)
+    handle.remove()
+    return seen[0].transpose(0, 1).flatten(1)
+
+
+def test_reestimated_outputs_have_the_mean_and_width_the_norm_promises(net: nn.Module) -> None:
+    """What a folded layer puts out on calibration images is beta and gamma again, though all is quantized."""
+    simulated = quantize(net, "w3a8", calibration=CALIBRATION)
+    stale = quantize(net, QuantScheme.parse("w3a8", reestimate=False), calibration=CALIBRATION)
+    for layer, norm in prepare(net, CALIBRATION).flow.pairs:
+        batch_norm = net.get_submodule(norm)
+        if batch_norm.bias is None:
+            continue
+        beta, gamma = batch_norm.bias.detach(), batch_norm.weight.detach()
+        away = []
+        for module in (simulated, stale):
+            values = output_of(module, layer)
+            away.append(float((values.mean(1) - beta).abs().mean() + (values.std(1) - gamma.abs()).abs().mean()))
+        assert away[0] < away[1]
+        assert away[0] < 0.1
+
+
+def test_quantizing_and_folding_commute_per_channel(net: nn.Module) -> None:
+    """Folding the quantized weight gives the quantized folded weight: re-estimation sees the weights deployed."""
+    unfolded = quantize(net, QuantScheme.parse("w4", fold=False), calibration=CALIBRATION)
+    folded = quantize(net, "w4", calibration=CALIBRATION)
+    for layer, norm in prepare(net, CALIBRATION).flow.pairs:
+        batch_norm = unfolded.get_submodule(norm)
+        gain = batch_norm.running_var.add(batch_norm.eps).rsqrt()
+        gain = gain if batch_norm.weight is None else gain * batch_norm.weight
+        weight = unfolded.get_submodule(layer).weight
+        folded_weight = folded.get_submodule(layer).weight
+        torch.testing.assert_close(
+            weight * gain.reshape(-1, *[1] * (weight.dim() - 1)), folded_weight, rtol=1e-4, atol=1e-6
+        )
+    with torch.no_grad():
+        torch.testing.assert_close(unfolded(TEST), folded(TEST), rtol=1e-3, atol=1e-3)
+
+
+def test_a_dead_channel_takes_the_grid_of_per_tensor_weights_unless_variances_have_a_floor() -> None:
+    net = network(channels=16)
+    with torch.no_grad():
+        net[1].bias[:2] = -50.0  # dead behind the ReLU, so the depthwise convolution's channels are dead too
+        net.get_submodule("3.bn1").bias[:2] = -50.0
+    prepared = prepare(net, CALIBRATION)
+    net = prepared.network
+    assert net.get_submodule("3.bn2").running_var[:2].max() < 1e-9
+    errors = {
+        (protocol, floor): error(
+            prepared.quantize(QuantScheme.parse("w8a8", protocol=protocol, variance_floor=floor)), net
+        )
+        for protocol in ("deploy", "paper")
+        for floor in (0.0, 0.05)
+    }
+    assert errors["paper", 0.05] < errors["paper", 0.0] / 5
+    assert errors["deploy", 0.0] < 0.02
+    assert errors["deploy", 0.05] < 0.02

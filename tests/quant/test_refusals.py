@@ -1,0 +1,112 @@
+"""What cannot be quantized, and mistakes in the input: told with names, before anything is computed from them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from ghnq.errors import DataError, SchemeError
+from ghnq.quant import quantize
+from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers
+
+
+class Own(nn.Conv2d):
+    """A convolution that standardises its weight, as forward passes of one's own may do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight / self.weight.norm())
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(3, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return self.inner(tokens, tokens, tokens)[0]
+
+
+@pytest.mark.parametrize(
+    ("odd", "part"),
+    [
+        (Own(3, 4, 3), "conv2d in 'inner'"),
+        (Attention(), "inner.inner"),
+        (nn.ConvTranspose2d(3, 4, 3), "conv_transpose2d in 'inner'"),
+        (parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "conv2d in 'inner'"),
+    ],
+)
+def test_weights_out_of_reach_are_told_and_do_not_disturb_float(odd: nn.Module, part: str) -> None:
+    net = nn.Sequential()
+    net.add_module("stem", nn.Conv2d(3, 3, 1))
+    net.add_module("inner", odd)
+    with pytest.raises(SchemeError, match=part):
+        quantize(net, "w8a8", calibration=images(4))
+    with torch.no_grad():
+        assert quantize(net, "float32", calibration=images(4))(images(2)).isfinite().all()
+
+
+def test_layers_that_never_run_stay_float() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.aux = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.aux(x) if self.training else self.main(x)
+
+    simulated = quantize(Auxiliary(), "w8a8", calibration=images(4))
+    assert [name for name, _ in quant_layers(simulated)] == ["main"]
+    with pytest.raises(SchemeError, match="'aux' matches no layer"):
+        quantize(Auxiliary(), "w8a8+aux=w4", calibration=images(4))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    net = network()
+    with torch.no_grad():
+        net.get_submodule("3.conv2").weight[2, 0, 1, 1] = value
+    with pytest.raises(SchemeError, match=r"layer '3.conv2': 1 of 72 values of its weight"):
+        quantize(net, "w8a8", calibration=CALIBRATION)
+
+
+def test_activations_that_are_not_finite_are_named() -> None:
+    class Explodes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 0
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), Explodes(), nn.Conv2d(4, 4, 1))
+    with pytest.raises(SchemeError, match="layer '2': its input"):
+        quantize(net, "w8a8", calibration=CALIBRATION)
+    net.append(nn.BatchNorm2d(4))
+    with pytest.raises(SchemeError, match=r"layer '3'.*running_mean"):
+        quantize(net, "w8a8", calibration=CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "part"),
+    [
+        (torch.zeros(4, 1, 16, 16), r"cannot run.*\(4, 1, 16, 16\)"),
+        (torch.zeros(3, 16, 16), r"\[B, C, H, W\]"),
+        (torch.zeros(0, 3, 16, 16), "at least 2"),
+        (torch.full((4, 3, 16, 16), float("nan")), "NaN"),
+        (torch.zeros(4, 3, 16, 16, dtype=torch.int64), "normalised floats"),
+    ],
+)
+def test_bad_calibration_is_told(calibration: Tensor, part: str) -> None:
+    with pytest.raises(DataError, match=part):
+        quantize(network(), "w8a8", calibration=calibration)
+
+
+def test_other_mistakes_are_told() -> None:
+    with pytest.raises(SchemeError, match="did you mean 'paper'"):
+        quantize(network(), "w8a8", calibration=CALIBRATION, protocol="papr")
+    with pytest.raises(SchemeError, match="no convolution or linear layer"):
+        quantize(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), "w8a8", calibration=CALIBRATION)
+    assert quantize(nn.Sequential(nn.ReLU()), "float32", calibration=CALIBRATION)(TEST).shape == TEST.shape
+    with pytest.raises(SchemeError, match="meta device"):
+        quantize(network().to("meta"), "w8a8", calibration=CALIBRATION)
+    with pytest.raises(SchemeError, match="'1' is a SyncBatchNorm"):
+        quantize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4)), "w8a8", calibration=CALIBRATION)
+    with pytest.raises(DataError, match="batch_size"):
+        quantize(network(), "w8a8", calibration=CALIBRATION, batch_size=0)
