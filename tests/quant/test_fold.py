@@ -208,3 +208,13 @@ def test_hooks_are_gone_after_a_failing_run() -> None:
     with pytest.raises(RuntimeError):
         observe_flow(net, torch.zeros(2, 5, 8, 8))
     assert all(not child._forward_hooks and not child._forward_pre_hooks for child in net.modules())
+
+
+def test_tensors_that_are_gone_are_not_taken_for_later_ones() -> None:
+    """A norm's input may be freed at once and its address given to the next layer's output."""
+    cells = [
+        nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(12)
+    ]
+    net = nn.Sequential(*cells)
+    expected = tuple((f"{i}.3", f"{i}.4") for i in range(12))
+    assert all(observe_flow(net, images(2)).pairs == expected for _ in range(5))

@@ -81,6 +81,8 @@ def test_activations_that_are_not_finite_are_named() -> None:
     net.append(nn.BatchNorm2d(4))
     with pytest.raises(SchemeError, match=r"layer '3'.*running_mean"):
         quantize(net, "w8a8", calibration=CALIBRATION)
+    with torch.no_grad():  # in float it runs as it is, and shows it
+        assert bool(quantize(net, "float32", calibration=CALIBRATION)(TEST).isnan().any())
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def fix_activation_ranges(network: nn.Module, images: Tensor, batch_size: int) -
         for name, module in network.named_modules()
         if isinstance(module, QuantLayer) and module.bits.activation is not None
     }
+    if not layers:
+        return
     try:
         for layer in layers.values():
             assert layer.bits.activation is not None

@@ -48,7 +48,7 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
 
     Raises:
-        SchemeError: a parameter or norm statistic is NaN or infinite, or the module is on the meta device.
+        SchemeError: a parameter is NaN or infinite, or the module is on the meta device.
         DataError: unusable calibration images, or images the network cannot run.
     """
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
@@ -66,8 +66,6 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     except (RuntimeError, ValueError) as error:  # what torch raises for shapes that do not fit
         raise DataError(f"the network cannot run calibration images of shape {tuple(images.shape)}: {error}") from error
     estimate_in_place(network, images, batch_size)
-    for name, child in network.named_modules():
-        check_finite(name, child, buffers=True)
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
 
 
@@ -89,6 +87,9 @@ class Prepared:
         """
         scheme = QuantScheme.parse(scheme, protocol=protocol)
         layers = self.layers(scheme)
+        if layers:  # a float network may overflow and be counted as it is; a quantized one would hide it behind a clamp
+            for name, child in self.network.named_modules():
+                check_finite(name, child, buffers=True)
         network = copy.deepcopy(self.network)
         self._floor_variances(network, scheme)
         if layers and scheme.reestimate:
