@@ -68,6 +68,7 @@ def test_signals_in_the_middle_of_training(tmp_path: Path, number: signal.Signal
     (tmp_path / "recipe.yaml").write_text(
         "name: tiny\ndata: digits\nsteps: 100000\nmeta_batch: 1\nlog_every: 1\nbatch_size: 4\n"
         "hypernet: {hidden: 8, max_shape: [16, 16, 3, 3]}\n"
+        "validation: {architectures: 1, images: 16, calibration: 16}\nworkers: 1\n"
     )
     process = start("train", "recipe.yaml", "--out", "run", cwd=tmp_path)
     log = tmp_path / "run" / "log.jsonl"
