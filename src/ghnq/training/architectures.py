@@ -87,21 +87,13 @@ class ArchitectureStream:
 def build_for_training(index: int, in_channels: int, num_classes: int) -> nn.Module:
     """A `train` architecture on `meta` whose batch norm uses the statistics of the batch and keeps none."""
     spec = convnets.spec("train", index)
-    return without_statistics(convnets.build(spec, in_channels=in_channels, num_classes=num_classes, device="meta"))
-
-
-def without_statistics(module: nn.Module) -> nn.Module:
-    """Puts the module in training mode and takes the running statistics off its batch norms, in place."""
-    for child in module.train().modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.track_running_stats = False
-            child.running_mean = child.running_var = child.num_batches_tracked = None
-    return module
+    return convnets.build(
+        spec, in_channels=in_channels, num_classes=num_classes, device="meta", running_statistics=False
+    ).train()
 
 
 def _graph(index: int, input_shape: Shape3, num_classes: int) -> ArchGraph:
-    spec = convnets.spec("train", index)
-    module = convnets.build(spec, in_channels=input_shape[0], num_classes=num_classes, device="meta")
+    module = build_for_training(index, input_shape[0], num_classes)
     graph = trace(module, input_shape)
     graph.distances()  # cached, so that it travels with the graph
     return graph

@@ -80,6 +80,7 @@ class _Run:
             std=tuple(dataset.std.tolist()),
             space=recipe.space,
         )
+        torch.set_num_threads(recipe.workers)
         torch.manual_seed(recipe.seed)
         self.ghn = GHN(config, task=task)
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}

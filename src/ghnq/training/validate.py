@@ -29,7 +29,7 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
     return replace(dataset, train=dataset.train.take(order[count:])), dataset.train.take(order[:count])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) -> dict[str, float]:
     """Accuracy in percent (mean, standard error, max) of predicted networks in float, batch norm from calibration images."""
     pixels = dataset.normalise(images.pixels)
