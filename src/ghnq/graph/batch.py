@@ -1,4 +1,4 @@
-"""Many graphs as one: nodes of all graphs, the traversals by topological level, and the parameters grouped by decoder shape.
+"""Many graphs as one: all nodes, the traversals by topological level, and the parameters grouped by decoder shape.
 
 Dimensions: M graphs, N nodes of all graphs together, L levels, S parameters ("slots") of all graphs together.
 """
@@ -49,8 +49,8 @@ class Traversal:
 
     order: long [N], nodes sorted by level; `order[bounds[l]:bounds[l + 1]]` is level l.
     rank: long [N], the inverse permutation.
-    weights: per level a float [n_l, 2 * bounds[l]] matrix. Column 2j weighs the direct message of the j-th node in `order`
-        (1 for a neighbour), column 2j + 1 its virtual message (1 / distance); 0 where there is no such edge.
+    weights: per level a float [n_l, 2 * bounds[l]] matrix. Column 2j weighs the direct message of the j-th node in
+        `order` (1 for a neighbour), column 2j + 1 its virtual message (1 / distance); 0 where there is no such edge.
     """
 
     order: Tensor

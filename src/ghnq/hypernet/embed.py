@@ -23,7 +23,7 @@ def spatial_buckets(max_kernel: int) -> list[int]:
 
 
 def bucket_table(buckets: list[int], exceptions: dict[int, int]) -> Tensor:
-    """Maps a size 1 .. max + 1 to its nearest bucket (the smaller of two equally near ones); 0 = no shape = one past the last.
+    """Maps a size to its nearest bucket, the smaller of two equally near ones; size 0, no shape, has one of its own.
 
     exceptions: sizes that are put with another size's bucket. Returns long [max + 2]; larger sizes use the last entry.
     """

@@ -1,4 +1,4 @@
-"""From what a decoder gives to what the network takes: tile to the shape, then normalise (GHN-2, section 4.3 and appendix).
+"""From what a decoder gives to what the network takes: tile to the shape, then normalise (GHN-2, section 4.3).
 
 Dimensions: S slots of one group, all of one shape.
 """
@@ -34,7 +34,7 @@ def weight_gain(shape: Shape) -> float:
 
 
 def normalise(tensor: Tensor, role: Role, shape: Shape) -> Tensor:
-    """Brings weights to the scale of their fan-in, norm scales into (0, 2) and shifts into (-1, 1); [S, *shape] to the same."""
+    """Brings weights to the scale of their fan-in, norm scales into (0, 2), shifts into (-1, 1); keeps [S, *shape]."""
     if role in ("weight", "class_weight"):
         return tensor * weight_gain(shape)
     if role == "norm_weight":

@@ -16,17 +16,19 @@ from ghnq.hypernet.model import GHN
 def initialize(module: nn.Module, ghn: GHN, input_shape: tuple[int, int, int] = (3, 32, 32)) -> nn.Module:
     """Returns a copy of the module, on the CPU, with every parameter predicted; the given module is left as it was.
 
-    The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them from
-    calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be traced.
+    The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them
+    from calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be
+    traced.
     """
     with torch.no_grad():
         return with_parameters(module, ghn.predict(trace(module, input_shape)))
 
 
 def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """Returns a copy of the module that holds the given parameters, freshly reset batch-norm statistics, its other buffers.
+    """Returns a copy of the module that holds the given parameters and freshly reset batch-norm statistics.
 
-    Raises GraphError where a name is missing, unknown, or a shape differs, or a buffer on `meta` has no known initial value.
+    Other buffers are copied. Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer
+    on `meta` has no known initial value.
     """
     expected = dict(module.named_parameters())
     missing, unknown = expected.keys() - parameters.keys(), parameters.keys() - expected.keys()
@@ -35,7 +37,8 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     for name, parameter in expected.items():
         if parameter.shape != parameters[name].shape:
             raise GraphError(
-                f"parameter '{name}' has shape {tuple(parameters[name].shape)}, the module wants {tuple(parameter.shape)}"
+                f"parameter '{name}' has shape {tuple(parameters[name].shape)}, "
+                f"the module wants {tuple(parameter.shape)}"
             )
     # Parameters are replaced while copying (the memo), so a module on `meta` is never materialised twice, and shared
     # parameters stay shared.
@@ -49,14 +52,14 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
 
 
 def _reset_buffers(module: nn.Module, path: str) -> None:
-    is_norm = isinstance(module, nn.modules.batchnorm._NormBase)
+    norm = module if isinstance(module, nn.modules.batchnorm._NormBase) else None
     for name, buffer in module.named_buffers(recurse=False):
         if buffer.is_meta:
-            if not is_norm:
+            if norm is None:
                 raise GraphError(
                     f"buffer '{name}' of module '{path}' is on the meta device and its value is unknown; "
                     "build the module on the CPU"
                 )
             module.register_buffer(name, torch.empty_like(buffer, device="cpu"))
-    if is_norm and isinstance(module.running_mean, Tensor):
-        module.reset_running_stats()
+    if norm is not None:
+        norm.reset_running_stats()

@@ -98,14 +98,14 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def _normalise(self, tensor: Tensor, group: SlotGroup) -> Tensor:
         return normalise(tensor, group.role, group.shape) if self.config.normalise else tensor
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Writes `model.safetensors` and `config.json` into a directory, each whole or not at all."""
         from ghnq.hypernet.checkpoint import save
 
         save(self, Path(save_directory))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **_: Any) -> GHN:  # type: ignore[override]
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **_: Any) -> GHN:
         """Loads a shipped name, a directory or a hub id; raises CheckpointError."""
         from ghnq.hypernet.checkpoint import load
 

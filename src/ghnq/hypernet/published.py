@@ -38,7 +38,7 @@ CONFIG_KEYS = {"max_shape", "num_classes", "hypernet", "decoder", "weight_norm",
 
 
 def from_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GHN:
-    """Builds our hypernetwork from a published `config` and `state_dict`; raises CheckpointError for an unknown layout."""
+    """Builds our hypernetwork from a published `config` and `state_dict`; raises CheckpointError if it is unknown."""
     unknown = config.keys() - CONFIG_KEYS
     if unknown or not {"max_shape", "num_classes"} <= config.keys():
         raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(config)}")

@@ -20,14 +20,14 @@ class Journal:
         self.path = directory / LOG
         self._forget_after(resume_at)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(directory / "tensorboard", purge_step=resume_at)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(directory / "tensorboard", purge_step=resume_at)
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """figures: name -> value; a name with a slash is grouped by TensorBoard."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()
         for name, value in figures.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Journal:
         return self
@@ -36,7 +36,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
     def _forget_after(self, step: int) -> None:
         """Drops what an interrupted run logged after the state that it is resumed from."""

@@ -41,7 +41,7 @@ def train(
     max_minutes: float | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Trains until the recipe's steps, or `max_minutes` of training (earlier parts of a resumed run included), are done.
+    """Trains until the recipe's steps, or `max_minutes` of training (resumed parts included), are done.
 
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
     `tensorboard/`. Returns the directory of the best checkpoint.
@@ -162,7 +162,7 @@ class _Run:
         pixels, labels = self.train_set.train_batch(step, count, recipe.seed, augment=recipe.augment)
         if recipe.share_images:
             return (pixels,) * recipe.meta_batch, (labels,) * recipe.meta_batch
-        return pixels.split(recipe.batch_size), labels.split(recipe.batch_size)
+        return torch.split(pixels, recipe.batch_size), torch.split(labels, recipe.batch_size)
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:

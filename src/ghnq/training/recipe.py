@@ -30,8 +30,11 @@ class Optimizer(BaseModel):
 
 
 class Schedule(BaseModel):
-    """How the learning rate moves. Progress is steps done over steps, or, under --max-minutes, the larger of that and minutes
-    trained over minutes given, so that the rate has come down when the time is up."""
+    """How the learning rate moves with the progress of the run.
+
+    Progress is steps done over steps, or, under --max-minutes, the larger of that and minutes trained over minutes
+    given, so that the rate has come down when the time is up.
+    """
 
     model_config = _STRICT
 
@@ -108,7 +111,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     if not path.is_file():
         near = [p.name for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
         raise RecipeError(
-            f"there is no recipe '{path}'{nearest(path.name, near)}; recipes in '{path.parent}': {', '.join(near) or 'none'}"
+            f"there is no recipe '{path}'{nearest(path.name, near)}; "
+            f"recipes in '{path.parent}': {', '.join(near) or 'none'}"
         )
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)

@@ -56,7 +56,7 @@ def read_recipe(path: Path) -> str:
 
 
 def load_state(path: Path, ghn: GHN, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts a saved state into hypernetwork, weight average and optimizer; raises CheckpointError and changes nothing then."""
+    """Puts a saved state into hypernetwork, weight average and optimizer; raises CheckpointError."""
     metadata, tensors = _open(path)
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
     for key, tensor in tensors.items():

@@ -1,7 +1,7 @@
-"""One update of the hypernetwork: predict, run every network, collect its gradients, go back through the hypernetwork once.
+"""One update of the hypernetwork: predict, run every network, collect gradients, go back through the hypernetwork once.
 
-The predicted tensors are cut off from the hypernetwork's graph before the networks run, so each network's activations are
-freed as soon as its own backward pass is done, and networks can run in threads side by side.
+The predicted tensors are cut off from the hypernetwork's graph before the networks run, so each network's activations
+are freed as soon as its own backward pass is done, and networks can run in threads side by side.
 
 Dimensions: M networks, B images.
 """
@@ -21,8 +21,8 @@ from torch.func import functional_call
 from ghnq.hypernet.model import GHN, Parameters
 from ghnq.training.architectures import MetaBatch
 
-# oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew each
-# time costs more than running small convolutions. Read by oneDNN when it first runs.
+# oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew
+# each time costs more than running small convolutions. Read by oneDNN when it first runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 

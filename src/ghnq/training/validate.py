@@ -23,7 +23,8 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
     """Splits training images into (what is trained on, `count` for validation, balanced over classes)."""
     if count > len(dataset.train) // 2:
         raise TrainingError(
-            f"validation.images is {count}, more than half of the {len(dataset.train)} training images of '{dataset.name}'"
+            f"validation.images is {count}, more than half of the {len(dataset.train)} training images of "
+            f"'{dataset.name}'"
         )
     order = dataset.train.balanced_order(seed)
     return replace(dataset, train=dataset.train.take(order[count:])), dataset.train.take(order[:count])
@@ -31,7 +32,7 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
 
 @torch.no_grad()
 def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) -> dict[str, float]:
-    """Accuracy in percent (mean, standard error, max) of predicted networks in float, batch norm from calibration images."""
+    """Float accuracy of predicted networks in percent (mean, standard error, max), batch norm calibrated."""
     pixels = dataset.normalise(images.pixels)
     calibration = dataset.calibration(min(recipe.validation.calibration, len(dataset.train)), recipe.seed)
     accuracies = []
@@ -44,7 +45,7 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
         network = prepare(network, calibration).quantize("float32")
         correct = [
             (network(x).argmax(1) == y).float().sum()
-            for x, y in zip(pixels.split(CHUNK), images.labels.split(CHUNK), strict=True)
+            for x, y in zip(torch.split(pixels, CHUNK), torch.split(images.labels, CHUNK), strict=True)
         ]
         accuracies.append(100 * float(torch.stack(correct).sum()) / len(images))
     values = np.array(accuracies)

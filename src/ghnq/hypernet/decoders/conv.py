@@ -2,8 +2,9 @@
 
     h -> linear -> ReLU -> [C, k, k] -> 1x1 conv -> ReLU -> 1x1 conv -> [out * in, k, k]
 
-Only the kernel positions and channels that a weight needs are computed. Weights of the classification layer come from the same
-matrix at one position, mapped from `out` to the number of classes (arXiv 2110.13100, section 4; arXiv 1810.05749, section 4.2).
+Only the kernel positions and channels that a weight needs are computed. Weights of the classification layer come from
+the same matrix at one position, mapped from `out` to the number of classes (arXiv 2110.13100, section 4; arXiv
+1810.05749, section 4.2).
 
 Dimensions: S slots of a group, D hidden, C and F widths inside, O/I out- and in-channels, K kernel height or width.
 """
@@ -66,7 +67,7 @@ class PositionDecoder(nn.Module):
             (out, in_),
         )
         decoded = {
-            g: m.unflatten(0, (len(groups[g]), *shapes[g][2:])).permute(0, 3, 4, 1, 2)
+            g: m.reshape(len(groups[g]), *shapes[g][2:], *m.shape[1:]).permute(0, 3, 4, 1, 2)
             for g, m in zip(by_matrix, matrices, strict=True)
         }
         return [decoded[g] for g in range(len(groups))]
@@ -99,7 +100,7 @@ class ConvDecoder(nn.Module):
         )
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
-        """Per group embeddings [S, D] and what is asked for; returns [S, O, I, K, K], at most `max_shape` (tiling is later)."""
+        """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K], at most `max_shape`."""
         decoded: dict[int, Tensor] = {}
         for decoder, depthwise in ((self.dense, False), (self.depthwise, True)):
             index = [i for i, r in enumerate(requests) if (self.depthwise is not None and r.depthwise) == depthwise]

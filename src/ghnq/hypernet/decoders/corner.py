@@ -1,9 +1,9 @@
 """A linear layer whose outputs form a grid, of which each group of rows needs only a leading corner.
 
-A small tensor needs only the first out- and in-channels, and the first kernel positions, of what the decoder could predict.
-Groups of similar corners share one matrix product, of the smallest corner that holds them all: cutting the weight for every
-group alone would read the weight more often than it multiplies with it. All gradients go into a single one of the weight's
-size; autograd would fill one with zeros per cut.
+A small tensor needs only the first out- and in-channels, and the first kernel positions, of what the decoder could
+predict. Groups of similar corners share one matrix product, of the smallest corner that holds them all: cutting the
+weight for every group alone would read the weight more often than it multiplies with it. All gradients go into a
+single one of the weight's size; autograd would fill one with zeros per cut.
 
 Dimensions: P rows of all groups, J inputs.
 """
@@ -42,7 +42,9 @@ def corner_linear(x: Tensor, groups: Sequence[Rows], weight: Tensor, bias: Tenso
 
     weight: [prod(grid), J]; bias: [prod(grid)]. Neighbouring groups with the same `computed` corner share a product.
     """
-    return list(_CornerLinear.apply(x, weight, bias, tuple(groups), grid)) if groups else []
+    if not groups:
+        return []
+    return list(_CornerLinear.apply(x, weight, bias, tuple(groups), grid))  # type: ignore[no-untyped-call]
 
 
 def _cut(tensor: Tensor, grid: Corner, corner: Corner) -> Tensor:
@@ -58,7 +60,7 @@ def _blocks(groups: Sequence[Rows]) -> list[tuple[Corner, int, list[Rows]]]:
 
 def _members(product: Tensor, corner: Corner, groups: list[Rows]) -> list[Tensor]:
     """The part of a shared product [rows, prod(corner)] that belongs to each group, as views."""
-    parts = product.view(-1, *corner).split([g.count for g in groups])
+    parts = torch.split(product.view(-1, *corner), [g.count for g in groups])
     return [p[(slice(None), *(slice(0, c) for c in g.corner))] for p, g in zip(parts, groups, strict=True)]
 
 
@@ -78,7 +80,7 @@ class _CornerLinear(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0])

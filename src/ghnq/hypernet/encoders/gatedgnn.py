@@ -4,8 +4,8 @@ One traversal along the edges, one against them; in each, for every node v in to
 
     m_v = sum over neighbours u of MLP(h_u) + sum over all u that reach v of MLP_sp(h_u) / s_uv,    h_v = GRU(h_v, m_v).
 
-Each message is computed once per node, right after its update, and all nodes of a topological level, over all graphs of the
-meta-batch, are updated together. Both are exact.
+Each message is computed once per node, right after its update, and all nodes of a topological level, over all graphs
+of the meta-batch, are updated together. Both are exact.
 
 Dimensions: N nodes, D hidden, L levels.
 """
@@ -53,7 +53,7 @@ class GatedGNN(nn.Module):
         return Messages(
             torch.cat([m.inner.weight for m in pair]),
             torch.cat([m.inner.bias for m in pair]),
-            torch.block_diag(*[m.outer.weight for m in pair]),
+            torch.block_diag(*[m.outer.weight for m in pair]),  # type: ignore[no-untyped-call]
             torch.cat([m.outer.bias for m in pair]),
         )
 

@@ -1,9 +1,9 @@
 """One traversal of the gated graph network, with its gradient written out.
 
-A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of tiny
-operations, and their dispatch, not their arithmetic, is the cost. Here a level is about ten in-place operations forward and
-as many backward, and everything that does not depend on the order of the levels (the recurrent half of the GRU, all weight
-gradients) is one matrix product over all nodes.
+A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of
+tiny operations, and their dispatch, not their arithmetic, is the cost. Here a level is about ten in-place operations
+forward and as many backward, and everything that does not depend on the order of the levels (the recurrent half of the
+GRU, all weight gradients) is one matrix product over all nodes.
 
 Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 """
@@ -30,7 +30,7 @@ class Messages(NamedTuple):
 
 def traverse(h: Tensor, traversal: Traversal, messages: Messages, gru: nn.GRUCell) -> Tensor:
     """Updates all nodes level by level, [N, D] -> [N, D]."""
-    updated = _Traverse.apply(
+    updated = _Traverse.apply(  # type: ignore[no-untyped-call]
         h[traversal.order], traversal, *messages, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh
     )
     return torch.as_tensor(updated)[traversal.rank]
@@ -61,7 +61,7 @@ class _Traverse(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
         h0, h, heard, gates, gates_h, inner, said, w1, w2, w_ih, w_hh = ctx.saved_tensors
         n, d = h0.shape
