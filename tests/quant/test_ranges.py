@@ -71,7 +71,7 @@ def test_min_and_max_forget_nothing() -> None:
 def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stride that divides the image's width would look at one column only."""
     monkeypatch.setattr(ranges, "SAMPLE", 1000)
-    x = torch.arange(16.0).expand(50, 8, 16, 16)  # every value tells its column
+    x = torch.arange(16.0).expand(50, 10, 16, 16)  # every value tells its column; 128,000 of them
     sample = ranges._sample(x.flatten())
     assert 300 < sample.numel() <= 1000
     counts = sample.to(torch.int64).bincount(minlength=16)

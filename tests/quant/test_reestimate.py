@@ -92,6 +92,11 @@ def test_a_dead_channel_takes_the_grid_of_per_tensor_weights_unless_variances_ha
     prepared = prepare(net, CALIBRATION)
     net = prepared.network
     assert net.get_submodule("3.bn2").running_var[:2].max() < 1e-9
+    sizes = {}
+    for floor in (0.0, 0.05):  # the floor holds for the re-estimated variances too
+        folded = prepared.quantize(QuantScheme.parse("w8a8", variance_floor=floor)).get_submodule("3.conv2")
+        sizes[floor] = float(folded.weight[:2].detach().abs().max())
+    assert sizes[0.05] < sizes[0.0] / 5
     errors = {
         (protocol, floor): error(
             prepared.quantize(QuantScheme.parse("w8a8", protocol=protocol, variance_floor=floor)), net
