@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
-from ghnq.hypernet.fit import normalise, tile, weight_gain
+from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
 
 
 @settings(deadline=None, max_examples=40)
@@ -75,7 +75,13 @@ def test_weights_are_scaled_by_fan_in(shape: tuple[int, ...], beta: int) -> None
 
 def test_vectors_are_squashed() -> None:
     x = torch.linspace(-50, 50, 101, dtype=torch.double)[None]
-    scale = normalise(x, "norm_weight", (101,))
-    torch.testing.assert_close(scale, 2 / (1 + torch.exp(-x / 2)))
-    for role in ("norm_bias", "bias", "class_bias"):
-        torch.testing.assert_close(normalise(x, role, (101,)), torch.tanh(0.2 * x))
+    torch.testing.assert_close(norm_scale(x), 2 / (1 + torch.exp(-x / 2)))
+    torch.testing.assert_close(shift(x), (torch.exp(0.4 * x) - 1) / (torch.exp(0.4 * x) + 1))
+
+
+def test_laying_out_scales_and_stores_channels_last() -> None:
+    weight = torch.randn(2, 5, 4, 3, 2, dtype=torch.double, requires_grad=True)
+    result = lay_out(weight, 0.25)
+    assert torch.equal(result, 0.25 * weight)
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in result.unbind(0))
+    assert torch.autograd.gradcheck(lambda w: lay_out(w, 0.25), [weight])

@@ -6,11 +6,13 @@ Dimensions: S slots of one group, all of one shape.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ghnq.graph.ir import Role, Shape
+from ghnq.graph.ir import Shape
 
 
 def tile(tensor: Tensor, shape: Shape) -> Tensor:
@@ -33,10 +35,33 @@ def weight_gain(shape: Shape) -> float:
     return math.sqrt((1.0 if no_relu else 2.0) / fan_in)
 
 
-def normalise(tensor: Tensor, role: Role, shape: Shape) -> Tensor:
-    """Brings weights to the scale of their fan-in, norm scales into (0, 2), shifts into (-1, 1); keeps [S, *shape]."""
-    if role in ("weight", "class_weight"):
-        return tensor * weight_gain(shape)
-    if role == "norm_weight":
-        return 2 * torch.sigmoid(0.5 * tensor)
+def norm_scale(tensor: Tensor) -> Tensor:
+    """The scale of a norm, squashed into (0, 2)."""
+    return 2 * torch.sigmoid(0.5 * tensor)
+
+
+def shift(tensor: Tensor) -> Tensor:
+    """The shift of a norm, or a bias, squashed into (-1, 1)."""
     return torch.tanh(0.2 * tensor)
+
+
+def lay_out(weight: Tensor, gain: float) -> Tensor:
+    """gain * weight, [S, O, I, K, K], stored so that each kernel of the stack is channels-last.
+
+    Convolutions on a CPU run fastest with that layout. One step of autograd instead of four: there is one for each group.
+    """
+    return torch.as_tensor(_LayOut.apply(weight, gain))  # type: ignore[no-untyped-call]
+
+
+class _LayOut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gain: float) -> Tensor:
+        ctx.gain = gain
+        source = weight.permute(0, 1, 3, 4, 2)
+        stored = torch.empty(source.shape, dtype=weight.dtype, device=weight.device)
+        return torch.mul(source, gain, out=stored).permute(0, 1, 4, 2, 3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.gain, None

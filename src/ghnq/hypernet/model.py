@@ -22,7 +22,7 @@ from ghnq.hypernet.decoders.conv import Shape4, WeightRequest
 from ghnq.hypernet.decoders.vector import VectorDecoder
 from ghnq.hypernet.embed import NodeEmbedding
 from ghnq.hypernet.encoders import ENCODERS
-from ghnq.hypernet.fit import normalise, tile
+from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
 
 Parameters = dict[str, Tensor]
 WEIGHTS = ("weight", "class_weight")
@@ -71,32 +71,38 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
     def decode(self, h: Tensor, batch: GraphBatch) -> list[Tensor]:
         """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""
-        weights = [i for i, g in enumerate(batch.groups) if g.role in WEIGHTS]
-        requests = [_request(batch.groups[i]) for i in weights]
-        decoded = self.decoder([h[batch.groups[i].nodes] for i in weights], requests) if weights else []
-        raw: dict[int, Tensor] = {
-            i: tile(d, r.shape).reshape(len(d), *batch.groups[i].shape)
-            for i, d, r in zip(weights, decoded, requests, strict=True)
-        }
-        vectors = [i for i in range(len(batch.groups)) if i not in raw]
-        raw.update(zip(vectors, self._decode_vectors(h, [batch.groups[i] for i in vectors]), strict=True))
-        return [_laid_out(self._normalise(raw[i], g)) for i, g in enumerate(batch.groups)]
+        decoded: dict[int, Tensor] = {}
+        for roles, decode in (
+            (WEIGHTS, self._weights),
+            (("norm_weight",), self._norm_scales),
+            (("norm_bias", "bias"), self._shifts),
+            (("class_bias",), self._class_biases),
+        ):
+            index = [i for i, g in enumerate(batch.groups) if g.role in roles]
+            if index:
+                groups = [batch.groups[i] for i in index]
+                decoded.update(zip(index, decode(_gather(h, groups), groups), strict=True))
+        return [decoded[i] for i in range(len(batch.groups))]
 
-    def _decode_vectors(self, h: Tensor, groups: list[SlotGroup]) -> list[Tensor]:
-        if not groups:
-            return []
-        scale, shift = self.vectors(h[torch.cat([g.nodes for g in groups])])
-        sizes = [len(g.slots) for g in groups]
-        decoded = []
-        for group, a, b in zip(groups, scale.split(sizes), shift.split(sizes), strict=True):
-            tensor = a if group.role == "norm_weight" else b
-            if group.role == "class_bias":
-                tensor = self.vectors.class_bias(tensor)
-            decoded.append(tile(tensor, group.shape))
-        return decoded
+    def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+        requests = [_request(g) for g in groups]
+        return [
+            lay_out(tile(d, r.shape), weight_gain(g.shape) if self.config.normalise else 1.0).reshape(-1, *g.shape)
+            for d, r, g in zip(self.decoder(parts, requests), requests, groups, strict=True)
+        ]
 
-    def _normalise(self, tensor: Tensor, group: SlotGroup) -> Tensor:
-        return normalise(tensor, group.role, group.shape) if self.config.normalise else tensor
+    def _norm_scales(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+        scale, _ = self.vectors(torch.cat(parts))
+        return _fit_vectors(norm_scale(scale) if self.config.normalise else scale, groups)
+
+    def _shifts(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+        _, raw = self.vectors(torch.cat(parts))
+        return _fit_vectors(shift(raw) if self.config.normalise else raw, groups)
+
+    def _class_biases(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+        _, raw = self.vectors(torch.cat(parts))
+        bias = self.vectors.class_bias(raw)
+        return _fit_vectors(shift(bias) if self.config.normalise else bias, groups)
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Writes `model.safetensors` and `config.json` into a directory, each whole or not at all."""
@@ -112,11 +118,15 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         return load(pretrained_model_name_or_path)
 
 
-def _laid_out(stacked: Tensor) -> Tensor:
-    """Stored so that each kernel of the stack is channels-last, which convolutions on a CPU run fastest with."""
-    if stacked.dim() != 5:
-        return stacked.contiguous()
-    return stacked.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:
+    """Embeddings [S, D] of each group's nodes."""
+    return torch.split(h[torch.cat([g.nodes for g in groups])], [len(g.slots) for g in groups])
+
+
+def _fit_vectors(stacked: Tensor, groups: list[SlotGroup]) -> list[Tensor]:
+    """Rows of all groups, cut apart and each brought to its length."""
+    parts = torch.split(stacked, [len(g.slots) for g in groups])
+    return [tile(part, g.shape) for part, g in zip(parts, groups, strict=True)]
 
 
 def _request(group: SlotGroup) -> WeightRequest:

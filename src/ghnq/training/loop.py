@@ -17,7 +17,7 @@ from ghnq.errors import TrainingError
 from ghnq.files import write_text
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
-from ghnq.training.architectures import ArchitectureStream
+from ghnq.training.architectures import ArchitectureStream, MetaBatch
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
 from ghnq.training.recipe import Recipe, dump_recipe
@@ -62,6 +62,9 @@ def train(
     return out / BEST
 
 
+_Inputs = tuple[MetaBatch, tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
 class _Run:
     """What lives as long as a training run."""
 
@@ -88,6 +91,7 @@ class _Run:
         o = recipe.optimizer
         self.optimizer = kind(self.ghn.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True)
         self.progress = Progress()
+        self._next: _Inputs | None = None
         self.stream = ArchitectureStream(
             meta_batch=recipe.meta_batch,
             input_shape=dataset.input_shape,
@@ -137,11 +141,12 @@ class _Run:
     def _step(self, journal: Journal, bar: TrainingBar) -> None:
         started = time.perf_counter()
         recipe, progress = self.recipe, self.progress
-        batch = self.stream.meta_batch_at(progress.step)
-        images, labels = self._images(progress.step)
+        batch, images, labels = self._next or self._prepare(progress.step)
         self.ghn.train()
         self.optimizer.zero_grad(set_to_none=True)
-        outcome = accumulate_gradients(self.ghn, batch, images, labels, self.runner)
+        outcome = accumulate_gradients(
+            self.ghn, batch, images, labels, self.runner, lambda: self._prepare(progress.step + 1)
+        )
         norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip)
         factor = rate_factor(recipe.schedule, step=progress.step, progress=self.fraction_done)
         finite = math.isfinite(outcome.loss) and bool(torch.isfinite(norm))
@@ -154,6 +159,11 @@ class _Run:
             figures = {"loss": outcome.loss, "accuracy": outcome.accuracy, "gradient_norm": float(norm)}
             figures |= {"lr": recipe.optimizer.lr * factor, "seconds": progress.seconds, "skipped": progress.skipped}
             journal.write(progress.step, figures)
+
+    def _prepare(self, step: int) -> _Inputs:
+        """Makes the inputs of a step and keeps them for it."""
+        self._next = (self.stream.meta_batch_at(step), *self._images(step))
+        return self._next
 
     def _images(self, step: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One batch per network, or the same for all."""

@@ -9,7 +9,7 @@ Dimensions: M networks, B images.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -47,13 +47,18 @@ class NetworkRunner:
         parameters: Sequence[Parameters],
         images: Sequence[Tensor],
         labels: Sequence[Tensor],
+        meanwhile: Callable[[], None],
     ) -> tuple[Outcome, list[Parameters]]:
-        """Forward and backward of every network; returns the gradients of its mean loss divided by M."""
+        """Forward and backward of every network; returns the gradients of its mean loss divided by M.
+
+        meanwhile: called while the threads work, to prepare the next step.
+        """
         share = 1.0 / len(modules)
         jobs = [
             self._pool.submit(self._run_one, module, tensors, x, y, share)
             for module, tensors, x, y in zip(modules, parameters, images, labels, strict=True)
         ]
+        meanwhile()
         results = [job.result() for job in jobs]
         loss = torch.stack([r[0] for r in results]).sum()
         accuracy = 100 * torch.stack([r[1] for r in results]).mean()
@@ -76,11 +81,16 @@ class NetworkRunner:
 
 
 def accumulate_gradients(
-    ghn: GHN, batch: MetaBatch, images: Sequence[Tensor], labels: Sequence[Tensor], runner: NetworkRunner
+    ghn: GHN,
+    batch: MetaBatch,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    runner: NetworkRunner,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B].
+    images, labels: per network [B, C, H, W] and [B]. meanwhile: called while the networks run.
     """
     graphs = batch.graphs
     groups = ghn.decode(ghn.encode(graphs), graphs)
@@ -88,7 +98,7 @@ def accumulate_gradients(
     for group, stacked in zip(graphs.groups, groups, strict=True):
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
             networks[slot.graph][slot.name] = tensor
-    outcome, gradients = runner.run(batch.modules, networks, images, labels)
+    outcome, gradients = runner.run(batch.modules, networks, images, labels, meanwhile)
     stacked_gradients = [torch.stack([gradients[s.graph][s.name] for s in g.slots]) for g in graphs.groups]
     torch.autograd.backward(groups, stacked_gradients)
     return outcome

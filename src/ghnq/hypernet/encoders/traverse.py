@@ -3,13 +3,15 @@
 A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of
 tiny operations, and their dispatch, not their arithmetic, is the cost. Here a level is about ten in-place operations
 forward and as many backward, and everything that does not depend on the order of the levels (the recurrent half of the
-GRU, all weight gradients) is one matrix product over all nodes.
+GRU, all weight gradients) is one matrix product over all nodes. Levels are views made once per buffer: even slicing is
+dispatch.
 
 Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -43,19 +45,26 @@ class _Traverse(torch.autograd.Function):
         w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
     ) -> Tensor:  # fmt: skip
         n, d = h0.shape
+        sizes = _level_sizes(traversal)
         gates_h = torch.addmm(b_hh, h0, w_hh.t())  # the recurrent half sees h0 only: one product for all levels
         h, heard, gates = torch.empty_like(h0), h0.new_empty(n, d), h0.new_empty(n, 3 * d)
         inner, said = h0.new_empty(n, w1.shape[0]), h0.new_empty(n, 2 * d)
         w1_t, w2_t, w_ih_t = w1.t(), w2.t(), w_ih.t()
-        bounds = traversal.bounds
-        for a, b, weights in zip(bounds[:-1], bounds[1:], traversal.weights, strict=True):
-            m = torch.mm(weights, said[:a].view(2 * a, d), out=heard[a:b])
-            gate = torch.addmm(b_ih, m, w_ih_t, out=gates[a:b])
-            reset_update = gate[:, : 2 * d].add_(gates_h[a:b, : 2 * d]).sigmoid_()
-            new = gate[:, 2 * d :].addcmul_(reset_update[:, :d], gates_h[a:b, 2 * d :]).tanh_()
-            state = torch.lerp(new, h0[a:b], reset_update[:, d:], out=h[a:b])
-            hidden = torch.addmm(b1, state, w1_t, out=inner[a:b]).relu_()
-            torch.addmm(b2, hidden, w2_t, out=said[a:b]).relu_()
+        levels = zip(
+            traversal.weights, _said_before(said, sizes), heard.split(sizes), gates.split(sizes),
+            *[gates[:, i * d : j * d].split(sizes) for i, j in ((0, 1), (1, 2), (0, 2), (2, 3))],
+            gates_h[:, : 2 * d].split(sizes), gates_h[:, 2 * d :].split(sizes),
+            h0.split(sizes), h.split(sizes), inner.split(sizes), said.split(sizes),
+            strict=True,
+        )  # fmt: skip
+        for weights, before, m, gate, reset, update, both, new, both_h, new_h, state0, state, hidden, saying in levels:
+            torch.mm(weights, before, out=m)
+            torch.addmm(b_ih, m, w_ih_t, out=gate)
+            both.add_(both_h).sigmoid_()
+            new.addcmul_(reset, new_h).tanh_()
+            torch.lerp(new, state0, update, out=state)
+            torch.addmm(b1, state, w1_t, out=hidden).relu_()
+            torch.addmm(b2, hidden, w2_t, out=saying).relu_()
         ctx.traversal = traversal
         ctx.save_for_backward(h0, h, heard, gates, gates_h, inner, said, w1, w2, w_ih, w_hh)
         return h
@@ -64,38 +73,48 @@ class _Traverse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
         h0, h, heard, gates, gates_h, inner, said, w1, w2, w_ih, w_hh = ctx.saved_tensors
-        n, d = h0.shape
+        d = h0.shape[1]
+        sizes = _level_sizes(ctx.traversal)
         grad_h = grad_h_out.clone(memory_format=torch.contiguous_format)
-        grad_said = torch.zeros_like(said)
-        grad_inner = torch.empty_like(inner)
-        grad_gates_i, grad_gates_h = torch.empty_like(gates), torch.empty_like(gates)
+        grad_said, grad_inner = torch.zeros_like(said), torch.empty_like(inner)
         spoke, fired = (said > 0).to(h.dtype), (inner > 0).to(h.dtype)
-        reset, update, new = gates.split(d, dim=1)
-        # Derivatives of the gates do not depend on the gradients: computed for all nodes at once.
+        reset, update, new = torch.split(gates, d, dim=1)
+        # Derivatives of the gates do not depend on the gradients: computed for all nodes at once, so that a level only
+        # multiplies them with the gradient of its state.
         d_new = (1 - update) * (1 - new * new)
-        d_update = (h0 - new) * update * (1 - update)
-        d_reset = gates_h[:, 2 * d :] * reset * (1 - reset)
-        bounds, weights = ctx.traversal.bounds, ctx.traversal.weights
-        for level in range(len(weights) - 1, -1, -1):
-            a, b = bounds[level], bounds[level + 1]
-            if b < n:  # the last level tells nobody anything
-                g_said = grad_said[a:b].mul_(spoke[a:b])
-                g_inner = torch.mm(g_said, w2, out=grad_inner[a:b]).mul_(fired[a:b])
-                grad_h[a:b].addmm_(g_inner, w1)
-            else:
-                grad_inner[a:b].zero_()
-            g = grad_h[a:b]
-            g_gates = grad_gates_i[a:b]
-            torch.mul(g, d_new[a:b], out=g_gates[:, 2 * d :])
-            torch.mul(g, d_update[a:b], out=g_gates[:, d : 2 * d])
-            torch.mul(g_gates[:, 2 * d :], d_reset[a:b], out=g_gates[:, :d])
-            if a:
-                grad_said[:a].view(2 * a, d).addmm_(weights[level].t(), g_gates @ w_ih)
-        grad_gates_h[:, : 2 * d] = grad_gates_i[:, : 2 * d]
-        torch.mul(grad_gates_i[:, 2 * d :], reset, out=grad_gates_h[:, 2 * d :])
+        d_reset = d_new * gates_h[:, 2 * d :] * reset * (1 - reset)
+        d_gates = torch.stack([d_reset, (h0 - new) * update * (1 - update), d_new], dim=1)
+        grad_gates = torch.empty_like(d_gates)
+        grad_gates_flat = grad_gates.view(-1, 3 * d)
+        levels = list(
+            zip(
+                ctx.traversal.weights, _said_before(grad_said, sizes), grad_said.split(sizes), spoke.split(sizes),
+                grad_inner.split(sizes), fired.split(sizes), grad_h.split(sizes), grad_h[:, None].split(sizes),
+                d_gates.split(sizes), grad_gates.split(sizes), grad_gates_flat.split(sizes),
+                strict=True,
+            )
+        )  # fmt: skip
+        for weights, before, g_said, spoken, g_inner, firing, g, g3, d_gate, g_gate, g_flat in reversed(levels):
+            torch.mm(g_said.mul_(spoken), w2, out=g_inner)
+            g.addmm_(g_inner.mul_(firing), w1)
+            torch.mul(g3, d_gate, out=g_gate)
+            before.addmm_(weights.t(), torch.mm(g_flat, w_ih))
+        grad_gates_h = grad_gates.clone()
+        grad_gates_h[:, 2].mul_(reset)
+        grad_gates_h = grad_gates_h.view(-1, 3 * d)
         grad_h0 = torch.addmm(grad_h * update, grad_gates_h, w_hh)
         return (
             grad_h0, None,
             grad_inner.t() @ h, grad_inner.sum(0), grad_said.t() @ inner, grad_said.sum(0),
-            grad_gates_i.t() @ heard, grad_gates_h.t() @ h0, grad_gates_i.sum(0), grad_gates_h.sum(0),
+            grad_gates_flat.t() @ heard, grad_gates_h.t() @ h0, grad_gates_flat.sum(0), grad_gates_h.sum(0),
         )  # fmt: skip
+
+
+def _level_sizes(traversal: Traversal) -> list[int]:
+    return [b - a for a, b in zip(traversal.bounds, traversal.bounds[1:], strict=False)]
+
+
+def _said_before(said: Tensor, sizes: list[int]) -> list[Tensor]:
+    """For each level what all earlier levels said, [2 * nodes before, D]: direct and virtual messages in turn."""
+    by_message = said.view(2 * len(said), -1)
+    return [by_message[: 2 * before] for before in accumulate(sizes[:-1], initial=0)]
