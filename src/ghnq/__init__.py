@@ -12,6 +12,7 @@ from ghnq.errors import DataError as DataError
 from ghnq.errors import GhnqError as GhnqError
 from ghnq.errors import GraphError as GraphError
 from ghnq.errors import MissingExtraError as MissingExtraError
+from ghnq.errors import NotFiniteError as NotFiniteError
 from ghnq.errors import RecipeError as RecipeError
 from ghnq.errors import SchemeError as SchemeError
 from ghnq.errors import SpaceError as SpaceError
@@ -40,6 +41,7 @@ __all__ = [
     "GhnqError",
     "GraphError",
     "MissingExtraError",
+    "NotFiniteError",
     "QuantScheme",
     "RecipeError",
     "SchemeError",

@@ -20,6 +20,10 @@ class SchemeError(GhnqError):
     """A quantization scheme or protocol that does not exist or cannot be carried out."""
 
 
+class NotFiniteError(SchemeError):
+    """A network whose weights, statistics or activations are NaN or infinite, so that nothing can be quantized."""
+
+
 class DataError(GhnqError):
     """Images that are missing, empty, or of another size, channel count or class count than needed."""
 

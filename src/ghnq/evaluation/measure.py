@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import SchemeError
+from ghnq.errors import NotFiniteError
 from ghnq.graph.trace import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.quant import Prepared, QuantScheme, prepare
@@ -85,17 +85,16 @@ class Bench:
         ]
 
     def _count_under(self, network: nn.Module, schemes: tuple[str, ...]) -> list[Count]:
-        if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        try:
+            prepared = prepare(network, self.calibration)
+        except NotFiniteError:
             return [self._all_wrong()] * len(schemes)  # the hypernetwork itself gave numbers that are none
-        prepared = prepare(network, self.calibration)
         return [self._count(prepared, scheme) for scheme in schemes]
 
     def _count(self, prepared: Prepared, scheme: str) -> Count:
         try:
             network = prepared.quantize(QuantScheme.parse(scheme, protocol=self.protocol))
-        except SchemeError:
-            if _runs_finite(prepared.network, self.calibration):
-                raise
+        except NotFiniteError:
             return self._all_wrong()  # no ranges can be had from calibration images that overflow
         return count_correct(network, self.dataset, self.images)
 
@@ -128,8 +127,3 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@torch.inference_mode()
-def _runs_finite(network: nn.Module, images: Tensor) -> bool:
-    return bool(torch.as_tensor(network(images)).isfinite().all())

@@ -48,7 +48,7 @@ def shift(tensor: Tensor) -> Tensor:
 def lay_out(weight: Tensor, gain: float) -> Tensor:
     """gain * weight, [S, O, I, K, K], stored so that each kernel of the stack is channels-last.
 
-    Convolutions on a CPU run fastest with that layout. One step of autograd instead of four: there is one for each group.
+    Convolutions on a CPU run fastest with that layout. One step of autograd instead of four, since every group has it.
     """
     return torch.as_tensor(_LayOut.apply(weight, gain))  # type: ignore[no-untyped-call]
 

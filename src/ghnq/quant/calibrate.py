@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghnq.errors import DataError, SchemeError
+from ghnq.errors import DataError, NotFiniteError
 from ghnq.quant.flow import evaluating
 from ghnq.quant.layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
@@ -136,7 +136,7 @@ def fix_activation_ranges(network: nn.Module, images: Tensor, batch_size: int) -
     Layers that read the same tensor observe it separately and get equal ranges.
 
     Raises:
-        SchemeError: a layer's input is NaN or infinite; the message names the layer.
+        NotFiniteError: a layer's input is NaN or infinite; the message names the layer.
     """
     layers = {
         name: module
@@ -155,7 +155,7 @@ def fix_activation_ranges(network: nn.Module, images: Tensor, batch_size: int) -
             assert layer.observer is not None
             low, high = layer.observer.range()
             if not bool((low.isfinite() & high.isfinite()).all()):
-                raise SchemeError(
+                raise NotFiniteError(
                     f"layer {name!r}: its input on the calibration images ranges from {low.item()} to {high.item()}; "
                     "the network must stay finite to be quantized"
                 )

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ghnq.errors import SchemeError
+from ghnq.errors import NotFiniteError
 from ghnq.quant.dynamic import fake_quantize_activation, fake_quantize_weight, weight_qparams
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import LayerBits, QuantScheme
@@ -144,7 +144,7 @@ def quantize_layer(
     """Returns a quantized copy of a float layer, its input range still open; `gain` [O] as in `fake_quantize_weight`.
 
     Raises:
-        SchemeError: the layer's weight or bias is not finite; the message names the layer.
+        NotFiniteError: the layer's weight or bias is not finite; the message names the layer.
     """
     kind = float_kind(layer)
     assert kind is not None
@@ -175,7 +175,7 @@ def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:
     for what, tensor in tensors:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
-            raise SchemeError(
+            raise NotFiniteError(
                 f"layer {name!r}: {bad} of {tensor.numel()} values of its {what} are NaN or infinite; "
                 "a network must be finite before it can be quantized"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ghnq.errors import RecipeError, nearest
 from ghnq.hypernet.config import GHNConfig
@@ -68,6 +68,12 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, description="Decides initial weights, architectures, images and augmentation.")
     hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
     steps: int = Field(ge=1, description="Updates of the hypernetwork.")
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        strict=False,
+        description="Minutes of training after which to stop; `--max-minutes` overrides it.",
+    )
     meta_batch: int = Field(default=8, ge=1, description="Networks in each step.")
     batch_size: int = Field(default=64, ge=2, description="Images for each network of a step.")
     share_images: bool = Field(default=False, description="All networks of a step see the same images.")
@@ -91,8 +97,16 @@ class Recipe(BaseModel):
     save_every: int = Field(default=500, ge=1, description="Steps between savings of the training state.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")
     workers: int = Field(
-        default=2, ge=1, description="Threads that run networks side by side, one processor thread each."
+        default=2,
+        ge=1,
+        description="Processes, one thread each, that share the networks of a step; divides meta_batch.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.meta_batch % self.workers:
+            raise ValueError(f"meta_batch {self.meta_batch} cannot be shared evenly by {self.workers} workers")
+        return self
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,7 +10,7 @@ from rich.progress import Progress as RichProgress
 
 from ghnq.training.recipe import Recipe
 from ghnq.training.state import Progress
-from ghnq.training.step import Outcome
+from ghnq.training.trainer import StepReport
 
 SMOOTH = 0.95
 
@@ -33,11 +33,11 @@ class TrainingBar:
         nan = float("nan")
         self._task = self._bar.add_task(recipe.name, total=1.0, step=0, loss=nan, accuracy=nan, speed=nan)
 
-    def update(self, progress: Progress, outcome: Outcome, speed: float) -> None:
-        """Shows a step; speed in networks per second."""
-        self._loss = _smooth(self._loss, outcome.loss)
-        self._accuracy = _smooth(self._accuracy, outcome.accuracy)
-        self._speed = _smooth(self._speed, speed)
+    def update(self, progress: Progress, report: StepReport) -> None:
+        """Shows a step."""
+        self._loss = _smooth(self._loss, report.loss)
+        self._accuracy = _smooth(self._accuracy, report.accuracy)
+        self._speed = _smooth(self._speed, report.speed)
         done = progress.step / self.recipe.steps
         if self.max_seconds is not None:
             done = max(done, progress.seconds / self.max_seconds)

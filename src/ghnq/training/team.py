@@ -1,0 +1,91 @@
+"""Several processes that train one hypernetwork: each runs its share of the networks, gradients are summed.
+
+Networks are small and many, so a process for each core, one thread each, keeps the cores busier than threads do:
+neither Python's lock nor the hypernetwork's short operations leave a core waiting. All processes hold the same weights
+and make the same updates; one vector is exchanged per step.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ghnq.errors import TrainingError
+
+HOST = "127.0.0.1"
+PATIENCE = timedelta(minutes=30)
+"""Longer than any validation, during which the others wait for the first process."""
+
+
+class Team:
+    """This process's place among `size` processes; a team of one exchanges nothing."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self._members: list[BaseProcess] = []
+
+    @classmethod
+    def gather(cls, size: int, work: Callable[..., None], *arguments: Any) -> Team:
+        """Starts `size - 1` further processes that call `work(team, *arguments)`; this one is the first of the team."""
+        team = cls(0, size)
+        if size == 1:
+            return team
+        store = dist.TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+        context = multiprocessing.get_context("spawn")  # a fork would inherit this process's threads in any state
+        for rank in range(1, size):
+            member = context.Process(target=_join, args=(rank, size, store.port, work, arguments), daemon=True)
+            member.start()
+            team._members.append(member)
+        dist.init_process_group("gloo", store=store, rank=0, world_size=size, timeout=PATIENCE)
+        return team
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process: the one that reports, measures and saves."""
+        return self.rank == 0
+
+    def sum(self, vector: Tensor) -> Tensor:
+        """Sums a vector over the team, in place, to the same bits everywhere; raises TrainingError if one is gone."""
+        if self.size > 1:
+            try:
+                dist.all_reduce(vector)
+            except RuntimeError as error:
+                raise TrainingError(f"a training process is gone; resume the run with --resume ({error})") from error
+        return vector
+
+    def leave(self) -> None:
+        """Ends the exchange, and, in the first process, the others."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+        for member in self._members:
+            member.join(timeout=5)
+            if member.is_alive():
+                member.kill()
+                member.join()
+
+
+def _join(rank: int, size: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """What a further process does: it leaves signals to the first one, which tells all when to stop."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches the first process alone
+    torch.set_num_threads(1)
+    store = dist.TCPStore(HOST, port, size, is_master=False, timeout=PATIENCE)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    team = Team(rank, size)
+    try:
+        work(team, *arguments)
+    except TrainingError:
+        os._exit(1)  # the first process is gone, or has said what is wrong
+    team.leave()

@@ -1,0 +1,176 @@
+"""Whole runs: identical after resuming, nothing lost, everything refused that should be."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from ghnq.errors import CheckpointError, RecipeError, TrainingError
+from ghnq.hypernet.model import GHN
+from ghnq.training import Recipe, train
+from ghnq.training import trainer as trainer_module
+from ghnq.training.recipe import validate_recipe
+from ghnq.training.state import STATE
+from tests.training.conftest import TINY
+
+Run = dict[str, torch.Tensor]
+
+
+def go(recipe: Recipe, out: Path, **options: Any) -> Path:
+    return train(recipe, out=out, console=Console(file=io.StringIO()), **options)
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[tuple[float, float]]:
+    return [(line["step"], line["loss"]) for line in log(out) if "loss" in line]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    first, second = load_file(a / STATE), load_file(b / STATE)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses(a) == losses(b)
+
+
+def test_a_run_leaves_what_it_promises(tiny: Recipe, tmp_path: Path) -> None:
+    best = go(tiny, tmp_path / "run")
+    assert best == tmp_path / "run" / "best"
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "best", "last", STATE, "recipe.yaml", "log.jsonl", "tensorboard",
+    }  # fmt: skip
+    ghn = GHN.from_pretrained(best)
+    assert ghn.task is not None
+    assert (ghn.task.data, ghn.task.image_shape, ghn.config.num_classes) == ("digits", (1, 8, 8), 10)
+    steps = [line["step"] for line in log(tmp_path / "run") if "loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in log(tmp_path / "run") if "val/accuracy" in line] == [4, 6]
+    assert not list((tmp_path / "run").glob(".*.tmp*"))
+
+
+def test_two_runs_are_the_same_to_the_bit(tiny: Recipe, tmp_path: Path) -> None:
+    go(tiny, tmp_path / "a")
+    go(tiny, tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(tiny, tmp_path / "whole")
+    real_step = trainer_module.Trainer.step
+
+    def dies(self: Any, **arguments: Any) -> Any:
+        if self.progress.step == 5:  # one step after the last saving
+            raise RuntimeError("the lights go out")
+        return real_step(self, **arguments)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
+    with pytest.raises(RuntimeError, match="lights"):
+        go(tiny, tmp_path / "parts")
+    monkeypatch.undo()
+    go(tiny, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_reported(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer_module.accumulate_gradients
+    before: list[torch.Tensor] = []
+
+    def poisoned(ghn: GHN, *arguments: Any, **options: Any) -> Any:
+        outcome = real(ghn, *arguments, **options)
+        if len(before) == 2:
+            next(iter(ghn.parameters())).grad.fill_(math.nan)  # type: ignore[union-attr]
+        before.append(ghn.embed.op.weight.detach().clone())
+        return outcome
+
+    monkeypatch.setattr(trainer_module, "accumulate_gradients", poisoned)
+    console = Console(file=io.StringIO(), width=200)
+    train(tiny, out=tmp_path / "run", console=console)
+    assert torch.equal(before[3], before[2])
+    assert not torch.equal(before[4], before[3])
+    assert log(tmp_path / "run")[-2]["skipped"] == 1
+    assert "1 steps were not finite" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_run_that_stays_not_finite_ends(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "MOST_SKIPPED", 3)
+    real = trainer_module.accumulate_gradients
+
+    def poisoned(ghn: GHN, *arguments: Any, **options: Any) -> Any:
+        outcome = real(ghn, *arguments, **options)
+        next(iter(ghn.parameters())).grad.fill_(math.inf)  # type: ignore[union-attr]
+        return outcome
+
+    monkeypatch.setattr(trainer_module, "accumulate_gradients", poisoned)
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        go(tiny, tmp_path / "run")
+
+
+def test_a_changed_recipe_is_not_resumed(tiny: Recipe, tmp_path: Path) -> None:
+    go(tiny, tmp_path / "run")
+    changed = validate_recipe({**TINY, "seed": 7}, "x")
+    with pytest.raises(TrainingError, match=r"changed: seed \(was 0, now 7\)"):
+        go(changed, tmp_path / "run", resume=True)
+
+
+def test_a_run_is_not_overwritten(tiny: Recipe, tmp_path: Path) -> None:
+    go(tiny, tmp_path / "run")
+    with pytest.raises(TrainingError, match="already holds a run"):
+        go(tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize("size", [0, 20, 3000])
+def test_a_truncated_state_is_named(tiny: Recipe, tmp_path: Path, size: int) -> None:
+    go(tiny, tmp_path / "run")
+    state = tmp_path / "run" / STATE
+    state.write_bytes(state.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match="truncated"):
+        go(tiny, tmp_path / "run", resume=True)
+
+
+def test_nothing_to_resume_is_told(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="without --resume"):
+        go(tiny, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_validation_images_than_there_are(tmp_path: Path) -> None:
+    recipe = validate_recipe({**TINY, "validation": {"images": 1000}}, "x")
+    with pytest.raises(TrainingError, match="more than half"):
+        go(recipe, tmp_path / "run")
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    recipe = validate_recipe({**TINY, "steps": 100_000, "max_minutes": 0.02}, "x")
+    go(recipe, tmp_path / "run")
+    steps = losses(tmp_path / "run")
+    assert 1 <= len(steps) < 1000
+    rates = [line["lr"] for line in log(tmp_path / "run") if "lr" in line]
+    assert rates[-1] < 0.1 * max(rates)  # the schedule ran to its end with the time
+    with pytest.raises(TrainingError, match="above 0"):
+        go(recipe, tmp_path / "other", max_minutes=-1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_hypernetwork(tmp_path: Path) -> None:
+    """The first step's loss is the mean over both shares; the runs repeat to the bit and resume to the bit."""
+    two = validate_recipe({**TINY, "workers": 2, "meta_batch": 4, "steps": 4}, "x")
+    half = validate_recipe({**TINY, "workers": 2, "meta_batch": 4, "steps": 4}, "x")
+    go(two, tmp_path / "a")
+    go(half, tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert len(losses(tmp_path / "a")) == 4
+
+
+def test_a_recipe_error_is_a_recipe_error() -> None:
+    with pytest.raises(RecipeError):
+        validate_recipe({}, "nothing")

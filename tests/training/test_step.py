@@ -1,0 +1,88 @@
+"""A step's gradient against one autograd graph through hypernetwork and networks; streams and schedules."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from ghnq.data import load
+from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.model import GHN
+from ghnq.spaces import convnets
+from ghnq.training.architectures import ArchitectureStream
+from ghnq.training.recipe import Schedule
+from ghnq.training.schedule import rate_factor
+from ghnq.training.step import accumulate_gradients
+
+
+def stream(**changes: int) -> ArchitectureStream:
+    options = {"size": 3, "seed": 0, "reuse": 1} | changes
+    return ArchitectureStream(input_shape=(1, 8, 8), num_classes=10, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cutting_the_graph_between_hypernetwork_and_networks_changes_nothing(smoothing: float) -> None:
+    torch.manual_seed(0)
+    ghn = GHN(GHNConfig(hidden=8, max_shape=(16, 16, 3, 3)))
+    batch = stream().meta_batch_at(0)
+    pixels, labels = load("digits").train_batch(0, 24, 0)
+    images, targets = torch.split(pixels, 8), torch.split(labels, 8)
+
+    predicted = ghn(batch.graphs)
+    logits = [functional_call(m, p, (x,)) for m, p, x in zip(batch.modules, predicted, images, strict=True)]
+    losses = [F.cross_entropy(z, y, label_smoothing=smoothing) for z, y in zip(logits, targets, strict=True)]
+    loss = torch.stack(losses).mean()
+    wanted = torch.autograd.grad(loss, list(ghn.parameters()), allow_unused=True)
+
+    outcome = accumulate_gradients(ghn, batch, images, targets, label_smoothing=smoothing)
+    assert outcome.loss == pytest.approx(loss.item(), rel=1e-5)
+    right = [(z.argmax(1) == y).float().mean().item() for z, y in zip(logits, targets, strict=True)]
+    assert outcome.accuracy == pytest.approx(100 * sum(right) / 3, abs=1e-4)
+    largest = max(float(w.abs().max()) for w in wanted if w is not None)
+    for parameter, expected in zip(ghn.parameters(), wanted, strict=True):
+        if expected is not None:
+            assert parameter.grad is not None
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_the_stream_is_a_pure_function_of_the_step() -> None:
+    forward, jumping = stream(reuse=3), stream(reuse=3)
+    seen = [forward.indices(step) for step in range(12)]
+    assert [jumping.indices(step) for step in reversed(range(12))] == seen[::-1]
+    assert stream(reuse=3, seed=1).indices(5) != seen[5]
+
+
+@pytest.mark.parametrize("reuse", [1, 4])
+def test_architectures_are_used_as_often_as_asked_and_never_twice_in_a_step(reuse: int) -> None:
+    source = stream(size=5, reuse=reuse)
+    steps = 400
+    indices = [source.indices(step) for step in range(steps)]
+    assert all(len(set(step)) == 5 for step in indices)
+    distinct = {i for step in indices for i in step}
+    assert 5 * steps / len(distinct) == pytest.approx(reuse, rel=0.1)
+    assert max(distinct) < 5 * steps / reuse + 5 * reuse
+
+
+def test_processes_never_share_an_architecture() -> None:
+    seen = [{i for step in range(50) for i in stream(rank=rank, world=3).indices(step)} for rank in range(3)]
+    assert sum(len(s) for s in seen) == 50 * 3 * 3
+    assert set.union(*seen) == set(range(50 * 3 * 3))
+
+
+def test_the_stream_starts_over_at_the_end_of_the_split() -> None:
+    steps = convnets.SPLITS["train"] // 3 + 1
+    assert all(0 <= i < convnets.SPLITS["train"] for i in stream().indices(steps))
+
+
+def test_the_rate_rises_then_falls() -> None:
+    schedule = Schedule(name="cosine", warmup=10, final=0.1)
+    assert rate_factor(schedule, step=0, progress=0) == pytest.approx(0.1)
+    assert rate_factor(schedule, step=9, progress=0) == pytest.approx(1.0)
+    assert rate_factor(schedule, step=500, progress=0.5) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert rate_factor(schedule, step=500, progress=1.0) == pytest.approx(0.1)
+    assert rate_factor(schedule, step=500, progress=7.0) == pytest.approx(0.1)
+    linear = Schedule(name="linear", warmup=0, final=0.0)
+    assert rate_factor(linear, step=0, progress=0.25) == pytest.approx(0.75)
+    assert math.isclose(rate_factor(Schedule(name="constant", warmup=0), step=3, progress=0.9), 1.0)
