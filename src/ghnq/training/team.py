@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but not in their __all__
 
 from ghnq.errors import TrainingError
 
@@ -38,7 +39,7 @@ class Team:
         team = cls(0, size)
         if size == 1:
             return team
-        store = dist.TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+        store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         context = multiprocessing.get_context("spawn")  # a fork would inherit this process's threads in any state
         for rank in range(1, size):
             member = context.Process(target=_join, args=(rank, size, store.port, work, arguments), daemon=True)
@@ -81,7 +82,7 @@ def _join(rank: int, size: int, port: int, work: Callable[..., None], arguments:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the first process alone
     torch.set_num_threads(1)
-    store = dist.TCPStore(HOST, port, size, is_master=False, timeout=PATIENCE)
+    store = TCPStore(HOST, port, size, is_master=False, timeout=PATIENCE)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     team = Team(rank, size)
     try:

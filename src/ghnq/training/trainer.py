@@ -104,7 +104,7 @@ class Trainer:
         *parts, numbers = torch.split(total, [*(g.numel() for g in gradients), len(numbers)])
         for parameter, part in zip(self.ghn.parameters(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
-        return numbers.tolist()  # type: ignore[no-any-return]
+        return numbers.tolist()
 
     def _images(self, step: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One batch for each of this process's networks, or the same for all networks of all processes."""

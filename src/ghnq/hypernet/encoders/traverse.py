@@ -51,12 +51,13 @@ class _Traverse(torch.autograd.Function):
         inner, said = h0.new_empty(n, w1.shape[0]), h0.new_empty(n, 2 * d)
         w1_t, w2_t, w_ih_t = w1.t(), w2.t(), w_ih.t()
         levels = zip(
-            traversal.weights, _said_before(said, sizes), heard.split(sizes), gates.split(sizes),
-            *[gates[:, i * d : j * d].split(sizes) for i, j in ((0, 1), (1, 2), (0, 2), (2, 3))],
-            gates_h[:, : 2 * d].split(sizes), gates_h[:, 2 * d :].split(sizes),
-            h0.split(sizes), h.split(sizes), inner.split(sizes), said.split(sizes),
+            traversal.weights,
+            _said_before(said, sizes),
+            *_by_level(sizes, heard, gates),
+            *_by_level(sizes, *(gates[:, i * d : j * d] for i, j in ((0, 1), (1, 2), (0, 2), (2, 3)))),
+            *_by_level(sizes, gates_h[:, : 2 * d], gates_h[:, 2 * d :], h0, h, inner, said),
             strict=True,
-        )  # fmt: skip
+        )
         for weights, before, m, gate, reset, update, both, new, both_h, new_h, state0, state, hidden, saying in levels:
             torch.mm(weights, before, out=m)
             torch.addmm(b_ih, m, w_ih_t, out=gate)
@@ -86,15 +87,14 @@ class _Traverse(torch.autograd.Function):
         d_gates = torch.stack([d_reset, (h0 - new) * update * (1 - update), d_new], dim=1)
         grad_gates = torch.empty_like(d_gates)
         grad_gates_flat = grad_gates.view(-1, 3 * d)
-        levels = list(
-            zip(
-                ctx.traversal.weights, _said_before(grad_said, sizes), grad_said.split(sizes), spoke.split(sizes),
-                grad_inner.split(sizes), fired.split(sizes), grad_h.split(sizes), grad_h[:, None].split(sizes),
-                d_gates.split(sizes), grad_gates.split(sizes), grad_gates_flat.split(sizes),
-                strict=True,
-            )
-        )  # fmt: skip
-        for weights, before, g_said, spoken, g_inner, firing, g, g3, d_gate, g_gate, g_flat in reversed(levels):
+        levels = zip(
+            ctx.traversal.weights,
+            _said_before(grad_said, sizes),
+            *_by_level(sizes, grad_said, spoke, grad_inner, fired),
+            *_by_level(sizes, grad_h, grad_h[:, None], d_gates, grad_gates, grad_gates_flat),
+            strict=True,
+        )
+        for weights, before, g_said, spoken, g_inner, firing, g, g3, d_gate, g_gate, g_flat in reversed(list(levels)):
             torch.mm(g_said.mul_(spoken), w2, out=g_inner)
             g.addmm_(g_inner.mul_(firing), w1)
             torch.mul(g3, d_gate, out=g_gate)
@@ -112,6 +112,11 @@ class _Traverse(torch.autograd.Function):
 
 def _level_sizes(traversal: Traversal) -> list[int]:
     return [b - a for a, b in zip(traversal.bounds, traversal.bounds[1:], strict=False)]
+
+
+def _by_level(sizes: list[int], *buffers: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each buffer [N, ...] as views of its levels."""
+    return [torch.split(buffer, sizes) for buffer in buffers]
 
 
 def _said_before(said: Tensor, sizes: list[int]) -> list[Tensor]:
