@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
@@ -41,11 +42,16 @@ class Team:
             return team
         store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         context = multiprocessing.get_context("spawn")  # a fork would inherit this process's threads in any state
-        for rank in range(1, size):
-            member = context.Process(target=_join, args=(rank, size, store.port, work, arguments), daemon=True)
-            member.start()
-            team._members.append(member)
-        dist.init_process_group("gloo", store=store, rank=0, world_size=size, timeout=PATIENCE)
+        try:
+            for rank in range(1, size):
+                member = context.Process(target=_join, args=(rank, size, store.port, work, arguments), daemon=True)
+                member.start()
+                team._members.append(member)
+            team._await_members(store)
+            dist.init_process_group("gloo", store=store, rank=0, world_size=size, timeout=PATIENCE)
+        except BaseException:
+            team.leave()
+            raise
         return team
 
     @property
@@ -62,6 +68,20 @@ class Team:
                 raise TrainingError(f"a training process is gone; resume the run with --resume ({error})") from error
         return vector
 
+    def _await_members(self, store: TCPStore) -> None:
+        """Waits until all further processes are there; one that ends before would be waited for in vain."""
+        missing = {_ready(rank): member for rank, member in enumerate(self._members, start=1)}
+        while missing:
+            for key, member in list(missing.items()):
+                if store.check([key]):
+                    del missing[key]
+                elif not member.is_alive():
+                    raise TrainingError(
+                        f"a training process ended at once (exit code {member.exitcode}; what it said is above). A "
+                        "script that calls ghnq.train needs `if __name__ == '__main__':` around it, or set workers=1"
+                    )
+            time.sleep(0.05)
+
     def leave(self) -> None:
         """Ends the exchange, and, in the first process, the others."""
         if self.size > 1 and dist.is_initialized():
@@ -71,6 +91,10 @@ class Team:
             if member.is_alive():
                 member.kill()
                 member.join()
+
+
+def _ready(rank: int) -> str:
+    return f"ready/{rank}"
 
 
 def _join(rank: int, size: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -83,6 +107,7 @@ def _join(rank: int, size: int, port: int, work: Callable[..., None], arguments:
         os.setpgrp()  # Ctrl-C reaches the first process alone
     torch.set_num_threads(1)
     store = TCPStore(HOST, port, size, is_master=False, timeout=PATIENCE)
+    store.set(_ready(rank), "yes")
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     team = Team(rank, size)
     try:
