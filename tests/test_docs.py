@@ -18,6 +18,7 @@ PAGES = (
     "CHANGELOG.md",
     "docs/quantization.md",
     "docs/graph.md",
+    "docs/hypernetwork.md",
     "docs/spaces.md",
     "docs/recipes.md",
 )
