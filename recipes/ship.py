@@ -1,8 +1,9 @@
-"""Puts a finished run and its evaluation into the package, with a model card made from the measured table.
+"""Puts a finished run and its evaluations into the package, with a model card made from the measured tables.
 
 ghnq train recipes/digits.yaml --out runs/digits
-ghnq evaluate runs/digits/best --splits test,deep,wide,dense,bnfree --out runs/digits/results
-python recipes/ship.py runs/digits --name digits --hours 0.25 --hardware "2 CPU cores"
+ghnq evaluate runs/digits/best --splits test --out runs/digits/test
+ghnq evaluate runs/digits/best --splits deep,wide,dense,bnfree --limit 25 --out runs/digits/beyond
+python recipes/ship.py runs/digits test beyond --name digits
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(
-    run: Path, name: Annotated[str, typer.Option()], hardware: Annotated[str, typer.Option()] = "2 CPU cores"
+    run: Path,
+    results: Annotated[list[str], typer.Argument(help="Folders of evaluations inside the run's.")],
+    name: Annotated[str, typer.Option()],
+    hardware: Annotated[str, typer.Option()] = "2 CPU cores",
 ) -> None:
     """Copies weights, config and recipe, and writes the card."""
-    summary = json.loads((run / "results" / "summary.json").read_text())
+    summaries = [json.loads((run / folder / "summary.json").read_text()) for folder in results]
+    summary = summaries[0]
     recipe = (run / "recipe.yaml").read_text()
     target = SHIPPED / name
     target.mkdir(parents=True, exist_ok=True)
@@ -72,7 +77,7 @@ def main(
         shutil.copyfile(run / "best" / file, target / file)
     write_text(target / "recipe.yaml", recipe)
     ghn = GHN.from_pretrained(target)
-    if ghn.task is None or summary["checkpoint_hash"] != checkpoint_hash(target):
+    if ghn.task is None or any(s["checkpoint_hash"] != checkpoint_hash(target) for s in summaries):
         raise SystemExit("the results are not of this run's best checkpoint: evaluate it first")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps, seconds = log[-1]["step"], max(line.get("seconds", 0.0) for line in log)
@@ -83,7 +88,7 @@ def main(
         parameters=sum(p.numel() for p in ghn.parameters()), hash=summary["checkpoint_hash"],
         protocol=summary["protocol"], images=summary["test_images"], calibration=summary["calibration_images"],
         vnni="" if summary["machine"]["vnni"] else "out", ghnq=summary["versions"]["ghnq"],
-        torch=summary["versions"]["torch"], table=table(summary["rows"]),
+        torch=summary["versions"]["torch"], table=table([row for s in summaries for row in s["rows"]]),
     )  # fmt: skip
     write_text(target / "README.md", card)
     print(f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")
