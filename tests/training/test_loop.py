@@ -37,6 +37,22 @@ def losses(out: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in log(out) if "loss" in line]
 
 
+def die_and_resume(recipe: Recipe, out: Path, *, at_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends a run without warning one step after a saving, and goes on with it."""
+    real_step = trainer_module.Trainer.step
+
+    def dies(self: Any, **arguments: Any) -> Any:
+        if self.progress.step == at_step:
+            raise RuntimeError("the lights go out")
+        return real_step(self, **arguments)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
+    with pytest.raises(RuntimeError, match="lights"):
+        go(recipe, out)
+    monkeypatch.undo()
+    go(recipe, out, resume=True)
+
+
 def assert_same_run(a: Path, b: Path) -> None:
     first, second = load_file(a / STATE), load_file(b / STATE)
     assert first.keys() == second.keys()
@@ -67,18 +83,7 @@ def test_two_runs_are_the_same_to_the_bit(tiny: Recipe, tmp_path: Path) -> None:
 
 def test_a_resumed_run_is_the_uninterrupted_run(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(tiny, tmp_path / "whole")
-    real_step = trainer_module.Trainer.step
-
-    def dies(self: Any, **arguments: Any) -> Any:
-        if self.progress.step == 5:  # one step after the last saving
-            raise RuntimeError("the lights go out")
-        return real_step(self, **arguments)
-
-    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
-    with pytest.raises(RuntimeError, match="lights"):
-        go(tiny, tmp_path / "parts")
-    monkeypatch.undo()
-    go(tiny, tmp_path / "parts", resume=True)
+    die_and_resume(tiny, tmp_path / "parts", at_step=5, monkeypatch=monkeypatch)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -173,18 +178,7 @@ def test_two_processes_repeat_to_the_bit_and_resume_to_the_bit(
     pair: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go(pair, tmp_path / "a")
-    real_step = trainer_module.Trainer.step
-
-    def dies(self: Any, **arguments: Any) -> Any:
-        if self.progress.step == 3:
-            raise RuntimeError("the lights go out")
-        return real_step(self, **arguments)
-
-    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
-    with pytest.raises(RuntimeError, match="lights"):
-        go(pair, tmp_path / "b")
-    monkeypatch.undo()
-    go(pair, tmp_path / "b", resume=True)
+    die_and_resume(pair, tmp_path / "b", at_step=3, monkeypatch=monkeypatch)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
