@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ghnq.evaluation import markdown_table
 from ghnq.files import write_text
 from ghnq.hypernet import GHN
 from ghnq.hypernet.checkpoint import checkpoint_hash
@@ -51,16 +52,6 @@ norm; `wide`, `deep`: larger than any) do worse, as the table shows.
 """
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The summary as Markdown."""
-    lines = ["| split | scheme | architectures | accuracy | best | drop |", "|---|---|---|---|---|---|"]
-    for r in rows:
-        drop = "" if r["drop_from_float32"] is None else f"{r['drop_from_float32']:.2f}"
-        accuracy = f"{r['mean']:.2f} ± {r['sem']:.2f}"
-        lines.append(f"| {r['split']} | {r['scheme']} | {r['architectures']} | {accuracy} | {r['max']:.1f} | {drop} |")
-    return "\n".join(lines) + "\n"
-
-
 def main(
     run: Path,
     results: Annotated[list[str], typer.Argument(help="Folders of evaluations inside the run's.")],
@@ -88,7 +79,7 @@ def main(
         parameters=sum(p.numel() for p in ghn.parameters()), hash=summary["checkpoint_hash"],
         protocol=summary["protocol"], images=summary["test_images"], calibration=summary["calibration_images"],
         vnni="" if summary["machine"]["vnni"] else "out", ghnq=summary["versions"]["ghnq"],
-        torch=summary["versions"]["torch"], table=table([row for s in summaries for row in s["rows"]]),
+        torch=summary["versions"]["torch"], table=markdown_table([row for s in summaries for row in s["rows"]]),
     )  # fmt: skip
     write_text(target / "README.md", card)
     print(f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")

@@ -7,4 +7,5 @@ from ghnq.evaluation.protocol import evaluate as evaluate
 from ghnq.evaluation.report import draw_results as draw_results
 from ghnq.evaluation.report import write_report as write_report
 from ghnq.evaluation.results import Results as Results
+from ghnq.evaluation.table import markdown_table as markdown_table
 from ghnq.evaluation.table import summary_table as summary_table

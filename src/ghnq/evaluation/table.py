@@ -1,10 +1,14 @@
-"""The results as a table for people."""
+"""The results as tables for people: in a terminal, and in Markdown for cards and documents."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from rich.table import Table
 
 from ghnq.evaluation.results import Results, SummaryRow
+
+HEADINGS = ("networks", "mean", "max", "min", "drop from float32")
 
 
 def summary_table(results: Results) -> Table:
@@ -20,13 +24,20 @@ def summary_table(results: Results) -> Table:
     )
     table.add_column("split")
     table.add_column("scheme")
-    for heading in ("architectures", "mean", "max", "min", "drop from float32"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for number, row in enumerate(rows):
         last_of_split = number + 1 == len(rows) or rows[number + 1]["split"] != row["split"]
         first_of_split = number == 0 or rows[number - 1]["split"] != row["split"]
         table.add_row(row["split"] if first_of_split else "", *_cells(row), end_section=last_of_split)
     return table
+
+
+def markdown_table(rows: Iterable[SummaryRow]) -> str:
+    """Returns the lines of `summary_table` in Markdown, every cell filled."""
+    cells = [("split", "scheme", *HEADINGS), ("---",) * (2 + len(HEADINGS))]
+    cells += [(row["split"], *_cells(row)) for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _cells(row: SummaryRow) -> list[str]:
