@@ -47,8 +47,8 @@ the networks: mean ± standard error, best, drop of the mean from `float32`. Pro
 {table}
 ## Limits
 
-Trained on one data set and one space. Architectures far from what it was trained on (split `bnfree`: without batch
-norm; `wide`, `deep`: larger than any) do worse, as the table shows.
+Trained on one data set and one space. Architectures unlike those of the space, or images unlike the data's, are
+outside of what was measured.
 """
 
 

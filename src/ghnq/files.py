@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ghnq.errors import GhnqError
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -16,10 +18,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The file is flushed to the disk before the rename, so a crash leaves the old file or the new one, never a half.
     On any exception, interrupts included, the temporary file is removed and `path` is as it was.
 
-    Raises FileNotFoundError if the block wrote nothing, and OSError where the folder cannot be made or written.
+    Raises FileNotFoundError if the block wrote nothing, GhnqError where the folder cannot be made, OSError where it
+    cannot be written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GhnqError(f"'{target.parent}' cannot be made ({error.strerror}); choose another place") from error
     # Hidden and random: listings skip it, and two processes that write the same target do not meet.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     mode = _usual_mode(temporary)

@@ -39,7 +39,11 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
     module = load_model("models.py:Net")
     tensors = load_file(out)
     expected = dict(module.named_parameters())
-    assert list(document) == ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out"]
+    keys = ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out", "warnings"]
+    assert list(document) == keys
+    assert document["warnings"] == [
+        "the hypernetwork was trained for images of 1x8x8, not 3x32x32: expect poor accuracy"
+    ]
     assert document["parameters"] == sum(p.numel() for p in expected.values())
     assert document["tensors"] == len(expected)
     assert document["out"] == str(out)

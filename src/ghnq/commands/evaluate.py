@@ -57,4 +57,6 @@ def evaluate(
         if out is not None:
             write_report(results, out / FIGURE)
             lines = [f"table, summary and figure: [cyan]{out}[/]"]
+        if results.nonfinite and as_json:
+            terminal.progress.print(f"[yellow]warning:[/] {results.nonfinite:,} answers are not finite: wrong")
         terminal.finish(results.document(), summary_table(results), *lines)

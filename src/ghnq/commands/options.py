@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def check_folder(folder: Path) -> None:
     """Raises GhnqError where `folder` neither is a folder nor can become one."""
     for place in (folder, *folder.parents):
         if place.is_dir():
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise GhnqError(f"'{place}' cannot be written, so nothing can be put into '{folder}'.")
             return
         if place.exists():
             raise GhnqError(f"'{place}' is a file, so nothing can be written into '{folder}'.")

@@ -42,6 +42,9 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
         with atomic_path(out) as temporary:
             save_file(tensors, temporary, metadata=metadata)
         count = sum(prod(tensor.shape) for tensor in tensors.values())
+        warnings = _warnings(ghn, shape, tensors)
+        for warning in warnings:
+            terminal.progress.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
         document = {
             "model": model,
             "checkpoint": checkpoint,
@@ -50,6 +53,7 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
             "tensors": len(tensors),
             "seconds": round(seconds, 4),
             "out": str(out),
+            "warnings": warnings,
         }
     terminal.finish(
         document,
@@ -70,3 +74,17 @@ def _as_module_names(tensors: dict[str, Tensor], module: nn.Module) -> dict[str,
         )
     # Tensors that share memory are refused by safetensors.
     return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in expected}
+
+
+def _warnings(ghn: GHN, shape: tuple[int, int, int], tensors: dict[str, Tensor]) -> list[str]:
+    """Where a prediction is not what the hypernetwork was trained for."""
+    found = []
+    if ghn.task is not None and tuple(ghn.task.image_shape) != shape:
+        trained, came = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
+        found.append(f"the hypernetwork was trained for images of {trained}, not {came}: expect poor accuracy")
+    outputs = len(list(tensors.values())[-1]) if tensors else 0
+    if outputs > ghn.config.num_classes:
+        found.append(f"the model has {outputs} outputs; classes repeat after {ghn.config.num_classes}")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        found.append("some predicted values are NaN or infinite")
+    return found

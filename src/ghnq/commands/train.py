@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ghnq.commands.options import check_folder
@@ -27,7 +28,7 @@ def train(
             )
         except Interrupted as stop:
             terminal.progress.print(
-                f"Interrupted; the run is saved. Go on with: ghnq train {recipe} --out {folder} --resume",
+                f"Interrupted; the run is saved. Go on with: {_resume_command(recipe, folder, data, overrides)}",
                 soft_wrap=True,
             )
             raise SystemExit(128 + stop.signal) from stop
@@ -36,3 +37,11 @@ def train(
             f"checkpoint: [cyan]{checkpoint}[/]",
             f"measure it with: ghnq evaluate {checkpoint}" + (f" --data {data}" if data else ""),
         )
+
+
+def _resume_command(recipe: str, folder: Path, data: str | None, overrides: list[str]) -> str:
+    """What continues this very run; its minutes are in the saved state."""
+    words = ["ghnq", "train", recipe, "--out", str(folder), "--resume"]
+    words += ["--data", data] if data else []
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(words)

@@ -25,7 +25,6 @@ from ghnq.hypernet.model import GHN
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -35,22 +34,22 @@ def shipped_checkpoints() -> dict[str, Path]:
     return {d.name: d for d in sorted(root.iterdir()) if (d / WEIGHTS).is_file()} if root.is_dir() else {}
 
 
-def resolve(name: str | os.PathLike[str]) -> Path:
+def resolve(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
     """The directory of a shipped name, of a path, or of a hub id (downloaded once); raises CheckpointError."""
     shipped = shipped_checkpoints()
     text = os.fspath(name)
     path = Path(text)
     if text in shipped:
         return shipped[text]
-    if path.is_dir():
+    if text and path.is_dir():
         return path
-    if path.suffix in PICKLES or path.is_file():
+    if path.is_file():
         raise CheckpointError(
             f"'{text}' is a file; a checkpoint is a directory with {WEIGHTS} and {CONFIG}. "
             "Pickled files are not read: loading one can run any code it contains."
         )
     if HUB_ID.fullmatch(text):
-        return _download(text)
+        return _download(text, revision, token)
     raise CheckpointError(
         f"there is no checkpoint '{text}'{nearest(text, shipped)}; "
         f"shipped: {', '.join(shipped) or 'none'}. Name one of these, a directory, or a hub id like 'user/name'."
@@ -70,9 +69,12 @@ def save(ghn: GHN, directory: Path) -> None:
         save_file({k: v.detach().cpu().contiguous() for k, v in ghn.state_dict().items()}, temporary)
 
 
-def load(name: str | os.PathLike[str]) -> GHN:
-    """Reads a checkpoint into a hypernetwork in evaluation mode; raises CheckpointError."""
-    directory = resolve(name)
+def load(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> GHN:
+    """Reads a checkpoint into a hypernetwork in evaluation mode; raises CheckpointError.
+
+    revision, token: for a hub id.
+    """
+    directory = resolve(name, revision=revision, token=token)
     config, task = _read_config(directory)
     ghn = GHN(config, task=task)
     weights = _read_weights(directory)
@@ -87,6 +89,11 @@ def load(name: str | os.PathLike[str]) -> GHN:
             raise CheckpointError(
                 f"{directory / WEIGHTS}: '{key}' has shape {tuple(tensor.shape)}, "
                 f"{CONFIG} says {tuple(expected[key].shape)}"
+            )
+        if tensor.dtype != expected[key].dtype or not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{directory / WEIGHTS}: '{key}' is {tensor.dtype} and must be finite {expected[key].dtype}; "
+                "train or fetch the checkpoint again"
             )
     ghn.load_state_dict(weights)
     return ghn.eval()
@@ -115,7 +122,8 @@ def _read_config(directory: Path) -> tuple[GHNConfig, Task | None]:
         task = None if raw.get("task") is None else Task.model_validate(raw["task"])
         return GHNConfig.model_validate(raw.get("ghn")), task
     except ValidationError as error:
-        raise CheckpointError(f"{path} does not describe a hypernetwork: {error}") from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CheckpointError(f"{path} does not describe a hypernetwork: {problems}") from error
 
 
 def _read_weights(directory: Path) -> dict[str, Any]:
@@ -130,12 +138,12 @@ def _read_weights(directory: Path) -> dict[str, Any]:
         ) from error
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(snapshot_download(repository, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"'{repository}' is neither a shipped checkpoint ({', '.join(shipped_checkpoints()) or 'none'}) nor a "

@@ -5,7 +5,6 @@ Dimensions: M networks, N nodes of all graphs, D hidden, S slots of a group.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +103,25 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         bias = self.vectors.class_bias(raw)
         return _fit_vectors(shift(bias) if self.config.normalise else bias, groups)
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Writes `model.safetensors` and `config.json` into a directory, each whole or not at all."""
+    def save_pretrained(  # type: ignore[override]  # what we need not, we do not take
+        self, save_directory: str | Path, *, config: Any = None
+    ) -> None:
+        """Writes `model.safetensors` and `config.json` into a directory, each whole or not at all.
+
+        config: what `push_to_hub` hands over; ours is written all the same.
+        """
         from ghnq.hypernet.checkpoint import save
 
         save(self, Path(save_directory))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **_: Any) -> GHN:
-        """Loads a shipped name, a directory or a hub id; raises CheckpointError."""
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, token: str | None = None
+    ) -> GHN:
+        """Loads a shipped name, a directory or a hub id (at a revision, with a token); raises CheckpointError."""
         from ghnq.hypernet.checkpoint import load
 
-        return load(pretrained_model_name_or_path)
+        return load(pretrained_model_name_or_path, revision=revision, token=token)
 
 
 def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:

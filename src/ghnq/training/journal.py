@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 
@@ -23,8 +24,9 @@ class Journal:
         self._board = SummaryWriter(directory / "tensorboard", purge_step=resume_at)
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """figures: name -> value; a name with a slash is grouped by TensorBoard."""
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        """figures: name -> value, null in the file if not finite; a name with a slash is grouped by TensorBoard."""
+        numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        self._file.write(json.dumps({"step": step, **numbers}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from ghnq.data import ImageDataset, Images, load
-from ghnq.errors import TrainingError
+from ghnq.errors import RecipeError, TrainingError
 from ghnq.files import write_text
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
@@ -33,7 +33,7 @@ def train(
     max_minutes: float | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Trains until the recipe's steps, or `max_minutes` of training (its own if None; resumed parts count), are done.
+    """Trains until the recipe's steps or minutes of training are done; `max_minutes` replaces the latter.
 
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
     `tensorboard/`. Returns the directory of the best checkpoint. With `workers` above 1 further processes are started;
@@ -42,28 +42,31 @@ def train(
     """
     if max_minutes is not None and not max_minutes > 0:
         raise TrainingError(f"--max-minutes is {max_minutes}; give a number above 0")
-    max_minutes = recipe.max_minutes if max_minutes is None else max_minutes
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
     _check_directory(out, resume)
-    if resume:
-        _check_same(recipe, out / STATE)
+    started = read_recipe(out / STATE) if resume else None
     train_set, val_set = _images(recipe)
+    recipe = _with_classes(recipe, train_set)
+    if started is not None:
+        recipe = _resumed(recipe, Recipe.model_validate_json(started))
+    if max_minutes is not None:
+        recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     threads = torch.get_num_threads()
-    team = Team.gather(recipe.workers, _follow, recipe, out if resume else None, max_minutes)
+    team = Team.gather(recipe.workers, _follow, recipe, out if resume else None)
     try:
         torch.set_num_threads(1)
         trainer = _trainer(recipe, train_set, team, out if resume else None)
-        _Leader(trainer, val_set, out, max_minutes, console or Console(stderr=True)).run()
+        _Leader(trainer, val_set, out, console or Console(stderr=True)).run()
     finally:
         torch.set_num_threads(threads)
         team.leave()
     return out / BEST
 
 
-def _follow(team: Team, recipe: Recipe, resume_from: Path | None, max_minutes: float | None) -> None:
+def _follow(team: Team, recipe: Recipe, resume_from: Path | None) -> None:
     """The work of every process but the first: the same steps until the first says that one was the last."""
     trainer = _trainer(recipe, _images(recipe)[0], team, resume_from)
-    if not _finished(trainer, max_minutes):
+    if _fraction_done(trainer) < 1:
         while not trainer.step(fraction_done=0.0, last=False).last:
             pass
 
@@ -79,23 +82,17 @@ def _trainer(recipe: Recipe, train_set: ImageDataset, team: Team, resume_from: P
     return trainer
 
 
-def _fraction_done(trainer: Trainer, max_minutes: float | None) -> float:
-    by_time = 0.0 if max_minutes is None else trainer.progress.seconds / (60 * max_minutes)
+def _fraction_done(trainer: Trainer) -> float:
+    minutes = trainer.recipe.max_minutes
+    by_time = 0.0 if minutes is None else trainer.progress.seconds / (60 * minutes)
     return max(trainer.progress.step / trainer.recipe.steps, by_time)
-
-
-def _finished(trainer: Trainer, max_minutes: float | None) -> bool:
-    return _fraction_done(trainer, max_minutes) >= 1
 
 
 class _Leader:
     """The first process: it decides when to stop, and it alone reports, measures and writes."""
 
-    def __init__(
-        self, trainer: Trainer, val_set: Images, out: Path, max_minutes: float | None, console: Console
-    ) -> None:
-        self.trainer, self.val_set, self.out = trainer, val_set, out
-        self.max_minutes, self.console = max_minutes, console
+    def __init__(self, trainer: Trainer, val_set: Images, out: Path, console: Console) -> None:
+        self.trainer, self.val_set, self.out, self.console = trainer, val_set, out, console
 
     def run(self) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
@@ -103,12 +100,12 @@ class _Leader:
         with (
             SignalWatch() as watch,
             Journal(self.out, resume_at=trainer.progress.step) as journal,
-            TrainingBar(self.console, recipe, None if self.max_minutes is None else 60 * self.max_minutes) as bar,
+            TrainingBar(self.console, recipe) as bar,
         ):
-            last = _finished(trainer, self.max_minutes)
+            last = _fraction_done(trainer) >= 1
             while not last:
                 stop = watch.received is not None or self._ends_with_this_step()
-                report = trainer.step(fraction_done=_fraction_done(trainer, self.max_minutes), last=stop)
+                report = trainer.step(fraction_done=_fraction_done(trainer), last=stop)
                 last = report.last
                 self._log(report, journal, bar)
                 if not last and trainer.progress.step % recipe.save_every == 0:
@@ -124,8 +121,7 @@ class _Leader:
             self.console.print(f"[yellow]{trainer.progress.skipped} steps were not finite and were skipped[/]")
 
     def _ends_with_this_step(self) -> bool:
-        by_time = self.max_minutes is not None and self.trainer.progress.seconds >= 60 * self.max_minutes
-        return by_time or self.trainer.progress.step + 1 >= self.trainer.recipe.steps
+        return _fraction_done(self.trainer) >= 1 or self.trainer.progress.step + 1 >= self.trainer.recipe.steps
 
     def _log(self, report: StepReport, journal: Journal, bar: TrainingBar) -> None:
         progress = self.trainer.progress
@@ -159,12 +155,23 @@ def _check_directory(out: Path, resume: bool) -> None:
         raise TrainingError(f"'{out}' is a file; --out must be a directory")
 
 
-def _check_same(recipe: Recipe, state: Path) -> None:
-    """A run is resumed with the recipe it was started with."""
-    before, now = json.loads(read_recipe(state)), json.loads(recipe.model_dump_json())
-    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+def _with_classes(recipe: Recipe, dataset: ImageDataset) -> Recipe:
+    """The recipe with the data's number of classes; one that names another is refused."""
+    asked, classes = recipe.hypernet.num_classes, dataset.num_classes
+    if "num_classes" in recipe.hypernet.model_fields_set and asked != classes:
+        raise RecipeError(
+            f"hypernet.num_classes is {asked}, but '{dataset.name}' has {classes} classes; leave the key out"
+        )
+    return recipe.model_copy(update={"hypernet": recipe.hypernet.model_copy(update={"num_classes": classes})})
+
+
+def _resumed(recipe: Recipe, started: Recipe) -> Recipe:
+    """The recipe a run goes on with: the one it was started with, its minutes included; refuses another one."""
+    before, now = (json.loads(r.model_dump_json()) for r in (started, recipe))
+    changed = sorted(k for k in now if k != "max_minutes" and before[k] != now[k])
     if changed:
         raise TrainingError(
             "a resumed run must keep its recipe; changed: "
-            + ", ".join(f"{k} (was {before.get(k)!r}, now {now.get(k)!r})" for k in changed)
+            + ", ".join(f"{k} (was {before[k]!r}, now {now[k]!r})" for k in changed)
         )
+    return recipe.model_copy(update={"max_minutes": started.max_minutes})

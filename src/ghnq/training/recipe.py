@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ghnq.errors import RecipeError, nearest
 from ghnq.hypernet.config import GHNConfig
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -23,7 +24,7 @@ class Optimizer(BaseModel):
     name: Literal["adam", "adamw"] = Field(default="adamw", description="Adam, or Adam with decoupled weight decay.")
     lr: float = Field(default=1e-3, gt=0, strict=False, description="Peak learning rate.")
     weight_decay: float = Field(default=1e-5, ge=0, strict=False, description="Weight decay.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="Decay of the two moments.")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), strict=False, description="Decay of the two moments.")
     clip: float = Field(
         default=5.0, gt=0, strict=False, description="Largest norm of the gradient; more is scaled down."
     )
@@ -61,11 +62,11 @@ class Recipe(BaseModel):
 
     model_config = _STRICT
 
-    name: str = Field(description="Names the run and its checkpoint.")
+    name: str = Field(description="What the progress bar calls the run.")
     data: str = Field(description="`digits`, a directory, or a hub id; `--data` overrides it.")
     image_size: int | None = Field(default=None, ge=4, description="Resize images to this size; absent: as they are.")
     space: Literal["convnets"] = Field(default="convnets", description="Where the architectures come from.")
-    seed: int = Field(default=0, ge=0, description="Decides initial weights, architectures, images and augmentation.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, architectures and images.")
     hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
     steps: int = Field(ge=1, description="Updates of the hypernetwork.")
     max_minutes: float | None = Field(

@@ -18,8 +18,8 @@ SMOOTH = 0.95
 class TrainingBar:
     """A progress bar over steps, or over seconds where the time is what ends the run."""
 
-    def __init__(self, console: Console, recipe: Recipe, max_seconds: float | None) -> None:
-        self.console, self.recipe, self.max_seconds = console, recipe, max_seconds
+    def __init__(self, console: Console, recipe: Recipe) -> None:
+        self.console, self.recipe = console, recipe
         self._loss = self._accuracy = self._speed = float("nan")
         self._bar = RichProgress(
             TextColumn("[bold]{task.description}"),
@@ -39,8 +39,8 @@ class TrainingBar:
         self._accuracy = _smooth(self._accuracy, report.accuracy)
         self._speed = _smooth(self._speed, report.speed)
         done = progress.step / self.recipe.steps
-        if self.max_seconds is not None:
-            done = max(done, progress.seconds / self.max_seconds)
+        if self.recipe.max_minutes is not None:
+            done = max(done, progress.seconds / (60 * self.recipe.max_minutes))
         self._bar.update(
             self._task, completed=min(done, 1.0), step=progress.step,
             loss=self._loss, accuracy=self._accuracy, speed=self._speed,

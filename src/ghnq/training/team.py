@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -93,6 +94,14 @@ class Team:
                 member.join()
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the first one is gone, also while it waits for something that will not come."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
 def _ready(rank: int) -> str:
     return f"ready/{rank}"
 
@@ -105,6 +114,7 @@ def _join(rank: int, size: int, port: int, work: Callable[..., None], arguments:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the first process alone
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     store = TCPStore(HOST, port, size, is_master=False, timeout=PATIENCE)
     store.set(_ready(rank), "yes")

@@ -44,10 +44,9 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
         self.recipe, self.dataset, self.team = recipe, dataset, team
-        config = recipe.hypernet.model_copy(update={"num_classes": dataset.num_classes})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.ghn = GHN(config, task=_task(recipe, dataset))
+            self.ghn = GHN(recipe.hypernet, task=_task(recipe, dataset))
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
         o = recipe.optimizer

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import TrainingError
-from ghnq.graph.trace import trace
-from ghnq.hypernet.initialize import with_parameters
+from ghnq.evaluation.measure import Bench
 from ghnq.hypernet.model import GHN
-from ghnq.quant import prepare
-from ghnq.spaces import convnets
 from ghnq.training.recipe import Recipe
 
-CHUNK = 512
+PROTOCOL = "deploy"
 
 
 def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset, Images]:
@@ -30,24 +26,25 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
     return replace(dataset, train=dataset.train.take(order[count:])), dataset.train.take(order[:count])
 
 
-@torch.no_grad()
 def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) -> dict[str, float]:
-    """Float accuracy of predicted networks in percent (mean, standard error, max), batch norm calibrated."""
-    pixels = dataset.normalise(images.pixels)
-    calibration = dataset.calibration(min(recipe.validation.calibration, len(dataset.train)), recipe.seed)
-    accuracies = []
-    for index in range(recipe.validation.architectures):
-        spec = convnets.spec("val", index)
-        module = convnets.build(
-            spec, in_channels=dataset.input_shape[0], num_classes=dataset.num_classes, device="meta"
-        )
-        network = with_parameters(module, ghn.predict(trace(module, dataset.input_shape)))
-        network = prepare(network, calibration).quantize("float32")
-        correct = [
-            (network(x).argmax(1) == y).float().sum()
-            for x, y in zip(torch.split(pixels, CHUNK), torch.split(images.labels, CHUNK), strict=True)
-        ]
-        accuracies.append(100 * float(torch.stack(correct).sum()) / len(images))
-    values = np.array(accuracies)
+    """Float accuracy of predicted networks in percent (mean, standard error, max), batch norm calibrated.
+
+    Measured as an evaluation measures: answers that are not finite count as wrong, and are counted.
+    """
+    count = min(recipe.validation.calibration, len(dataset.train))
+    bench = Bench(
+        ghn=ghn,
+        dataset=dataset,
+        images=images,
+        calibration=dataset.calibration(count, recipe.seed),
+        protocol=PROTOCOL,
+    )
+    rows = [bench.measure("val", index, ("float32",))[0] for index in range(recipe.validation.architectures)]
+    values = np.array([100 * row["correct"] / row["images"] for row in rows])
     sem = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    return {"val/accuracy": float(values.mean()), "val/sem": sem, "val/max": float(values.max())}
+    return {
+        "val/accuracy": float(values.mean()),
+        "val/sem": sem,
+        "val/max": float(values.max()),
+        "val/nonfinite": float(sum(row["nonfinite"] for row in rows)),
+    }

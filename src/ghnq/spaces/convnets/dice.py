@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -35,10 +35,6 @@ class Dice:
     def integer(self, low: int, high: int) -> int:
         """An integer from low to high, both included."""
         return low + int(self.number() * (high - low + 1))
-
-    def one_of(self, options: Sequence[T]) -> T:
-        """One of the options, all equally likely."""
-        return options[int(self.number() * len(options))]
 
     def weighted(self, table: Weighted[T]) -> T:
         """One of the options of a weighted table."""
