@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ghnq.data.images import ImageDataset, Images
+from ghnq.errors import GhnqError
+from ghnq.files import atomic_path
 
 _LOG = logging.getLogger(__name__)
 _LAYOUT = "1"  # raise when decoding changes
@@ -67,13 +69,8 @@ def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
         for part in ("pixels", "labels")
     }
     about = {"key": key, "class_names": json.dumps(dataset.class_names), "flip": json.dumps(dataset.flip)}
-    draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, draft, metadata=about)
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
-    except (SafetensorError, OSError) as error:
+        with atomic_path(file) as temporary:
+            save_file(tensors, temporary, metadata=about)
+    except (SafetensorError, OSError, GhnqError) as error:
         _LOG.warning("Decoded images cannot be kept in %s (%s); the next start decodes them again.", file.parent, error)

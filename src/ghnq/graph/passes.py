@@ -20,7 +20,7 @@ def build(records: list[Record], output: int, survey: Survey, input_shape: Shape
     """
     sources, output = contract(records, output)
     kept = prune(records, sources, output)
-    refuse_strays(records, sources, kept, survey)
+    refuse_strays(records, kept, survey)
     nodes, edges, first, last = number(records, sources, kept, survey)
     parameters = own(records, kept, first, last, survey, classification_layer(records, output))
     shape = records[output].shape
@@ -77,7 +77,7 @@ def prune(records: list[Record], sources: list[tuple[int, ...]], output: int) ->
     return sorted(reached)
 
 
-def refuse_strays(records: list[Record], sources: list[tuple[int, ...]], kept: list[int], survey: Survey) -> None:
+def refuse_strays(records: list[Record], kept: list[int], survey: Survey) -> None:
     """Raises `GraphError` for a parameter that is not the weight or bias of a kept node."""
     used = {number for i in kept for number in (records[i].weight, records[i].bias)}
     missing = [number for number in range(len(survey.names)) if number not in used]

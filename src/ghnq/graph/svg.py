@@ -25,7 +25,7 @@ _TITLES = {
 def svg(graph: ArchGraph, title: str) -> str:
     """The picture as one SVG element; hovering over a node tells its name, shapes and parameters."""
     labels = [label(node) for node in graph.nodes]
-    plan = layout(graph, [_size(node, lines) for node, lines in zip(graph.nodes, labels, strict=True)])
+    plan = layout(graph, [_size(lines) for lines in labels])
     legend, legend_height, width = _legend(graph, max(plan.width, 480.0))
     head = _HEAD + legend_height
     height = plan.height + head
@@ -82,7 +82,7 @@ def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def _size(node: Node, lines: tuple[str, ...]) -> tuple[float, float]:
+def _size(lines: tuple[str, ...]) -> tuple[float, float]:
     if len(lines) == 1:
         return max(44.0, 20 + 6.3 * len(lines[0])), 21.0
     return max(92.0, 22 + 6.9 * len(lines[0]), 20 + 5.3 * len(lines[1])), 36.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -145,7 +144,7 @@ class _Leader:
         trainer = self.trainer
         trainer.averaged().save_pretrained(self.out / LAST)
         recipe = trainer.recipe.model_dump_json()
-        save_state(self.out / STATE, trainer.ghn, trainer.average, trainer.optimizer, replace(trainer.progress), recipe)
+        save_state(self.out / STATE, trainer.ghn, trainer.average, trainer.optimizer, trainer.progress, recipe)
 
 
 def _check_directory(out: Path, resume: bool) -> None:
