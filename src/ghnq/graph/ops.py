@@ -46,8 +46,9 @@ _TABLE: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("bias", "#b8c0ff", _BIAS, "bias of a convolution or linear layer"),
     ("bn", "#9bc53d", _NORM, "batch normalisation"),
     ("ln", "#5fad56", _NORM, "layer, group or instance normalisation"),
-    ("pos_enc", "#a98467", ("weight",), "position embedding"),
+    ("pos_enc", "#a98467", ("weight", "bias"), "position embedding"),
     ("glob_avg", "#ffd166", (), "average over all positions"),
+    ("other", "#8d99ae", ("weight", "bias", "norm_weight", "norm_bias"), "anything else with a parameter: shape only"),
 )
 
 OPS: dict[str, Op] = {name: Op(name, i, colour, roles, text) for i, (name, colour, roles, text) in enumerate(_TABLE)}
