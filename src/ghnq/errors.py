@@ -8,6 +8,10 @@ class GhnqError(Exception):
     """A mistake in the input, told so that the reader can mend it; the command line prints it and exits with 2."""
 
 
+class GhnqWarning(UserWarning):
+    """Something that works, but not as well as it may look; the command line prints it and goes on."""
+
+
 class GraphError(GhnqError):
     """A module that cannot be traced, or a graph that is not a valid architecture."""
 

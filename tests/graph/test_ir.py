@@ -102,7 +102,6 @@ BROKEN = {
     ),
     r"'norm.bias' is the second 'norm_weight' of node 2": change("parameters", 2, role="norm_weight"),
     r"parameter 'fc.weight' has shape \(10, 0\)": change("parameters", 3, shape=(10, 0)),
-    r"parameter 'fc.weight' has shape \(\)": change("parameters", 3, shape=()),
     r"node 1 \(conv 'stem'\) owns parameter 'stem.weight' but has no shape": change("nodes", 1, shape=None),
     r"parameter 'fc.weight' is out of order": replace(
         GRAPH, parameters=(*GRAPH.parameters[:3], GRAPH.parameters[4], GRAPH.parameters[3])

@@ -169,8 +169,12 @@ PARTS: dict[str, tuple[Callable[[Any, Tensor], Tensor], list[str]]] = {
         lambda m, x: F.scaled_dot_product_attention(x.flatten(2), x.flatten(2), x.flatten(2)), ["msa"],
     ),
     "attention by hand": (
-        lambda m, x: (x.flatten(2) @ x.flatten(2).transpose(1, 2) * 0.5).softmax(-1) @ x.flatten(2), [],
+        lambda m, x: (x.flatten(2) @ x.flatten(2).transpose(1, 2) * 0.5).softmax(-1) @ x.flatten(2), ["msa"],
     ),
+    "attention by bmm": (
+        lambda m, x: torch.bmm(F.dropout(torch.bmm(x.flatten(2), x.flatten(2).mT).softmax(-1)), x.flatten(2)), ["msa"],
+    ),
+    "softmax gates are no attention": (lambda m, x: x.softmax(1) @ torch.ones(8, 2), []),
     "einsum": (lambda m, x: torch.einsum("bchw,bdhw->bcd", x, x), []),
     "statistics": (lambda m, x: (x - x.mean(1, keepdim=True)) / torch.sqrt(x.var(1, keepdim=True) + 1e-5), []),
     "interpolation to a size": (lambda m, x: F.interpolate(x, size=x.shape[-1] * 2, mode="bilinear"), []),

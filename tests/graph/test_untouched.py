@@ -27,6 +27,9 @@ class Meddler(nn.Module):
         self.register_buffer("average", torch.zeros(4))
         self.register_buffer("table", torch.zeros(2, 2))
         self.last: Any = None
+        self.seen: list[Any] = ["before"]
+        self.cache: dict[str, Any] = {}
+        self.known = {1, 2}
         self.frozen = nn.Linear(2, 2)
         self.frozen.weight.requires_grad_(False)
 
@@ -41,6 +44,13 @@ class Meddler(nn.Module):
         x = self.drop(F.relu_(self.norm(self.bn(self.conv(x)))))
         self.average.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
         self.last = x
+        self.seen.append(x)
+        self.cache["x"] = x
+        self.known.clear()
+        self.register_forward_hook(lambda *_: None)
+        self.conv.register_forward_pre_hook(lambda *_: None)
+        self.bn._forward_hooks.clear()
+        self.bn._forward_pre_hooks.clear()
         self.extra = torch.rand(3)
         self.new_buffer = x
         keep = torch.rand(x.shape[0], 1, 1, 1) > 0.5

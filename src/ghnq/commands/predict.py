@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from math import prod
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
         module = load_model(model, input_shape=shape, num_classes=ghn.config.num_classes)
         start = time.perf_counter()
         with torch.no_grad():
-            tensors = ghn.predict(trace(module, shape))
+            graph = trace(module, shape)
+            tensors = ghn.predict(graph)
         seconds = time.perf_counter() - start
-        tensors = _as_module_names(tensors, module)
+        tensors = _as_module_names(tensors, module, graph.unused)
         metadata = {
             "format": "pt",
             "model": model,
@@ -42,9 +44,8 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
         with atomic_path(out) as temporary:
             save_file(tensors, temporary, metadata=metadata)
         count = sum(prod(tensor.shape) for tensor in tensors.values())
-        warnings = _warnings(ghn, shape, tensors)
-        for warning in warnings:
-            terminal.progress.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        for warning in _warnings(ghn, shape, graph.num_outputs, tensors):
+            terminal.warn(warning)
         document = {
             "model": model,
             "checkpoint": checkpoint,
@@ -53,7 +54,8 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
             "tensors": len(tensors),
             "seconds": round(seconds, 4),
             "out": str(out),
-            "warnings": warnings,
+            "unused": list(graph.unused),
+            "warnings": terminal.warnings,
         }
     terminal.finish(
         document,
@@ -62,9 +64,9 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
     )
 
 
-def _as_module_names(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def _as_module_names(tensors: dict[str, Tensor], module: nn.Module, unused: Collection[str]) -> dict[str, Tensor]:
     """Returns the tensors in the module's order, after checking that names and shapes agree."""
-    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected = {name: tuple(p.shape) for name, p in module.named_parameters() if name not in unused}
     predicted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != predicted:
         wrong = sorted(name for name in expected | predicted if expected.get(name) != predicted.get(name))
@@ -76,13 +78,12 @@ def _as_module_names(tensors: dict[str, Tensor], module: nn.Module) -> dict[str,
     return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in expected}
 
 
-def _warnings(ghn: GHN, shape: tuple[int, int, int], tensors: dict[str, Tensor]) -> list[str]:
+def _warnings(ghn: GHN, shape: tuple[int, int, int], outputs: int, tensors: dict[str, Tensor]) -> list[str]:
     """Where a prediction is not what the hypernetwork was trained for."""
     found = []
     if ghn.task is not None and tuple(ghn.task.image_shape) != shape:
         trained, came = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
         found.append(f"the hypernetwork was trained for images of {trained}, not {came}: expect poor accuracy")
-    outputs = len(list(tensors.values())[-1]) if tensors else 0
     if outputs > ghn.config.num_classes:
         found.append(f"the model has {outputs} outputs; classes repeat after {ghn.config.num_classes}")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):

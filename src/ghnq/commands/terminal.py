@@ -6,13 +6,16 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
+
+from ghnq.errors import GhnqWarning
 
 # Columns where the output is no terminal (a file, a log): tables keep their words whole.
 FILE_WIDTH = 140
@@ -23,26 +26,45 @@ class Terminal:
 
     results: console on stdout, for people; silent with `as_json`.
     progress: console on stderr, for progress bars and notes.
+    warnings: texts of the warnings of ghnq inside the `with` block, each printed to stderr as it comes.
     Inside the `with` block of `as_json`, whatever prints to stdout (a user's model file, a library) lands on stderr.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._stdout = sys.stdout
-        self._redirection = ExitStack()
+        self.warnings: list[str] = []
+        self._stack = ExitStack()
         # Bound to the stream of this moment, so the redirection below does not reach it.
         self.results = Console(file=sys.stdout, quiet=as_json, width=_width(sys.stdout))
         self.progress = Console(stderr=True)
 
     def __enter__(self) -> Self:
         if self.as_json:
-            self._redirection.enter_context(redirect_stdout(sys.stderr))
+            self._stack.enter_context(redirect_stdout(sys.stderr))
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", GhnqWarning)
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if isinstance(message, GhnqWarning):
+                self.warn(str(message))
+            else:
+                show_others(message, category, *place, **more)
+
+        warnings.showwarning = show
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._redirection.close()
+        self._stack.close()
+
+    def warn(self, text: str) -> None:
+        """Prints a warning to stderr, once, and remembers it."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.progress.print(Text("warning: ", style="yellow").append(text, style="default"), soft_wrap=True)
 
     def finish(self, document: object, *pictures: RenderableType) -> None:
         """Prints the result: `document` as JSON, or `pictures` (tables, lines) for people."""

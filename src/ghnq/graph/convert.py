@@ -13,7 +13,7 @@ VERSION = 1
 
 
 def to_json(graph: ArchGraph) -> str:
-    """One line of JSON: `format`, `version`, `input_shape`, `num_outputs`, and rows of nodes, edges and parameters."""
+    """One line of JSON: `format`, `version`, `input_shape`, rows of nodes, edges and parameters, ...."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -26,6 +26,8 @@ def to_json(graph: ArchGraph) -> str:
         "parameters": [
             {"name": p.name, "shape": p.shape, "node": p.node, "role": p.role} for p in graph.parameters
         ],
+        "further_outputs": graph.further_outputs,
+        "unused": graph.unused,
     }  # fmt: skip
     return json.dumps(document, separators=(",", ":"))
 
@@ -58,6 +60,8 @@ def from_json(text: str) -> ArchGraph:
             ),
             input_shape=tuple(document["input_shape"]),
             num_outputs=document["num_outputs"],
+            further_outputs=tuple(document.get("further_outputs", ())),
+            unused=tuple(str(name) for name in document.get("unused", ())),
         )
     except KeyError as error:
         raise GraphError(f"not a graph: the JSON document lacks {error}") from None

@@ -28,6 +28,9 @@ RESHAPES = _words("""
     transpose type type_as unflatten unsqueeze view view_as __getitem__
 """)
 
+# What may stand between the classification layer and the output: reshapes, and scaling by a number.
+BEHIND_CLASSES = RESHAPES | _words("div divide mul multiply true_divide __rmul__ __truediv__ float to mean")
+
 # Functions whose result hangs on all their inputs, but which are not nodes.
 PASS_THROUGH = (
     RESHAPES
@@ -48,6 +51,11 @@ PASS_THROUGH = (
     __radd__ __rdiv__ __rmatmul__ __rmul__ __rpow__ __rsub__ __rtruediv__ __setitem__ __xor__ _weight_norm
 """)
 )
+
+# How a parameter that is used directly meets activations.
+PRODUCTS = _words("__matmul__ __rmatmul__ addmm addmv baddbmm bmm einsum matmul mm mv tensordot")
+SUMS = _words("__iadd__ __isub__ __radd__ __rsub__ add sub subtract")
+SCALES = _words("__imul__ __itruediv__ __rmul__ __rtruediv__ __truediv__ div divide mul multiply true_divide")
 
 # New tensors that do not hang on the values of their argument.
 FACTORIES = _words("""

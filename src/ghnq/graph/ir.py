@@ -51,6 +51,9 @@ class ArchGraph:
     edges: (from, to) with from < to, sorted, unique.
     parameters: sorted by node, a weight before its bias.
     input_shape: of one image, without the batch dimension. num_outputs: size of the last dimension of the output.
+    further_outputs: of several outputs, the nodes besides the last from which no edge leads on. Where one of them is
+        computed from the first output, that one is the last node.
+    unused: names of parameters that reach no output; nothing is predicted for them.
     """
 
     nodes: tuple[Node, ...]
@@ -58,6 +61,8 @@ class ArchGraph:
     parameters: tuple[Parameter, ...]
     input_shape: Shape
     num_outputs: int
+    further_outputs: tuple[int, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """The number of nodes."""

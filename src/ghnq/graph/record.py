@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .ir import Role
+
 Shape = tuple[int, ...]
 
 INPUT, PASS, PARAMETER = "input", "pass", "parameter"
@@ -18,7 +20,8 @@ class Record:
     inputs: numbers of the records whose values went in. shape: of the result, with the batch dimension.
     node_shape: of the node to be made (see `Node.shape`).
     weight, bias: number of the parameter in that place, -1 for none.
-    roots: numbers of parameters that entered in a place where the vocabulary has no owner for them.
+    role: of the weight, where the kind does not say it.
+    roots: for a value that depends on parameters alone, the numbers of those.
     """
 
     kind: str
@@ -28,4 +31,5 @@ class Record:
     node_shape: tuple[int, int, int, int] | None = None
     weight: int = -1
     bias: int = -1
+    role: Role | None = None
     roots: tuple[int, ...] = ()

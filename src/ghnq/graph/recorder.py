@@ -7,6 +7,7 @@ device, with a stand-in for every tensor that is not there, so that no weight is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import GraphError
 from . import functions
 from .record import INPUT, PARAMETER, PASS, Record, Shape
+from .strays import stray
 from .survey import Survey
 
 META = torch.device("meta")
@@ -37,6 +39,10 @@ class Recorder(TorchFunctionMode):
         self.records: list[Record] = []
         self.values: dict[int, int] = {}
         self.alive: list[Any] = []
+        self.unknown: dict[str, None] = {}  # names of functions that are not in the vocabulary
+        self._owned: set[int] = set()
+        self._before: list[int] = []
+        self._factors: list[int] = []
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -63,10 +69,25 @@ class Recorder(TorchFunctionMode):
     ) -> Tensor:
         """Writes a record and returns a tensor without data for its result."""
         out = torch.empty(shape, dtype=dtype, device=META)
-        self.values[id(out)] = len(self.records)
+        if self._before or self._factors:
+            inputs = self._with_extras(function, inputs, shape)
+        self._mark(out, len(self.records))
         self.records.append(Record(kind, function, inputs, shape, node_shape, weight, bias))
-        self.alive.append(out)
         return out
+
+    def _with_extras(self, function: str, inputs: tuple[int, ...], shape: Shape) -> tuple[int, ...]:
+        """What `parameter` has put aside: further parameters of the weight, and activations that it is made of."""
+        for number in self._before:
+            owner = stray("weight", number, self.survey.shapes[number], (inputs[0],), shape, several=True)
+            inputs = self._append(owner)
+        if self._factors:
+            inputs = self._append(Record("cse", function, (*inputs, *self._factors), shape))
+        self._before, self._factors = [], []
+        return inputs
+
+    def _append(self, record: Record) -> tuple[int]:
+        self.records.append(record)
+        return (len(self.records) - 1,)
 
     def value(self, tensor: Any) -> int | None:
         """The record of a tensor, None for constants and for anything that is not a tensor."""
@@ -79,24 +100,26 @@ class Recorder(TorchFunctionMode):
         return found
 
     def parameter(self, tensor: Tensor | None, function: str) -> int:
-        """The number of the parameter that a tensor is, or is made of by reshaping and scaling; -1 for a constant."""
+        """The number of the parameter that a tensor is, or is made of; -1 for a constant.
+
+        Of several parameters that make one weight (weight normalisation has a direction and a length) the largest is
+        the weight, and the others become nodes in front. A weight made of activations makes the next record a product.
+        """
         if tensor is None:
             return -1
         number = self.numbers.get(id(tensor))
-        if number is not None:
-            return number
-        found = self.values.get(id(tensor))
-        if found is None:
-            return -1
-        record = self.records[found]
-        if record.kind != PARAMETER:
-            raise GraphError(
-                f"{function} got a weight that is computed from activations; dynamic weights have no owner"
-            )
-        if len(record.roots) != 1:
-            names = ", ".join(repr(self.survey.names[i]) for i in record.roots)
-            raise GraphError(f"{function} got a weight that is computed from several parameters ({names})")
-        return record.roots[0]
+        if number is None:
+            found = self.values.get(id(tensor))
+            if found is None:
+                return -1
+            record = self.records[found]
+            if record.kind != PARAMETER:
+                self._factors.append(found)
+                return -1
+            number = max(record.roots, key=lambda i: (prod(self.survey.shapes[i]), -i))
+            self._before += [i for i in record.roots if i != number and i not in self._owned]
+        self._owned.add(number)
+        return number
 
     def generic(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a function for which there is no rule; its tensors hang on all the recorded tensors that go in."""
@@ -118,17 +141,20 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Iterator):
             result = list(result)
         outputs = list(_tensors(result))
-        known = name in functions.PASS_THROUGH or base in functions.PASS_THROUGH
-        if outputs and not known and any(self.records[i].kind != PARAMETER for i in inputs):
-            raise GraphError(
-                f"the op `{name}` is not in the vocabulary; known without parameters are the functions in "
-                "ghnq/graph/functions.py"
-            )
+        sources = tuple(inputs)
+        if outputs and any(self.records[i].kind != PARAMETER for i in inputs):
+            owners = self.own(base, sources, tuple(outputs[0].shape), args)
+            if owners == sources and name not in functions.PASS_THROUGH and base not in functions.PASS_THROUGH:
+                self.unknown[base] = None
+            sources = owners
         if name == "__setitem__":
-            self._derive(args[0], name, tuple(inputs))
+            self._derive(args[0], name, sources)
             self.overwrite(args[0], self.values[id(args[0])])
         for tensor in outputs:
-            self._derive(tensor, base, tuple(inputs))
+            if len(outputs) == len(sources) == 1 and sources[0] not in inputs:
+                self._mark(tensor, sources[0])  # the node that has just been made for a parameter
+            else:
+                self._derive(tensor, base, sources)
         if len(outputs) == 1 and outputs[0] is result and args and result is stand_ins.get(id(args[0]), args[0]):
             if id(args[0]) in self.numbers:
                 return result  # a parameter is never written to; its stand-in goes on in its place
@@ -136,13 +162,32 @@ class Recorder(TorchFunctionMode):
             return args[0]
         return result if not isinstance(result, list) or name != "__iter__" else iter(result)
 
+    def own(self, name: str, inputs: tuple[int, ...], shape: Shape, args: tuple[Any, ...] = ()) -> tuple[int, ...]:
+        """Where parameters meet activations outside the rules: a node for each of them, one behind the other.
+
+        args: of the function. Returns what the result hangs on: the last of these nodes, or the inputs as they came.
+        """
+        made_of = {i: self.records[i].roots for i in inputs if self.records[i].kind == PARAMETER}
+        sources = tuple(i for i in inputs if i not in made_of)
+        first = next((found for tensor in _tensors(args) if (found := self.values.get(id(tensor))) is not None), -1)
+        pairs = [(number, i == first, len(roots) > 1) for i, roots in made_of.items() for number in roots]
+        # A matrix before what is added to its product.
+        for number, left, several in sorted(pairs, key=lambda pair: -len(self.survey.shapes[pair[0]])):
+            owner = stray(name, number, self.survey.shapes[number], sources, shape, several=several, left=left)
+            self._owned.add(number)
+            sources = self._append(owner)
+        return sources
+
     def overwrite(self, tensor: Tensor, record: int) -> None:
         """An in-place call: from now on the tensor, and the one it is a view of, hang on the record."""
-        self.values[id(tensor)] = record
-        self.alive.append(tensor)
+        self._mark(tensor, record)
         base = tensor._base
         if base is not None and id(base) in self.values:
             self._derive(base, "__setitem__", (self.values[id(base)], record))
+
+    def _mark(self, tensor: Tensor, record: int) -> None:
+        self.values[id(tensor)] = record
+        self.alive.append(tensor)
 
     def _derive(self, tensor: Tensor, name: str, inputs: tuple[int, ...]) -> None:
         roots: dict[int, None] = {}
@@ -154,8 +199,7 @@ class Recorder(TorchFunctionMode):
             else:
                 only_parameters = False
         kind = PARAMETER if only_parameters else PASS
-        self.values[id(tensor)] = len(self.records)
-        self.alive.append(tensor)
+        self._mark(tensor, len(self.records))
         self.records.append(Record(kind, name, inputs, tuple(tensor.shape), roots=tuple(roots)))
 
     def _on_meta(self, value: Any, stand_ins: dict[int, Tensor]) -> Any:

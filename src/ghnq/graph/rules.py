@@ -12,20 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import GraphError
 from . import shapes
 from .record import PASS, Record
 from .recorder import Recorder
-
-Four = tuple[int, int, int, int]
-
-
-def four(shape: tuple[int, ...]) -> Four:
-    """A weight's shape as (out, in, height, width): ones fill up vectors and matrices, a 1-D kernel is a width."""
-    if len(shape) == 3:
-        return (shape[0], shape[1], 1, shape[2])
-    out, into, height, width = (*shape, 1, 1, 1)[:4]
-    return (out, into, height, width)
+from .strays import Four, four
 
 
 def _owner_or_pass(
@@ -171,36 +161,6 @@ def mean(rec: Recorder, name: str, /, input: Tensor, dim: Any = None, keepdim: b
     out = shapes.mean(before, dims, keepdim)
     spatial = len(before) == 4 and {d % 4 for d in dims} == {2, 3}
     return rec.emit("glob_avg" if spatial else PASS, name, (rec.values[id(input)],), out, input.dtype)
-
-
-def attention(
-    rec: Recorder, name: str, /, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
-) -> Tensor:
-    out = (*query.shape[:-1], value.shape[-1])
-    inputs = tuple(i for t in (query, key, value) if (i := rec.value(t)) is not None)
-    return rec.emit("msa", name, inputs, out, query.dtype)
-
-
-def multi_head_attention(
-    rec: Recorder, name: str, /, query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
-    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
-    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True,
-    key_padding_mask: Tensor | None = None, need_weights: bool = True, *rest: Any, **options: Any,
-) -> Any:  # fmt: skip
-    """Self-attention as GHN-2 sees it: linear to queries, keys and values, the attention, linear out."""
-    if query is not key or key is not value or in_proj_weight is None or bias_k is not None or bias_v is not None:
-        raise GraphError(
-            "multi-head attention is known between equal queries, keys and values with one input projection"
-        )
-    together = linear(rec, "linear", query, in_proj_weight, in_proj_bias)
-    mixed = rec.emit("msa", name, (rec.values[id(together)],), tuple(query.shape), query.dtype)
-    out = linear(rec, "linear", mixed, out_proj_weight, out_proj_bias)
-    if not need_weights:
-        return out, None
-    length, batch = query.shape[:2]
-    heads = () if options.get("average_attn_weights", True) else (num_heads,)
-    found = (rec.values[id(together)],)
-    return out, rec.emit(PASS, name, found, (batch, *heads, length, length), query.dtype)
 
 
 def elementwise(rec: Recorder, name: str, /, input: Tensor, *rest: Any, **options: Any) -> Tensor:

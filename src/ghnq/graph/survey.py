@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -19,7 +20,8 @@ class Survey:
 
     names, shapes: of the parameters, in the order of `named_parameters`, a shared one once. number: from the id of a
     parameter to its place in `names`. buffers: their ids. counters: ids of those that count batches. state: for every
-    module its attribute dictionaries, and copies of them as they were. dtype: of the first floating-point parameter.
+    module its attribute dictionaries, and copies of them as they were. containers: lists, dictionaries and sets among
+    the attributes (hooks are such), and copies. dtype: of the first floating-point parameter.
     """
 
     names: list[str] = field(default_factory=list)
@@ -28,14 +30,33 @@ class Survey:
     buffers: set[int] = field(default_factory=set)
     counters: set[int] = field(default_factory=set)
     state: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    containers: list[tuple[Any, Any]] = field(default_factory=list)
     dtype: torch.dtype | None = None
 
+    def evaluate(self) -> None:
+        """Puts every module into evaluation mode, without calling anything of the user's; `restore` takes it back."""
+        for live, _ in self.state:
+            if live.get("training") is True:
+                live["training"] = False
+
     def restore(self) -> None:
-        """Puts back every attribute, parameter and buffer that the module's forward has assigned."""
+        """Puts back every attribute, parameter, buffer and hook that was assigned, added or removed since."""
         for live, saved in self.state:
             if live.keys() != saved.keys() or not all(map(is_, live.values(), saved.values())):
                 live.clear()
                 live.update(saved)
+        for container, content in self.containers:
+            if len(container) != len(content) or not all(map(is_, _flat(container), _flat(content))):
+                container.clear()
+                (container.extend if isinstance(container, list | deque) else container.update)(content)
+
+
+_CONTAINERS = (list, dict, set, OrderedDict, deque)
+_NOT_KEPT_TWICE = frozenset({"_parameters", "_buffers"})
+
+
+def _flat(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
 
 
 def survey(module: nn.Module) -> Survey:
@@ -50,7 +71,11 @@ def survey(module: nn.Module) -> Survey:
         seen.add(id(current))
         _refuse(prefix, current)
         own, buffers = current._parameters, current._buffers
-        result.state.append((current.__dict__, dict(current.__dict__)))
+        attributes = current.__dict__
+        result.state.append((attributes, dict(attributes)))
+        for name, value in attributes.items():
+            if type(value) in _CONTAINERS and name not in _NOT_KEPT_TWICE:
+                result.containers.append((value, value.copy() if value else ()))
         if own:
             result.state.append((own, dict(own)))
             for name, parameter in own.items():
@@ -87,6 +112,10 @@ def _add(result: Survey, name: str, parameter: torch.Tensor) -> None:
 def _refuse(prefix: str, module: nn.Module) -> None:
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         kind = "a recurrent layer; only feed-forward networks are architectures here"
+    elif ".nn.quantized" in type(module).__module__ or ".nn.intrinsic.quantized" in type(module).__module__:
+        kind = "quantized already; trace the network in float, from which its quantized form is made"
+    elif hasattr(module, "_orig_mod") and hasattr(module, "dynamo_ctx"):
+        kind = "compiled by torch.compile and cannot be observed; trace the original, its attribute `_orig_mod`"
     elif isinstance(module, torch.jit.ScriptModule):
         kind = "compiled by TorchScript and cannot be observed; trace the original module"
     else:

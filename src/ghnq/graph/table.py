@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import functions, rules, shapes
+from . import attention, functions, rules, shapes
 from .record import PARAMETER, PASS
 from .recorder import Handler, Recorder
 
@@ -21,6 +21,26 @@ def _guarded(name: str, rule: Callable[..., Any]) -> Handler:
         if found is None or rec.records[found].kind == PARAMETER:
             return rec.generic(func, name, args, kwargs)
         return rule(rec, name, *args, **kwargs)
+
+    return handler
+
+
+def _any_activation(name: str, rule: Callable[..., Any]) -> Handler:
+    """The rule where one of the first three arguments (queries, keys, values) is an activation."""
+
+    def handler(rec: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensors = (*args[:3], *(kwargs.get(key) for key in ("query", "key", "value")))
+        found = [i for tensor in tensors if isinstance(tensor, Tensor) and (i := rec.value(tensor)) is not None]
+        if all(rec.records[i].kind == PARAMETER for i in found):
+            return rec.generic(func, name, args, kwargs)
+        return rule(rec, name, *args, **kwargs)
+
+    return handler
+
+
+def _product(name: str) -> Handler:
+    def handler(rec: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return attention.product(rec, func, name, args, kwargs)
 
     return handler
 
@@ -109,12 +129,13 @@ RULES: dict[str, Handler] = {
     **{n: _guarded(n, rules.adaptive_avg_pool) for n in ("adaptive_avg_pool1d", "adaptive_avg_pool2d")},
     **{n: _guarded(n, rules.adaptive_max_pool) for n in ("adaptive_max_pool1d", "adaptive_max_pool2d")},
     "mean": _guarded("mean", rules.mean),
-    "scaled_dot_product_attention": _guarded("scaled_dot_product_attention", rules.attention),
+    "scaled_dot_product_attention": _any_activation("scaled_dot_product_attention", attention.scaled_dot_product),
+    "multi_head_attention_forward": _any_activation("multi_head_attention_forward", attention.multi_head),
+    **{name: _product(name) for name in ("matmul", "bmm", "__matmul__", "einsum")},
     **{name: _unary(name) for base in functions.ELEMENTWISE for name in (base, base + "_")},
     **{name: _binary(name, "sum") for name in ("add", "add_", "__iadd__", "__radd__")},
     **{name: _binary(name, "cse") for name in ("mul", "mul_", "multiply", "__imul__", "__rmul__")},
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
-    "multi_head_attention_forward": _guarded("multi_head_attention_forward", rules.multi_head_attention),
     "pad": _pad_if_constant,
     **{
         n: _guarded(n, rules.to)

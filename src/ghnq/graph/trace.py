@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import TracebackType
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import GraphError
+from ..errors import GhnqWarning, GraphError
 from .ir import ArchGraph
 from .passes import build
 from .recorder import Recorder
 from .survey import survey
 
+# Frames of these are not the user's.
+_LIBRARIES = tuple(f"{os.path.dirname(os.path.abspath(file))}{os.sep}" for file in (torch.__file__, __file__))
 BATCH = 2  # with a batch of one, `squeeze()` would take the batch dimension away
 
 
@@ -23,17 +27,19 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     """The architecture of a module: its operations, how they hang together, and which of them owns each parameter.
 
     input_shape: of one image, (channels, height, width). Works for parameters on any device, `meta` included; no
-    weight is read, copied or written, and the module is left as it was. Train and eval mode give the same graph.
+    weight is read, copied or written, and the module is left as it was. The network is seen as it infers, in evaluation
+    mode, whatever mode it is in. Of several outputs the first is the network's; the others are followed too.
 
+    Warns (`GhnqWarning`) of functions and parameters outside the vocabulary, and of parameters that reach no output.
     Raises `GraphError` for a module that has no parameters, does not take this shape, needs the values of activations,
-    has recurrent or uninitialised layers, uses a function outside the vocabulary, or has a parameter that does not
-    reach its first output.
+    or has recurrent, quantized or uninitialised layers.
     """
     shape = _checked(module, input_shape)
     found = survey(module)
     recorder = Recorder(found)
     image = recorder.start((BATCH, *shape), found.dtype or torch.float32)
     random_state = torch.get_rng_state()
+    found.evaluate()
     try:
         with torch.no_grad(), recorder:
             result = module(image)
@@ -42,36 +48,60 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     except Exception as error:
         where, came = _place(error, module)
         raise GraphError(
-            f"{where} failed{came} for the input shape {shape}: {type(error).__name__}: {error}"
+            f"{where} failed{came}, for the input shape {shape}: {type(error).__name__}: {error}"
         ) from error
     finally:
         found.restore()
         torch.set_rng_state(random_state)
-    output = first_tensor(result)
-    if output is None:
+    outputs = list(tensors(result))
+    if not outputs:
         raise GraphError(f"{type(module).__name__} returned {type(result).__name__}, in which there is no tensor")
-    record = recorder.values.get(id(output))
-    if record is None:
+    first, *more = [recorder.values.get(id(output)) for output in outputs]
+    if first is None:
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
-    return build(recorder.records, record, found, shape).validate()
+    further = dict.fromkeys(i for i in more if i is not None and i != first)
+    graph = build(recorder.records, [first, *further], found, shape).validate()
+    _warn(module, graph, recorder.unknown)
+    return graph
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor in a model's output: a tensor, a sequence, a mapping, a dataclass, or these nested."""
+def _warn(module: nn.Module, graph: ArchGraph, unknown: Iterable[str]) -> None:
+    name = type(module).__name__
+    for function in unknown:
+        _say(f"{name}: the op `{function}` is not in the vocabulary; it is passed through as if it were not there")
+    untested = [p.name for p in graph.parameters if graph.nodes[p.node].op == "other"]
+    if untested:
+        _say(
+            f"{name}: no hypernetwork has been trained on ops that own {_shown(untested)}; they become `other` nodes, "
+            "known by their shape alone, and how well they are predicted is untested"
+        )
+    if graph.unused:
+        _say(f"{name}: nothing is predicted for {_shown(graph.unused)}, which reach no output")
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, GhnqWarning, stacklevel=4)
+
+
+def _shown(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "the parameter" + ("s " if len(names) > 1 else " ") + ", ".join(map(repr, names[:most])) + more
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a model's output: a tensor, a sequence, a mapping, a dataclass, or these nested."""
     if isinstance(value, Tensor):
-        return value
-    items: Sequence[Any] = ()
+        yield value
+        return
+    items: Iterable[Any] = ()
     if isinstance(value, Mapping):
-        items = tuple(value.values())
+        items = value.values()
     elif isinstance(value, list | tuple):
         items = value
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, field.name) for field in fields(value)]
     for item in items:
-        found = first_tensor(item)
-        if found is not None:
-            return found
-    return None
+        yield from tensors(item)
 
 
 def _checked(module: object, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -87,17 +117,19 @@ def _checked(module: object, input_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
-    """The submodule in which the forward pass failed, and the shapes that came there (empty where unknown)."""
+    """The submodule in which the forward pass failed, and the shapes that came there and the line, where known."""
     paths = {id(child): path for path, child in module.named_modules()}
-    where, shapes = type(module).__name__, ""
+    where, shapes, line = type(module).__name__, "", ""
     step: TracebackType | None = error.__traceback__
     while step is not None:
-        values = step.tb_frame.f_locals
+        values, file = step.tb_frame.f_locals, step.tb_frame.f_code.co_filename
         owner = values.get("self")
         if isinstance(owner, nn.Module) and id(owner) in paths:
             where = f"module {paths[id(owner)] or '(root)'!r} ({type(owner).__name__})"
         elif isinstance(owner, Recorder) and step.tb_frame.f_code.co_name == "__torch_function__":
             given = (*values["args"], *(values["kwargs"] or {}).values())
             shapes = " and ".join(str(tuple(value.shape)) for value in given if isinstance(value, Tensor))
+        if not file.startswith(_LIBRARIES):
+            line = f", {file}:{step.tb_lineno}"
         step = step.tb_next
-    return where, f" on tensors of shapes {shapes} (with a batch of {BATCH})" if shapes else ""
+    return where, (f" on tensors of shapes {shapes} (with a batch of {BATCH})" if shapes else "") + line

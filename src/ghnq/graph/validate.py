@@ -17,7 +17,7 @@ def validate(graph: ArchGraph) -> None:
     """Raises `GraphError` for the first thing that is wrong with the graph.
 
     Because every edge goes forward, a predecessor for every node but the first means that the input reaches all of
-    them, and a successor for every node but the last that all of them reach the output.
+    them, and a successor for every node but the outputs that all of them reach one.
     """
     _check_nodes(graph)
     _check_edges(graph)
@@ -73,9 +73,14 @@ def _check_edges(graph: ArchGraph) -> None:
     for i, reached in enumerate(has_predecessor):
         if i > 0 and not reached:
             raise GraphError(f"node {i} ({graph.nodes[i].op} {graph.nodes[i].name!r}) is not reachable from the input")
-    for i, reaches in enumerate(has_successor):
-        if i < n - 1 and not reaches:
-            raise GraphError(f"node {i} ({graph.nodes[i].op} {graph.nodes[i].name!r}) does not reach the last node")
+    for i, reaches in enumerate(has_successor[:-1]):
+        name = f"node {i} ({graph.nodes[i].op} {graph.nodes[i].name!r})"
+        if not reaches and i not in graph.further_outputs:
+            raise GraphError(f"{name} does not reach the last node")
+        if reaches and i in graph.further_outputs:
+            raise GraphError(f"{name} is listed as a further output, but an edge leads on from it")
+    if len(set(graph.further_outputs) & set(range(n - 1))) < len(graph.further_outputs):
+        raise GraphError(f"further outputs {graph.further_outputs} must be different nodes before the last, {n - 1}")
 
 
 def _check_parameters(graph: ArchGraph) -> None:
@@ -98,10 +103,13 @@ def _check_parameters(graph: ArchGraph) -> None:
         if (i, role) in owned:
             raise GraphError(f"parameter {name!r} is the second {role!r} of node {i} ({node.op} {node.name!r})")
         owned.add((i, role))
-        if not parameter.shape or not _positive(parameter.shape):
+        if not _positive(parameter.shape):
             raise GraphError(f"parameter {name!r} has shape {parameter.shape}; it must be positive integers")
         if node.shape is None:
             raise GraphError(f"node {i} ({node.op} {node.name!r}) owns parameter {name!r} but has no shape")
+    for name in graph.unused:
+        if name in names:
+            raise GraphError(f"parameter {name!r} is both owned by a node and listed as unused")
     order = [parameter.node for parameter in graph.parameters]
     for previous, parameter in zip(order, graph.parameters[1:], strict=False):
         if previous > parameter.node:

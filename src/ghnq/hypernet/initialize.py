@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,29 @@ from ghnq.hypernet.model import GHN
 
 
 def initialize(module: nn.Module, ghn: GHN, input_shape: tuple[int, int, int] = (3, 32, 32)) -> nn.Module:
-    """Returns a copy of the module, on the CPU, with every parameter predicted; the given module is left as it was.
+    """Returns a copy of the module, on the CPU, with its parameters predicted; the given module is left as it was.
+
+    A parameter that reaches no output keeps its value, and a warning names it.
 
     The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them
     from calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be
     traced.
     """
+    graph = trace(module, input_shape)
     with torch.no_grad():
-        return with_parameters(module, ghn.predict(trace(module, input_shape)))
+        return with_parameters(module, ghn.predict(graph) | _as_they_are(module, graph.unused))
+
+
+def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    """Parameters for which nothing is predicted keep their values; raises GraphError where they have none."""
+    kept = {name: parameter for name, parameter in module.named_parameters() if name in names}
+    for name, parameter in kept.items():
+        if parameter.is_meta:
+            raise GraphError(
+                f"nothing is predicted for parameter '{name}', which reaches no output, and on the meta device it has "
+                "no value to keep; build the module on the CPU"
+            )
+    return {name: parameter.detach().cpu() for name, parameter in kept.items()}
 
 
 def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
