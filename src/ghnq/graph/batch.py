@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ghnq.errors import GraphError
-from ghnq.graph.ir import ArchGraph, Role, Shape
+from ghnq.graph.ir import ArchGraph, Node, Parameter, Role, Shape
 from ghnq.graph.ops import OPS
 
 MAX_DISTANCE = 50
@@ -33,7 +33,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlotGroup:
-    """All parameters of the batch that have the same role and shape; a decoder predicts them in one go."""
+    """All parameters of the batch that have the same role and shape; a decoder predicts them in one go.
+
+    transposed: they are stored in-channels first (`x @ W`, transposed convolutions), against the shape of their node.
+    """
 
     role: Role
     op: str
@@ -41,6 +44,7 @@ class SlotGroup:
     slots: tuple[Slot, ...]
     nodes: Tensor
     """Long [S]: the owning node of each slot."""
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,21 @@ def _traversal(
 
 
 def _slot_groups(graphs: Sequence[ArchGraph], offsets: npt.NDArray[np.int64]) -> tuple[SlotGroup, ...]:
-    groups: dict[tuple[Role, str, Shape], list[Slot]] = defaultdict(list)
+    groups: dict[tuple[Role, str, Shape, bool], list[Slot]] = defaultdict(list)
     for number, (graph, offset) in enumerate(zip(graphs, offsets.tolist(), strict=False)):
         for p in graph.parameters:
-            key = (p.role, graph.nodes[p.node].op, p.shape)
+            node = graph.nodes[p.node]
+            key = (p.role, node.op, p.shape, _is_transposed(p, node))
             groups[key].append(Slot(number, p.name, p.node + offset))
     return tuple(
-        SlotGroup(role, op, shape, tuple(slots), torch.tensor([s.node for s in slots]))
-        for (role, op, shape), slots in groups.items()
+        SlotGroup(role, op, shape, tuple(slots), torch.tensor([s.node for s in slots]), transposed)
+        for (role, op, shape, transposed), slots in groups.items()
     )
+
+
+def _is_transposed(parameter: Parameter, node: Node) -> bool:
+    """Whether a weight is stored (in, out, ...) where its node says (out, in, ...)."""
+    if parameter.role not in ("weight", "class_weight") or len(parameter.shape) < 2 or node.shape is None:
+        return False
+    out, in_ = node.shape[:2]
+    return out != in_ and parameter.shape[:2] == (in_, out)

@@ -6,6 +6,7 @@ Dimensions: N nodes, D hidden.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST_CHANNEL = 8192
@@ -36,7 +37,10 @@ def bucket_table(buckets: list[int], exceptions: dict[int, int]) -> Tensor:
 
 
 class NodeEmbedding(nn.Module):
-    """Embeds op and shape of every node, [N] and [N, 4] -> [N, D]; D must be a multiple of 4."""
+    """Embeds op and shape of every node, [N] and [N, 4] -> [N, D]; D must be a multiple of 4.
+
+    An op beyond the `num_ops` that have an embedding (`other`) contributes zero: such a node is known by its shape.
+    """
 
     channel_table: Tensor
     spatial_table: Tensor
@@ -56,4 +60,6 @@ class NodeEmbedding(nn.Module):
         channels = self.channel_table[shape[:, :2].clamp(max=len(self.channel_table) - 1)]
         spatial = self.spatial_table[shape[:, 2:].clamp(max=len(self.spatial_table) - 1)]
         embedded = torch.cat([self.channel(channels).flatten(1), self.spatial(spatial).flatten(1)], dim=1)
-        return torch.as_tensor(self.op(op) + embedded)
+        # A row of zeros after the last keeps it one look-up, and the table in checkpoints as long as it was.
+        known = F.pad(self.op.weight, (0, 0, 0, 1))
+        return F.embedding(op.clamp(max=self.op.num_embeddings), known) + embedded

@@ -13,18 +13,17 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from ghnq.graph.batch import GraphBatch, SlotGroup
-from ghnq.graph.ir import ArchGraph, Shape
+from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.decoders import DECODERS
-from ghnq.hypernet.decoders.conv import Shape4, WeightRequest
 from ghnq.hypernet.decoders.vector import VectorDecoder
 from ghnq.hypernet.embed import NodeEmbedding
 from ghnq.hypernet.encoders import ENCODERS
-from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
+from ghnq.hypernet.fit import norm_scale, shift
+from ghnq.hypernet.forms import fit_kernel, fit_table, fit_vector, form_of, request_for
 
 Parameters = dict[str, Tensor]
-WEIGHTS = ("weight", "class_weight")
 
 
 class GHN(nn.Module, PyTorchModelHubMixin):
@@ -71,24 +70,31 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def decode(self, h: Tensor, batch: GraphBatch) -> list[Tensor]:
         """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""
         decoded: dict[int, Tensor] = {}
-        for roles, decode in (
-            (WEIGHTS, self._weights),
-            (("norm_weight",), self._norm_scales),
-            (("norm_bias", "bias"), self._shifts),
-            (("class_bias",), self._class_biases),
+        for forms, roles, decode in (
+            (("kernel", "table"), None, self._weights),
+            (("vector",), ("weight", "class_weight"), self._gains),
+            (("vector",), ("norm_weight",), self._norm_scales),
+            (("vector",), ("norm_bias", "bias"), self._shifts),
+            (("vector",), ("class_bias",), self._class_biases),
         ):
-            index = [i for i, g in enumerate(batch.groups) if g.role in roles]
+            index = [
+                i for i, g in enumerate(batch.groups) if form_of(g) in forms and (roles is None or g.role in roles)
+            ]
             if index:
                 groups = [batch.groups[i] for i in index]
                 decoded.update(zip(index, decode(_gather(h, groups), groups), strict=True))
         return [decoded[i] for i in range(len(batch.groups))]
 
     def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
-        requests = [_request(g) for g in groups]
+        requests = [request_for(g, self.config.max_shape[3]) for g in groups]
         return [
-            lay_out(tile(d, r.shape), weight_gain(g.shape) if self.config.normalise else 1.0).reshape(-1, *g.shape)
+            (fit_table if form_of(g) == "table" else fit_kernel)(d, r, g, normalise=self.config.normalise)
             for d, r, g in zip(self.decoder(parts, requests), requests, groups, strict=True)
         ]
+
+    def _gains(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+        scale, _ = self.vectors(torch.cat(parts))
+        return _fit_vectors(scale, groups)
 
     def _norm_scales(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         scale, _ = self.vectors(torch.cat(parts))
@@ -130,17 +136,6 @@ def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:
 
 
 def _fit_vectors(stacked: Tensor, groups: list[SlotGroup]) -> list[Tensor]:
-    """Rows of all groups, cut apart and each brought to its length."""
+    """Rows of all groups, cut apart and each brought to its shape."""
     parts = torch.split(stacked, [len(g.slots) for g in groups])
-    return [tile(part, g.shape) for part, g in zip(parts, groups, strict=True)]
-
-
-def _request(group: SlotGroup) -> WeightRequest:
-    depthwise = group.op in ("sep_conv", "dil_conv") and len(group.shape) > 1 and group.shape[1] == 1
-    return WeightRequest(_four(group.shape), depthwise, group.role == "class_weight")
-
-
-def _four(shape: Shape) -> Shape4:
-    """A weight's shape as (out, in, height, width)."""
-    o, i, h, w = (*shape, 1, 1, 1)[:4]
-    return o, i, h, w
+    return [fit_vector(part, g.shape) for part, g in zip(parts, groups, strict=True)]

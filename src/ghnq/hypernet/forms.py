@@ -1,0 +1,96 @@
+"""How a parameter of any shape is asked of a decoder, and how the decoder's answer takes that shape.
+
+The role says how values are squashed, the shape says who decodes. The weight of a convolution or linear layer is a
+*kernel*; of the rest, what has at most one dimension above 1 is a *vector* (its fan-in is 1), and all else (position
+embeddings, bias tables, norms over several dimensions) a *table* of positions x features, read out of a kernel
+(features, in, K, K) whose in-channels and cells are the positions, so that positions differ.
+
+Dimensions: S slots of a group, O/I out- and in-channels, K kernel height or width, P positions, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+from ghnq.graph.batch import SlotGroup
+from ghnq.graph.ir import Shape
+from ghnq.hypernet.decoders.conv import Shape4, WeightRequest
+from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
+
+Form = Literal["kernel", "table", "vector"]
+KERNEL_OPS = ("conv", "sep_conv", "dil_conv")
+
+
+def form_of(group: SlotGroup) -> Form:
+    """Which of the three a group of parameters is."""
+    if group.op in KERNEL_OPS and len(group.shape) > 1:
+        return "kernel"
+    return "table" if sum(size > 1 for size in group.shape) > 1 else "vector"
+
+
+def request_for(group: SlotGroup, max_kernel: int) -> WeightRequest:
+    """What to ask of the decoder for a kernel or a table; max_kernel: the largest K it predicts in one piece."""
+    if form_of(group) == "table":
+        return WeightRequest(_table_kernel(group.shape, max_kernel), depthwise=False, classifies=False)
+    shape = _four(_out_first(group))
+    depthwise = group.op in ("sep_conv", "dil_conv") and shape[1] == 1
+    return WeightRequest(shape, depthwise, group.role == "class_weight")
+
+
+def fit_kernel(decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool) -> Tensor:
+    """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer."""
+    shape = _out_first(group)
+    weight = lay_out(tile(decoded, request.shape), weight_gain(shape) if normalise else 1.0).reshape(-1, *shape)
+    return weight.transpose(1, 2) if group.transposed else weight
+
+
+def fit_table(decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool) -> Tensor:
+    """[S, F, I, K, K] at most as large as asked -> [S, *shape], squashed by role."""
+    axis = _feature_axis(group.shape)
+    features = group.shape[axis]
+    others = (*group.shape[:axis], *group.shape[axis + 1 :])
+    by_position = tile(decoded, request.shape).flatten(2)[..., : math.prod(others)].transpose(1, 2)
+    table = by_position.reshape(-1, *others, features).movedim(-1, axis + 1)
+    return _squash(table, group) if normalise else table
+
+
+def fit_vector(decoded: Tensor, shape: Shape) -> Tensor:
+    """[S, C] -> [S, *shape], repeated or cut."""
+    vector = tile(decoded, (math.prod(shape),))
+    return vector if len(shape) == 1 else vector.reshape(-1, *shape)
+
+
+def _squash(table: Tensor, group: SlotGroup) -> Tensor:
+    """Norm scales into (0, 2), shifts and biases into (-1, 1), weights by fan-in (GHN-2, section 4.3)."""
+    if group.role == "norm_weight":
+        return norm_scale(table)
+    return table * weight_gain(group.shape) if group.role == "weight" else shift(table)
+
+
+def _out_first(group: SlotGroup) -> Shape:
+    """A kernel's shape with the out-channels first, however the layer stores it."""
+    return (group.shape[1], group.shape[0], *group.shape[2:]) if group.transposed else group.shape
+
+
+def _four(shape: Shape) -> Shape4:
+    """A kernel's shape as (out, in, height, width); further dimensions, as of 3-D kernels, count as in-channels."""
+    if len(shape) > 4:
+        shape = (shape[0], math.prod(shape[1:-2]), *shape[-2:])
+    o, i, h, w = (*shape, 1, 1, 1)[:4]
+    return o, i, h, w
+
+
+def _feature_axis(shape: Shape) -> int:
+    """Channels: the second dimension of what is shaped like an image, the last one of a sequence or a table."""
+    return 1 if len(shape) >= 4 else len(shape) - 1
+
+
+def _table_kernel(shape: Shape, max_kernel: int) -> Shape4:
+    """The smallest (features, in, K, K) with a cell for every position, K as large as the decoder has."""
+    features = shape[_feature_axis(shape)]
+    positions = math.prod(shape) // features
+    kernel = min(max_kernel, math.isqrt(positions - 1) + 1)
+    return features, -(-positions // kernel**2), kernel, kernel
