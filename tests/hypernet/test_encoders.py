@@ -1,5 +1,7 @@
 """The level-batched traversal against the node-by-node one, values and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,9 +47,8 @@ def test_a_graph_is_encoded_the_same_alone_and_in_company() -> None:
 
 
 def _double(batch: GraphBatch) -> GraphBatch:
-    from dataclasses import replace
-
-    def doubled(t):  # type: ignore[no-untyped-def]
-        return replace(t, weights=tuple(w.double() for w in t.weights))
-
-    return replace(batch, forward=doubled(batch.forward), backward=doubled(batch.backward))
+    """The batch with its cached traversals in float64."""
+    for name in ("forward", "backward"):
+        t = getattr(batch, name)
+        vars(batch)[name] = replace(t, weights=tuple(w.double() for w in t.weights))
+    return batch

@@ -11,14 +11,13 @@ Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ghnq.graph.batch import Traversal
+from ghnq.graph.traversal import Traversal
 
 
 class Messages(NamedTuple):
@@ -52,7 +51,7 @@ class _Traverse(torch.autograd.Function):
         w1_t, w2_t, w_ih_t = w1.t(), w2.t(), w_ih.t()
         levels = zip(
             traversal.weights,
-            _said_before(said, sizes),
+            _said_before(said, traversal),
             *_by_level(sizes, heard, gates),
             *_by_level(sizes, *(gates[:, i * d : j * d] for i, j in ((0, 1), (1, 2), (0, 2), (2, 3)))),
             *_by_level(sizes, gates_h[:, : 2 * d], gates_h[:, 2 * d :], h0, h, inner, said),
@@ -89,7 +88,7 @@ class _Traverse(torch.autograd.Function):
         grad_gates_flat = grad_gates.view(-1, 3 * d)
         levels = zip(
             ctx.traversal.weights,
-            _said_before(grad_said, sizes),
+            _said_before(grad_said, ctx.traversal),
             *_by_level(sizes, grad_said, spoke, grad_inner, fired),
             *_by_level(sizes, grad_h, grad_h[:, None], d_gates, grad_gates, grad_gates_flat),
             strict=True,
@@ -119,7 +118,10 @@ def _by_level(sizes: list[int], *buffers: Tensor) -> list[tuple[Tensor, ...]]:
     return [torch.split(buffer, sizes) for buffer in buffers]
 
 
-def _said_before(said: Tensor, sizes: list[int]) -> list[Tensor]:
-    """For each level what all earlier levels said, [2 * nodes before, D]: direct and virtual messages in turn."""
+def _said_before(said: Tensor, traversal: Traversal) -> list[Tensor]:
+    """For each level what the nodes before it said, from the first that it hears: direct and virtual messages in turn.
+
+    [N, 2D] -> per level [2 * (nodes), D].
+    """
     by_message = said.view(2 * len(said), -1)
-    return [by_message[: 2 * before] for before in accumulate(sizes[:-1], initial=0)]
+    return [by_message[2 * a : 2 * b] for a, b in zip(traversal.starts, traversal.bounds, strict=False)]
