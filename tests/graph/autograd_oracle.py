@@ -28,19 +28,27 @@ KINDS = {
 MERGES = ("sum", "concat", "cse")
 
 
+def direct(function: str, shape: tuple[int, ...]) -> str:
+    """The op of a parameter that no layer owns."""
+    if function == "AddBackward0":
+        return "bias" if sum(size > 1 for size in shape) < 2 else "pos_enc"
+    return "conv" if "Mm" in function or "MM" in function else "other"
+
+
 def graph_of(module: nn.Module, image: torch.Tensor) -> nx.DiGraph:
     """Nodes are labelled (op, name of the parameter); a convolution's bias is a node of its own behind the weight."""
     names = {id(p): name for name, p in module.named_parameters()}
     image.requires_grad_(True)
     output = module(image)
     graph = nx.DiGraph()
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
     seen: dict[Any, frozenset[int]] = {}
 
     def parameters(fn: Any) -> list[str]:
         found = []
         for child, _ in fn.next_functions:
-            # a matrix multiplication sees the weight through a transpose
-            if child is not None and type(child).__name__ == "TBackward0":
+            # a matrix multiplication sees the weight through a transpose, a PReLU through a view
+            while child is not None and type(child).__name__ in ("TBackward0", "ViewBackward0", "ExpandBackward0"):
                 child = child.next_functions[0][0]
             if child is not None and hasattr(child, "variable") and id(child.variable) in names:
                 found.append(names[id(child.variable)])
@@ -64,6 +72,9 @@ def graph_of(module: nn.Module, image: torch.Tensor) -> nx.DiGraph:
             # GHN-2 counts the means with keepdim: adaptive pooling to one pixel
             kind = "glob_avg" if fn._saved_keepdim else None
         owned = parameters(fn)
+        if (owned and not owned[0].endswith(("weight", "bias"))) or type(fn).__name__ == "PreluKernelBackward0":
+            seen[fn] = add((direct(type(fn).__name__, shapes[owned[0]]), owned[0]), sources)
+            return seen[fn]
         if kind in ("conv", "bn", "ln") and not owned:
             kind = None
         if kind is None or (kind in MERGES and len(sources) < 2):

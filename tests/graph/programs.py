@@ -57,7 +57,27 @@ def _layer(op: str, width: int, option: int) -> nn.Module | None:
             return nn.Conv2d(2 * width, width, 1, bias=bias)
         case "gate":
             return nn.Conv2d(width, width, 1)
+        case "transposed":
+            return nn.ConvTranspose2d(width, width, 3, padding=1, groups=1 + option % 2, bias=bias)
+        case "prelu":
+            return nn.PReLU(width)
+        case "scale":
+            return Direct((width, 1, 1) if bias else (1, width, 1, 1))
+        case "shift":
+            return Direct((1, width, 1, 1))
+        case "position":
+            return Direct((1, width, 8, 8) if bias else (8, 8))
+        case "product":
+            return Direct((width, width))
     return None
+
+
+class Direct(nn.Module):
+    """A parameter that the network uses itself."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.rand(shape))
 
 
 def _apply(op: str, layer: nn.Module | None, left: Tensor, right: Tensor, option: int) -> Tensor:
@@ -85,16 +105,29 @@ def _apply(op: str, layer: nn.Module | None, left: Tensor, right: Tensor, option
         case "gate":
             assert layer is not None
             return left * torch.sigmoid(layer(right))
+        case "split":
+            first, second = left.chunk(2, 1) if option & 1 else left.split(left.shape[1] // 2, 1)
+            return torch.cat([second, first], 1)
+        case "scale":
+            assert isinstance(layer, Direct)
+            return left * layer.value if option & 2 else layer.value * left
+        case "shift" | "position":
+            assert isinstance(layer, Direct)
+            return left + layer.value if option & 2 else layer.value + left
+        case "product":
+            assert isinstance(layer, Direct)
+            return (left.permute(0, 2, 3, 1) @ layer.value).permute(0, 3, 1, 2)
     assert layer is not None
     return layer(left)
 
 
 OPS = ("conv", "dil", "sep", "bn", "gn", "add", "add_", "iadd", "act", "max", "avg", "shuffle", "cat", "gate")
+MORE = ("transposed", "prelu", "scale", "shift", "position", "product", "split")
 
 
-def programs() -> st.SearchStrategy[Program]:
+def programs(ops: tuple[str, ...] = OPS + MORE) -> st.SearchStrategy[Program]:
     """Programs of up to 9 instructions on maps of 4 to 8 channels."""
-    step = st.tuples(st.sampled_from(OPS), st.integers(0, 9), st.integers(0, 9), st.integers(0, 11))
+    step = st.tuples(st.sampled_from(ops), st.integers(0, 9), st.integers(0, 9), st.integers(0, 11))
     return st.builds(
         Program,
         st.lists(step, max_size=9),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 
 import networkx as nx
+import pytest
 import torch
 from hypothesis import given, settings
 from torch import nn
 
 from ghnq.graph import ArchGraph, trace
+from ghnq.hypernet import GHN, GHNConfig
 
 from .autograd_oracle import graph_of
 from .helpers import labelled, same_up_to_numbers
-from .programs import Program, programs
+from .programs import OPS, Program, programs
 
 SHAPE = (3, 8, 8)
+torch.manual_seed(0)
+GHN_OF_TESTS = GHN(GHNConfig(hidden=8, max_shape=(4, 5, 3, 3))).eval()
+pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 
 
 @settings(deadline=None, max_examples=150)
@@ -35,8 +40,18 @@ def test_device_mode_and_repetition_do_not_matter(program: Program) -> None:
     assert hash(trace(program, SHAPE)) == hash(graph)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(programs())
+def test_every_parameter_is_predicted(program: Program) -> None:
+    graph = trace(program, SHAPE)
+    with torch.no_grad():
+        predicted = GHN_OF_TESTS.predict(graph)
+    assert {n: p.shape for n, p in predicted.items()} == {n: p.shape for n, p in program.named_parameters()}
+    assert all(bool(p.isfinite().all()) for p in predicted.values())
+
+
+@settings(deadline=None, max_examples=40)
+@given(programs(OPS))
 def test_every_parameter_is_owned_once_and_every_shape_is_right(program: Program) -> None:
     graph = trace(program, SHAPE).validate()
     assert {p.name: p.shape for p in graph.parameters} == {n: tuple(p.shape) for n, p in program.named_parameters()}
