@@ -62,6 +62,13 @@ def test_file_and_name(nets: Path, name: str, width: int) -> None:
     assert module.get_submodule("conv").get_parameter("weight").shape == (width, 3, 3, 3)
 
 
+def test_a_class_of_transformers_gets_its_default_configuration() -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        made = load_model("transformers:PoolFormerForImageClassification")
+    assert isinstance(made, transformers.PoolFormerForImageClassification)
+
+
 def test_package_and_name(nets: Path) -> None:
     package = nets.parent / "my_package_of_nets"
     package.mkdir()

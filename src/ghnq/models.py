@@ -26,8 +26,9 @@ FORMS = "FILE.py:NAME, package.module:NAME, or convnets/SPLIT/INDEX"
 def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 10) -> nn.Module:
     """Returns the module that `reference` names: `FILE.py:NAME`, `package.module:NAME` or `convnets/SPLIT/INDEX`.
 
-    NAME is an `nn.Module`, or a class or function that returns one when called without arguments. Members of a space
-    are built on the `meta` device (no weights) for images of `input_shape` (C, H, W) and `num_classes` classes.
+    NAME is an `nn.Module`, a class or function that returns one when called without arguments, or a model class of
+    `transformers`, which is built from its default configuration. Members of a space are built on the `meta` device
+    (no weights) for images of `input_shape` (C, H, W) and `num_classes` classes.
 
     Raises GraphError where there is no such file, module or name, or it is no `nn.Module`; SpaceError for a wrong split
     or index. What the user's own code raises is not caught.
@@ -123,8 +124,11 @@ def _instantiate(value: object, reference: str) -> nn.Module:
             f"'{reference}' is of type {type(value).__name__}; needed is an nn.Module, or a class or function "
             "that returns one when called without arguments."
         )
-    _needs_no_arguments(value, reference)
-    made = value()
+    if isinstance(value, type) and hasattr(value, "config_class") and callable(value.config_class):
+        made = value(value.config_class())  # as the classes of `transformers` want it: their default configuration
+    else:
+        _needs_no_arguments(value, reference)
+        made = value()
     if not isinstance(made, nn.Module):
         raise GraphError(f"'{reference}' returned {type(made).__name__} where an nn.Module is needed.")
     return made

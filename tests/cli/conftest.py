@@ -32,6 +32,21 @@ class Net(nn.Module):
 def nothing_to_predict():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
+class Fails(Net):
+    def forward(self, x):
+        return self.head({}["x"])
+
+class Scaled(Net):
+    "Two parameters besides the layers; one of them leads nowhere."
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(20, 1, 1))
+        self.spare = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return self.head((self.norm(self.conv(x)) * self.gamma).mean((2, 3)))
+
 def broken():
     raise RuntimeError("the user's own mistake")
 """

@@ -39,7 +39,7 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
     module = load_model("models.py:Net")
     tensors = load_file(out)
     expected = dict(module.named_parameters())
-    keys = ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out", "warnings"]
+    keys = ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out", "unused", "warnings"]
     assert list(document) == keys
     assert document["warnings"] == [
         "the hypernetwork was trained for images of 1x8x8, not 3x32x32: expect poor accuracy"
@@ -66,6 +66,31 @@ def test_predict_for_people(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> N
     assert "convnets/test/3" in call.out
     assert "written to net.safetensors" in call.out
     assert load_file("net.safetensors").keys() == dict(load_model("convnets/test/3").named_parameters()).keys()
+
+
+def test_what_is_untested_and_what_is_unused_is_told(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
+    call = ghnq("predict", "models.py:Scaled", "--checkpoint", tiny_checkpoint, "--out", "net.safetensors", "--json")
+    document = json.loads(call.out)
+    assert document["unused"] == ["spare"]
+    assert ["'gamma'" in text for text in document["warnings"][:2]] == [True, False]
+    assert "'spare'" in document["warnings"][1]
+    assert call.err.count("warning: ") == len(document["warnings"])
+    tensors = load_file("net.safetensors")
+    assert tensors["gamma"].shape == (20, 1, 1)
+    assert "spare" not in tensors
+    assert "'gamma'" in ghnq("draw", "models.py:Scaled", "-o", "net.svg").err
+
+
+def test_a_forward_that_fails_shows_the_users_lines_and_not_ours(
+    ghnq: Cli, models: Path, tiny_checkpoint: Path
+) -> None:
+    call = ghnq("predict", "models.py:Fails", "--checkpoint", tiny_checkpoint, "--out", "net.safetensors")
+    assert call.code == 2
+    assert 'return self.head({}["x"])' in call.err
+    assert "module '(root)' (Fails) failed" in call.err
+    assert "KeyError: 'x'" in call.err
+    assert "ghnq/graph" not in call.err
+    assert not Path("net.safetensors").exists()
 
 
 def test_a_failed_prediction_keeps_the_old_file(

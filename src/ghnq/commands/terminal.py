@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ghnq.errors import GhnqWarning
+from ghnq.errors import GhnqWarning, GraphError
 
 # Columns where the output is no terminal (a file, a log): tables keep their words whole.
 FILE_WIDTH = 140
@@ -78,8 +78,12 @@ class Terminal:
 
 
 def print_error(error: Exception) -> None:
-    """Prints what was wrong to stderr, in whole lines and without traceback."""
+    """Prints what was wrong to stderr, in whole lines; of a traceback only the user's own lines."""
     console = Console(stderr=True)
+    if isinstance(error, GraphError) and error.__cause__ is not None:
+        frames = [frame for frame in traceback.extract_tb(error.__cause__.__traceback__) if _is_users(frame.filename)]
+        if frames:
+            print("In your code:\n" + "".join(traceback.format_list(frames)), end="", file=sys.stderr)
     console.print(Text("Error: ", style="bold red").append(str(error), style="default"), soft_wrap=True)
 
 
@@ -89,6 +93,17 @@ def print_fault(fault: Exception) -> None:
     while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent != Path(__file__).parent:
         trace = trace.tb_next
     traceback.print_exception(fault.with_traceback(trace or fault.__traceback__))
+
+
+def _is_users(file: str) -> bool:
+    """Whether a line of code lies neither in an installed package, nor in Python itself, nor here."""
+    path = Path(file)
+    here, python = Path(__file__).parents[1], Path(os.__file__).parent
+    return (
+        path.is_file()
+        and not any(path.is_relative_to(place) for place in (here, python))
+        and ("site-packages" not in path.parts and path.name != "ghnq")
+    )
 
 
 def _width(stream: TextIO) -> int | None:
