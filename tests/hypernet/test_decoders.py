@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ghnq.hypernet.decoders.conv import PositionDecoder
 from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
 from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
 
@@ -22,7 +23,8 @@ def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
     for _ in range(count):
         corner = tuple(int(rng.integers(1, g + 1)) for g in grid)
         computed = tuple(round_up(c, g) for c, g in zip(corner, grid, strict=True))
-        groups.append(Rows(int(rng.integers(1, 4)), corner, computed))
+        start = tuple(int(rng.integers(0, g - c + 1)) for c, g in zip(computed, grid, strict=True))
+        groups.append(Rows(int(rng.integers(1, 4)), corner, computed, start if rng.integers(2) else ()))
     if rng.integers(2):
         groups.sort(key=lambda g: g.computed)
 
@@ -31,7 +33,10 @@ def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
 
     weight, bias, x = random(math.prod(grid), 5), random(math.prod(grid)), random(sum(g.count for g in groups), 5)
     full = (x @ weight.t() + bias).view(-1, *grid).split([g.count for g in groups])
-    expected = [f[:, : g.corner[0], : g.corner[1]] for f, g in zip(full, groups, strict=True)]
+    starts = [g.start or (0, 0) for g in groups]
+    expected = [
+        f[:, a : a + g.corner[0], b : b + g.corner[1]] for f, g, (a, b) in zip(full, groups, starts, strict=True)
+    ]
     actual = corner_linear(x, groups, weight, bias, grid)
     directions = [torch.randn(e.shape, generator=generator, dtype=torch.double) for e in expected]
     for a, e in zip(actual, expected, strict=True):
@@ -85,3 +90,25 @@ def test_laying_out_scales_and_stores_channels_last() -> None:
     assert torch.equal(result, 0.25 * weight)
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in result.unbind(0))
     assert torch.autograd.gradcheck(lambda w: lay_out(w, 0.25), [weight])
+
+
+@pytest.mark.parametrize("most", [5, 8, 11, 16])
+def test_a_centred_kernel_is_the_middle_of_the_largest(most: int) -> None:
+    """GHN-3: rows from max(0, o - k // 2) to o + ceil(k / 2), o half the grid."""
+    torch.manual_seed(0)
+    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, most, most), centred=True).double()
+    h, middle = torch.randn(2, 8, dtype=torch.double), most // 2
+    (full,) = decoder([h], [(3, 5, most, most)])
+    for height in range(1, most + 1):
+        for width in {1, 2, height, most}:
+            rows, columns = (slice(max(0, middle - k // 2), middle + math.ceil(k / 2)) for k in (height, width))
+            (part,) = decoder([h], [(2, 4, height, width)])
+            torch.testing.assert_close(part, full[:, :2, :4, rows, columns], rtol=1e-12, atol=1e-12)
+
+
+def test_the_largest_centred_kernel_is_the_largest_corner() -> None:
+    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, 7, 7), centred=True)
+    h = torch.randn(2, 8)
+    (centred,) = decoder([h], [(3, 5, 7, 7)])
+    decoder.centred = False
+    assert torch.equal(decoder([h], [(3, 5, 7, 7)])[0], centred)

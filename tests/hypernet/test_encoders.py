@@ -1,4 +1,4 @@
-"""The level-batched traversal against the node-by-node one, values and gradients."""
+"""Batched encoders against the node-by-node ones, values and gradients."""
 
 from dataclasses import replace
 
@@ -7,8 +7,9 @@ import torch
 
 from ghnq.graph.batch import GraphBatch
 from ghnq.hypernet.encoders.gatedgnn import GatedGNN
+from ghnq.hypernet.encoders.graphormer import Graphormer
 from tests.hypernet.graphs import random_graph
-from tests.hypernet.oracle import gated_gnn
+from tests.hypernet.oracle import gated_gnn, graphormer
 
 
 @pytest.mark.parametrize("virtual_edges", [True, False])
@@ -36,14 +37,36 @@ def test_level_batched_traversal_equals_the_papers_loop(virtual_edges: bool, max
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_a_graph_is_encoded_the_same_alone_and_in_company() -> None:
+@pytest.mark.parametrize("virtual_edges", [True, False])
+@pytest.mark.parametrize("max_distance", [50, 2])
+def test_transformer_over_nodes_equals_a_loop_over_pairs(virtual_edges: bool, max_distance: int) -> None:
+    torch.manual_seed(0)
+    encoder = Graphormer(hidden=16, layers=2, heads=4, virtual_edges=virtual_edges).double()
+    graphs = [random_graph(seed, size=6 + 3 * seed) for seed in range(4)]
+    h = torch.randn(sum(len(g.nodes) for g in graphs), 16, dtype=torch.double, requires_grad=True)
+    parts = h.split([len(g.nodes) for g in graphs])
+    expected = torch.cat(
+        [graphormer(encoder, part, g, max_distance=max_distance) for part, g in zip(parts, graphs, strict=True)]
+    )
+    actual = encoder(h, GraphBatch.from_graphs(graphs, max_distance=max_distance))
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    direction = torch.randn_like(expected)
+    inputs = [h, *encoder.parameters()]
+    wanted = torch.autograd.grad((expected * direction).sum(), inputs)
+    got = torch.autograd.grad((actual * direction).sum(), inputs)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer"])
+def test_a_graph_is_encoded_the_same_alone_and_in_company(encoder: str) -> None:
     torch.manual_seed(1)
-    gnn = GatedGNN(hidden=16)
+    network = GatedGNN(hidden=16) if encoder == "gatedgnn" else Graphormer(hidden=16, layers=2, heads=8)
     graphs = [random_graph(seed, size=20) for seed in range(5)]
     h = [torch.randn(len(g.nodes), 16) for g in graphs]
-    together = gnn(torch.cat(h), GraphBatch.from_graphs(graphs)).split([len(x) for x in h])
+    together = network(torch.cat(h), GraphBatch.from_graphs(graphs)).split([len(x) for x in h])
     for graph, x, expected in zip(graphs, h, together, strict=True):
-        torch.testing.assert_close(gnn(x, GraphBatch.from_graphs([graph])), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(x, GraphBatch.from_graphs([graph])), expected, rtol=1e-5, atol=1e-6)
 
 
 def _double(batch: GraphBatch) -> GraphBatch:

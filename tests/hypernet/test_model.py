@@ -14,7 +14,7 @@ from tests.hypernet.graphs import random_graph
 @settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 1000),
-    encoder=st.sampled_from(["gatedgnn", "mlp"]),
+    encoder=st.sampled_from(["gatedgnn", "graphormer", "mlp"]),
     depthwise=st.sampled_from(["own", "shared"]),
     classes=st.integers(2, 30),
 )
@@ -36,7 +36,7 @@ def test_every_parameter_is_predicted_in_shape_and_finite(
     assert all(bool(v.isfinite().all()) for v in predicted.values())
 
 
-@pytest.mark.parametrize("encoder", ["gatedgnn", "mlp"])
+@pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer", "mlp"])
 def test_every_weight_of_the_hypernetwork_gets_a_gradient(encoder: str) -> None:
     torch.manual_seed(0)
     ghn = GHN(GHNConfig(hidden=8, max_shape=(24, 20, 5, 5), encoder=encoder))  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def test_the_graph_matters_to_the_graph_network_and_not_to_the_baseline() -> Non
     last = len(graph.nodes) - 2
     other = replace(graph, edges=tuple(sorted({*graph.edges, (0, last)})))
     assert other != graph
-    for encoder, same in (("gatedgnn", False), ("mlp", True)):
+    for encoder, same in (("gatedgnn", False), ("graphormer", False), ("mlp", True)):
         ghn = GHN(GHNConfig(hidden=8, encoder=encoder))  # type: ignore[arg-type]
         a, b = ghn.predict(graph), ghn.predict(other)
         assert all(torch.equal(a[k], b[k]) for k in a) == same

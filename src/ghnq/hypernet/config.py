@@ -21,7 +21,15 @@ class GHNConfig(BaseModel):
         strict=False,
         description="Largest weight (out, in, height, width) predicted in one piece; larger ones are tiled.",
     )
-    encoder: Literal["gatedgnn", "mlp"] = Field(default="gatedgnn", description="How nodes hear of each other.")
+    encoder: Literal["gatedgnn", "graphormer", "mlp"] = Field(
+        default="gatedgnn", description="How nodes hear of each other: `gatedgnn`, `graphormer`, or not at all (`mlp`)."
+    )
+    layers: int = Field(default=3, ge=1, description="Layers of the graphormer.")
+    heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Attention heads of the graphormer; absent: 8, or 16 where `hidden` is above 64.",
+    )
     virtual_edges: bool = Field(default=True, description="Nodes also hear all nodes that reach them, by 1/distance.")
     layer_norm: bool = Field(default=True, description="Normalise node embeddings before decoding.")
     decoder: Literal["conv"] = Field(default="conv", description="How a node embedding becomes a weight.")
@@ -31,6 +39,9 @@ class GHNConfig(BaseModel):
     depthwise: Depthwise = Field(
         default="own", description="Depthwise weights from a decoder of their own, or from the first input channel."
     )
+    kernel: Literal["corner", "centre"] = Field(
+        default="corner", description="Which part of the largest kernel a smaller one is."
+    )
     normalise: bool = Field(default=True, description="Scale predicted weights by fan-in and squash vectors.")
 
     @model_validator(mode="after")
@@ -39,7 +50,14 @@ class GHNConfig(BaseModel):
             raise ValueError(f"hidden is {self.hidden}; it must be a multiple of 8")
         if min(self.max_shape) < 1 or self.max_shape[2] != self.max_shape[3]:
             raise ValueError(f"max_shape is {self.max_shape}; all sizes must be positive and height equal to width")
+        if self.encoder == "graphormer" and self.hidden % self.num_heads:
+            raise ValueError(f"hidden is {self.hidden}; it must be a multiple of heads, which is {self.num_heads}")
         return self
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of the graphormer."""
+        return self.heads or (16 if self.hidden > 64 else 8)
 
     @property
     def decoder_widths(self) -> tuple[int, int]:

@@ -1,9 +1,11 @@
-"""The published GHN-1, GHN-2 and MLP hypernetworks (`facebookresearch/ppuda`) in our layout."""
+"""Published hypernetworks in our layout: GHN-1, GHN-2 and MLP (`facebookresearch/ppuda`), and GHN-3
+(`SamsungSAILMontreal/ghn3`)."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,6 +26,18 @@ RENAMES = {
     r"gnn\.mlp_ve\.fc\.0\.": "encoder.virtual.inner.",
     r"gnn\.mlp_ve\.fc\.2\.": "encoder.virtual.outer.",
     r"gnn\.gru\.": "encoder.gru.",
+    r"gnn\.0\.attn\.edge_embed\.embed\.": "encoder.edges.distance.",
+    r"gnn\.0\.attn\.proj_e\.0\.": "encoder.edges.inner.",
+    r"gnn\.0\.attn\.proj_e\.2\.": "encoder.edges.outer.",
+    r"(gnn\.0\.)?centrality_embed_in\.": "encoder.in_degree.",
+    r"(gnn\.0\.)?centrality_embed_out\.": "encoder.out_degree.",
+    r"(gnn\.0\.)?input_dist_embed\.": "encoder.input_distance.",
+    r"gnn\.(\d+)\.ln1\.": r"encoder.layers.\1.attention_norm.",
+    r"gnn\.(\d+)\.attn\.to_qkv\.": r"encoder.layers.\1.qkv.",
+    r"gnn\.(\d+)\.attn\.to_out\.0\.": r"encoder.layers.\1.out.",
+    r"gnn\.(\d+)\.ln2\.": r"encoder.layers.\1.mlp_norm.",
+    r"gnn\.(\d+)\.ff\.net\.0\.": r"encoder.layers.\1.inner.",
+    r"gnn\.(\d+)\.ff\.net\.3\.": r"encoder.layers.\1.outer.",
     r"gnn\.fc\.0\.": "encoder.inner.",
     r"gnn\.fc\.2\.": "encoder.outer.",
     r"decoder\.fc\.0\.": "decoder.dense.positions.",
@@ -34,38 +48,104 @@ RENAMES = {
     r"decoder_1d\.fc\.2\.": "vectors.outer.",
     r"bias_class\.1\.": "vectors.classes.",
 }
-CONFIG_KEYS = {"max_shape", "num_classes", "hypernet", "decoder", "weight_norm", "ve", "layernorm", "hid"}
+CONFIG_KEYS = {
+    "max_shape", "num_classes", "hypernet", "decoder", "weight_norm", "ve", "layernorm", "hid",
+    "heads", "layers", "is_ghn2", "pretrained",
+}  # fmt: skip
 
 
-def from_published(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GHN:
-    """Builds our hypernetwork from a published `config` and `state_dict`; raises CheckpointError if it is unknown."""
+def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> GHN:
+    """Builds our hypernetwork from a published `state_dict`, and its `config` unless that is to be inferred.
+
+    Raises CheckpointError for a configuration or a layout that is not one of theirs, naming what does not fit.
+    """
+    transformer = any(key.startswith("gnn.0.attn.") for key in state)
+    config = dict(infer_config(state) if config is None else config)
     unknown = config.keys() - CONFIG_KEYS
     if unknown or not {"max_shape", "num_classes"} <= config.keys():
         raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(config)}")
     try:
-        ours = GHNConfig(
-            num_classes=config["num_classes"],
-            hidden=config.get("hid", 32),
-            max_shape=tuple(config["max_shape"]),
-            encoder=config.get("hypernet", "gatedgnn"),
-            virtual_edges=config.get("ve", False),
-            layer_norm=config.get("layernorm", False),
-            decoder=config.get("decoder", "conv"),
-            depthwise="shared",
-            normalise=config.get("weight_norm", False),
-        )
-    except ValidationError as error:
+        ghn = GHN(_our_config(config, transformer))
+    except (ValidationError, TypeError) as error:
         raise CheckpointError(f"this published configuration cannot be used: {error}") from error
-    ghn = GHN(ours)
-    expected = ghn.state_dict()
-    renamed = {_rename(key): tensor for key, tensor in state.items()}
+    ghn.load_state_dict(_fit({_rename(key): tensor for key, tensor in state.items()}, ghn.state_dict()))
+    return ghn.eval()
+
+
+def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The configuration of a bare state dictionary, read off the shapes of its tensors.
+
+    Raises CheckpointError where a tensor that says so is missing.
+    """
+
+    def size(key: str, dimension: int = 0) -> int:
+        if key not in state or state[key].dim() <= dimension:
+            raise CheckpointError(
+                f"there is no configuration, and no tensor '{key}' to infer it from; expected the state dictionary of "
+                f"GHN-1, GHN-2, GHN-3 or the MLP, got {_some(state)}"
+            )
+        return state[key].shape[dimension]
+
+    most = math.isqrt(size("decoder.conv.2.weight"))
+    kernel = math.isqrt(size("decoder.fc.0.weight") // max(1, size("decoder.conv.0.weight", 1)))
+    config = {
+        "hid": size("embed.weight", 1),
+        "max_shape": (most, most, kernel, kernel),
+        "num_classes": size("decoder.class_layer_predictor.1.weight"),
+        "weight_norm": True,
+        "layernorm": "ln.weight" in state,
+        "ve": True,
+    }
+    if any(key.startswith("gnn.0.attn.") for key in state):
+        layers = sum(key.startswith("gnn.") and key.endswith(".ln1.weight") for key in state)
+        return config | {"layers": layers, "heads": size("gnn.0.attn.proj_e.2.weight")}
+    if "gnn.gru.weight_ih" in state:
+        return config | {"ve": any(key.startswith("gnn.mlp_ve.") for key in state)}
+    return config | {"hypernet": "mlp"}
+
+
+def _our_config(config: Mapping[str, Any], transformer: bool) -> GHNConfig:
+    chosen = {"layers": config.get("layers", 3), "heads": config.get("heads", 8)} if transformer else {}
+    return GHNConfig(
+        num_classes=config["num_classes"],
+        hidden=config.get("hid", 32),
+        max_shape=tuple(config["max_shape"]),
+        encoder="graphormer" if transformer else config.get("hypernet", "gatedgnn"),
+        virtual_edges=config.get("ve", False),
+        layer_norm=config.get("layernorm", False),
+        decoder=config.get("decoder", "conv"),
+        depthwise="shared",
+        normalise=config.get("weight_norm", False),
+        kernel="centre" if transformer else "corner",
+        **chosen,
+    )
+
+
+def _fit(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in our shapes: 1x1 convolutions are stored with four dimensions or two."""
     if renamed.keys() != expected.keys():
         raise CheckpointError(
             f"the published weights do not fit: missing {sorted(expected.keys() - renamed.keys())}, "
             f"unknown {sorted(renamed.keys() - expected.keys())}"
         )
-    ghn.load_state_dict({key: tensor.reshape(expected[key].shape) for key, tensor in renamed.items()})
-    return ghn.eval()
+    for key, tensor in renamed.items():
+        if _without_ones(tensor.shape) != _without_ones(expected[key].shape):
+            raise CheckpointError(
+                f"the published weights do not fit their configuration: '{key}' has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[key].shape)}"
+            )
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"'{key}' is {tensor.dtype} and must be finite floating-point numbers")
+    return {key: tensor.reshape(expected[key].shape).to(expected[key].dtype) for key, tensor in renamed.items()}
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _some(state: Mapping[str, Tensor]) -> str:
+    names = sorted(map(str, state))
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
 
 
 def _rename(key: str) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
+from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_up
 
 Shape4 = tuple[int, int, int, int]
 
@@ -32,10 +32,14 @@ class WeightRequest(NamedTuple):
 
 
 class PositionDecoder(nn.Module):
-    """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`."""
+    """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`.
 
-    def __init__(self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4) -> None:
+    centred: a smaller kernel is the centre of the largest one (GHN-3), not its first rows and columns (GHN-2).
+    """
+
+    def __init__(self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4, centred: bool) -> None:
         super().__init__()
+        self.centred = centred
         self.max_shape = max_shape
         self.positions = nn.Linear(hidden, widths[0] * max_shape[2] * max_shape[3])
         self.mix = nn.Linear(widths[0], widths[1])
@@ -52,7 +56,7 @@ class PositionDecoder(nn.Module):
         kernels = [(self.width, *shapes[g][2:]) for g in by_kernel]
         positions = corner_linear(
             torch.cat([groups[g] for g in by_kernel]),
-            [Rows(len(groups[g]), k, k) for g, k in zip(by_kernel, kernels, strict=True)],
+            [Rows(len(groups[g]), k, k, self._start(k)) for g, k in zip(by_kernel, kernels, strict=True)],
             self.positions.weight,
             self.positions.bias,
             (self.width, height, width),
@@ -72,18 +76,31 @@ class PositionDecoder(nn.Module):
         }
         return [decoded[g] for g in range(len(groups))]
 
+    def _start(self, kernel: Corner) -> Corner:
+        """Where a kernel (C, height, width) lies in the grid: so that its middle is the grid's."""
+        if not self.centred:
+            return ()
+        return (0, *(most // 2 - size // 2 for most, size in zip(self.max_shape[2:], kernel[1:], strict=True)))
+
 
 class ConvDecoder(nn.Module):
     """Weights of convolutions, hidden linear layers and the classification layer."""
 
     def __init__(
-        self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4, num_classes: int, own_depthwise: bool
+        self,
+        *,
+        hidden: int,
+        widths: tuple[int, int],
+        max_shape: Shape4,
+        num_classes: int,
+        own_depthwise: bool,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.max_shape = max_shape
-        self.dense = PositionDecoder(hidden=hidden, widths=widths, max_shape=max_shape)
+        self.dense = PositionDecoder(hidden=hidden, widths=widths, max_shape=max_shape, centred=centred)
         self.depthwise = (
-            PositionDecoder(hidden=hidden, widths=widths, max_shape=(max_shape[0], 1, *max_shape[2:]))
+            PositionDecoder(hidden=hidden, widths=widths, max_shape=(max_shape[0], 1, *max_shape[2:]), centred=centred)
             if own_depthwise
             else None
         )
@@ -97,6 +114,7 @@ class ConvDecoder(nn.Module):
             max_shape=config.max_shape,
             num_classes=config.num_classes,
             own_depthwise=config.depthwise == "own",
+            centred=config.kernel == "centre",
         )
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""A linear layer whose outputs form a grid, of which each group of rows needs only a leading corner.
+"""A linear layer whose outputs form a grid, of which each group of rows needs only a part: mostly, a leading corner.
 
 A small tensor needs only the first out- and in-channels, and the first kernel positions, of what the decoder could
 predict. Groups of similar corners share one matrix product, of the smallest corner that holds them all: cutting the
@@ -21,15 +21,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Corner = tuple[int, ...]
+_Place = tuple[Corner, Corner]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A group: how many rows it has, the corner it needs, and the corner that is computed for it."""
+    """A group: how many rows it has, the corner it needs, and the corner that is computed for it.
+
+    start: where in the grid the corner lies; at its origin if empty.
+    """
 
     count: int
     corner: Corner
     computed: Corner
+    start: Corner = ()
 
 
 def round_up(size: int, most: int) -> int:
@@ -47,15 +52,17 @@ def corner_linear(x: Tensor, groups: Sequence[Rows], weight: Tensor, bias: Tenso
     return list(_CornerLinear.apply(x, weight, bias, tuple(groups), grid))  # type: ignore[no-untyped-call]
 
 
-def _cut(tensor: Tensor, grid: Corner, corner: Corner) -> Tensor:
-    """The corner of a tensor whose first dimension is the flattened grid, as a view."""
-    return tensor.view(*grid, *tensor.shape[1:])[tuple(slice(0, c) for c in corner)]
+def _cut(tensor: Tensor, grid: Corner, place: _Place) -> Tensor:
+    """The part of a tensor whose first dimension is the flattened grid, as a view."""
+    corner, start = place
+    starts = start or (0,) * len(corner)
+    return tensor.view(*grid, *tensor.shape[1:])[tuple(slice(s, s + c) for s, c in zip(starts, corner, strict=True))]
 
 
-def _blocks(groups: Sequence[Rows]) -> list[tuple[Corner, int, list[Rows]]]:
-    """Runs of groups that share a product: (corner, number of rows, groups)."""
-    runs = [(corner, list(run)) for corner, run in groupby(groups, key=lambda g: g.computed)]
-    return [(corner, sum(g.count for g in run), run) for corner, run in runs]
+def _blocks(groups: Sequence[Rows]) -> list[tuple[_Place, int, list[Rows]]]:
+    """Runs of groups that share a product: (corner and its start, number of rows, groups)."""
+    runs = [(place, list(run)) for place, run in groupby(groups, key=lambda g: (g.computed, g.start))]
+    return [(place, sum(g.count for g in run), run) for place, run in runs]
 
 
 def _members(product: Tensor, corner: Corner, groups: list[Rows]) -> list[Tensor]:
@@ -72,9 +79,10 @@ class _CornerLinear(torch.autograd.Function):
         ctx.groups, ctx.grid = groups, grid
         ctx.save_for_backward(x, weight)
         outputs, start = [], 0
-        for corner, rows, members in _blocks(groups):
-            cut = _cut(weight, grid, corner).reshape(math.prod(corner), -1)
-            product = torch.addmm(_cut(bias, grid, corner).reshape(-1), x[start : start + rows], cut.t())
+        for place, rows, members in _blocks(groups):
+            corner = place[0]
+            cut = _cut(weight, grid, place).reshape(math.prod(corner), -1)
+            product = torch.addmm(_cut(bias, grid, place).reshape(-1), x[start : start + rows], cut.t())
             outputs += _members(product, corner, members)
             start += rows
         return tuple(outputs)
@@ -85,14 +93,15 @@ class _CornerLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0])
         grad_x, start, remaining = torch.empty_like(x), 0, iter(grads)
-        for corner, rows, members in _blocks(ctx.groups):
+        for place, rows, members in _blocks(ctx.groups):
+            corner = place[0]
             grad = x.new_zeros(rows, math.prod(corner))
             for part, g in zip(_members(grad, corner, members), remaining, strict=False):
                 part.copy_(g)
             block = slice(start, start + rows)
-            cut = _cut(weight, ctx.grid, corner).reshape(math.prod(corner), -1)
+            cut = _cut(weight, ctx.grid, place).reshape(math.prod(corner), -1)
             torch.mm(grad, cut, out=grad_x[block])
-            _cut(grad_weight, ctx.grid, corner).add_((grad.t() @ x[block]).view(*corner, -1))
-            _cut(grad_bias, ctx.grid, corner).add_(grad.sum(0).view(corner))
+            _cut(grad_weight, ctx.grid, place).add_((grad.t() @ x[block]).view(*corner, -1))
+            _cut(grad_bias, ctx.grid, place).add_(grad.sum(0).view(corner))
             start += rows
         return grad_x, grad_weight, grad_bias, None, None

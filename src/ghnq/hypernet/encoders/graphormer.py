@@ -1,0 +1,129 @@
+"""The transformer over nodes of GHN-3 (arXiv 2303.04143, section 3): every node attends to every node of its graph.
+
+    x = h + in-degree + out-degree + distance from the input,
+    x = x + attention(LN(x)),  x = x + MLP(LN(x))  in every layer,
+    attention = softmax(q k^T / sqrt(D / A) + e) v,  e_uv = MLP(E[d_uv + 2], E[d_vu + 2]),
+
+with d the hops of the shortest path, 0 where there is none or it is too long, and e one number per head, the same in
+all layers. In a directed graph without cycles d_uv or d_vu is 0, so there are few distinct e: they are computed once
+each and looked up. All nodes of a batch share the linear layers; the attention is per graph, without padding.
+
+Dimensions: N nodes of all graphs, n nodes of one graph, D hidden, A heads, R the longest distance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ghnq.graph.batch import GraphBatch
+from ghnq.graph.reach import Reach
+
+EDGE_TABLE = 257
+"""Rows of the distance embedding: row d + 2 for d hops, row 2 for no path."""
+MOST_DEGREE, MOST_INPUT_DISTANCE = 100, 1000
+
+
+class EdgeBias(nn.Module):
+    """Signed distances -R..R -> what they add to the attention of each head, [A, 2R + 1]."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.distance = nn.Embedding(EDGE_TABLE, hidden)
+        self.inner = nn.Linear(2 * hidden, hidden)
+        self.outer = nn.Linear(hidden, heads)
+        with torch.no_grad():
+            self.distance.weight.copy_(_waves(EDGE_TABLE, hidden))
+
+    def forward(self, longest: int) -> Tensor:
+        signed = torch.arange(-longest, longest + 1, device=self.distance.weight.device)
+        along, against = self.distance(signed.clamp(min=0) + 2), self.distance((-signed).clamp(min=0) + 2)
+        return torch.as_tensor(self.outer(torch.relu(self.inner(torch.cat([along, against], dim=1)))).t())
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each behind a norm and added to what came in; [N, D] -> [N, D]."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.qkv = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.out = nn.Linear(hidden, hidden)
+        self.mlp_norm = nn.LayerNorm(hidden)
+        self.inner = nn.Linear(hidden, 4 * hidden)
+        self.outer = nn.Linear(4 * hidden, hidden)
+
+    def forward(self, x: Tensor, biases: list[Tensor]) -> Tensor:
+        """biases: per graph [A, n, n], added to its attention."""
+        width = x.shape[1] // self.heads
+        # [N, 3D] -> [3A, N, D / A]: queries, keys and values of all heads
+        qkv = self.qkv(self.attention_norm(x)).view(len(x), 3 * self.heads, width).transpose(0, 1)
+        attended = []
+        for part, bias in zip(qkv.split([b.shape[1] for b in biases], dim=1), biases, strict=True):
+            q, k, v = part.split(self.heads)
+            weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(width)).softmax(dim=2)
+            attended.append(torch.bmm(weights, v))
+        x = x + self.out(torch.cat(attended, dim=1).transpose(0, 1).reshape(x.shape))
+        return torch.as_tensor(x + self.outer(F.gelu(self.inner(self.mlp_norm(x)))))
+
+
+class Graphormer(nn.Module):
+    """[N, D] node embeddings -> [N, D]."""
+
+    def __init__(self, *, hidden: int, layers: int, heads: int, virtual_edges: bool = True) -> None:
+        super().__init__()
+        self.virtual_edges = virtual_edges
+        self.in_degree = nn.Embedding(MOST_DEGREE + 1, hidden)
+        self.out_degree = nn.Embedding(MOST_DEGREE + 1, hidden)
+        self.input_distance = nn.Embedding(MOST_INPUT_DISTANCE + 1, hidden)
+        for embedding in (self.in_degree, self.out_degree, self.input_distance):
+            nn.init.trunc_normal_(embedding.weight, std=hidden**-0.5)
+        self.edges = EdgeBias(hidden, heads)
+        self.layers = nn.ModuleList(Layer(hidden, heads) for _ in range(layers))
+
+    def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
+        longest = min(batch.max_distance, EDGE_TABLE - 3) if self.virtual_edges else 1
+        sizes = [len(g.nodes) for g in batch.graphs]
+        positions = [_positions(r, n, longest) for r, n in zip(batch.reach, sizes, strict=True)]
+        in_degree, out_degree, input_distance = (torch.cat(p).to(h.device) for p in zip(*positions, strict=True))
+        x = h + self.in_degree(in_degree) + self.out_degree(out_degree) + self.input_distance(input_distance)
+        signed = torch.cat([_signed(r, n, longest) for r, n in zip(batch.reach, sizes, strict=True)])
+        looked_up = self.edges(longest).index_select(1, signed.to(h.device)).split([n * n for n in sizes], dim=1)
+        biases = [bias.unflatten(1, (n, n)) for bias, n in zip(looked_up, sizes, strict=True)]
+        for layer in self.layers:
+            x = layer(x, biases)
+        return torch.as_tensor(x)
+
+
+def _positions(reach: Reach, n: int, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """In-degree, out-degree and distance from the input of every node, long [n] each; 0 for what is out of reach."""
+    direct = reach.hops == 1
+    degrees = [np.bincount(ends[direct], minlength=n).clip(max=MOST_DEGREE) for ends in (reach.target, reach.source)]
+    distance = np.zeros(n, dtype=np.int64)
+    from_input = (reach.source == 0) & (reach.hops <= longest)
+    distance[reach.target[from_input]] = reach.hops[from_input].clip(max=MOST_INPUT_DISTANCE)
+    return torch.from_numpy(degrees[0]), torch.from_numpy(degrees[1]), torch.from_numpy(distance)
+
+
+def _signed(reach: Reach, n: int, longest: int) -> Tensor:
+    """For every pair of nodes R + d along the edges, R - d against them, R for no path; int32 [n * n]."""
+    near = reach.hops <= longest
+    source, target, hops = (part[near] for part in reach)
+    signed = np.full(n * n, longest, dtype=np.int32)
+    signed[source * n + target] += hops.astype(np.int32)
+    signed[target * n + source] -= hops.astype(np.int32)
+    return torch.from_numpy(signed)
+
+
+def _waves(rows: int, width: int) -> Tensor:
+    """Sines and cosines of falling frequency, [rows, width]; row 0 is zero (arXiv 1706.03762, section 3.5)."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(rows)[:, None] * rates
+    waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+    waves[0] = 0
+    return waves
