@@ -156,12 +156,12 @@ def machine() -> dict[str, Any]:
 
 
 def show(about: dict[str, Any], rows: list[Row], repeats: int) -> None:
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(110, Console().width))
     vnni = "VNNI" if any("vnni" in feature for feature in about["features"]) else "no VNNI"
     console.print(f"{about['cpu']} ({', '.join(about['features'])}; {vnni}), torch {about['torch']}")
     table = Table(title=f"median of {repeats}, {about['threads']} thread(s), ms")
     table.add_column("against")
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     for column in ("nodes", "graph", "predict", "total", "trace", "predict", "put", "total", "ratio", "copy"):
         table.add_column(column, justify="right")
     for r in rows:
@@ -191,7 +191,7 @@ def main(
     rows = [compare(reference, ghn, name, repeats, same_weights=True) for name in NETWORKS]
     if ghn3 is not None:
         sizes = {"hidden": GHN3_TINY["hid"], "max_shape": GHN3_TINY["max_shape"], "depthwise": "shared"}
-        as_wide = GHN(GHNConfig(**sizes)).eval()
+        as_wide = GHN(GHNConfig.model_validate(sizes)).eval()
         reference = load_ghn3(ppuda, ghn3)
         rows += [compare(reference, as_wide, name, repeats, same_weights=False) for name in NETWORKS]
     torch.set_num_threads(threads)

@@ -129,7 +129,7 @@ def residual_chain(nodes: int, channels: int) -> nn.Module:
 
 
 class Wide(nn.Module):
-    """Branches side by side, summed."""
+    """Branches side by side, concatenated: a convolution and its norm each."""
 
     def __init__(self, branches: int, channels: int) -> None:
         super().__init__()
@@ -138,9 +138,10 @@ class Wide(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
-        return torch.stack([torch.relu(branch(x)) for branch in self.branches]).sum(0)
+        return torch.cat([torch.relu(branch(x)) for branch in self.branches], 1)
 
 
 def wide(nodes: int, channels: int) -> nn.Module:
-    """So many nodes in two long rows: every branch is a convolution and its norm."""
-    return Head(Wide((nodes - 6) // 2, channels), channels)
+    """About so many nodes, but only a few levels."""
+    branches = (nodes - 7) // 2
+    return Head(Wide(branches, channels), channels * branches)
