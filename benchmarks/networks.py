@@ -123,8 +123,8 @@ class Residual(nn.Module):
 
 
 def residual_chain(nodes: int, channels: int) -> nn.Module:
-    """A chain of residual blocks with about so many nodes in its graph."""
-    blocks = (Residual(channels) for _ in range((nodes - 6) // 3))
+    """A chain of residual blocks with so many nodes in its graph, or up to two more."""
+    blocks = (Residual(channels) for _ in range(-(-(nodes - 6) // 3)))
     return Head(nn.Sequential(conv_bn(3, channels), *blocks), channels)
 
 
