@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from functools import cache
 from operator import is_
 from typing import Any
 
@@ -19,9 +20,10 @@ class Survey:
     """What was found.
 
     names, shapes: of the parameters, in the order of `named_parameters`, a shared one once. number: from the id of a
-    parameter to its place in `names`. buffers: their ids. counters: ids of those that count batches. state: for every
-    module its attribute dictionaries, and copies of them as they were. containers: lists, dictionaries and sets among
-    the attributes (hooks are such), and copies. dtype: of the first floating-point parameter.
+    parameter to its place in `names`. buffers: their ids. counters: ids of those that count batches. attributes: for
+    every module its attribute dictionary, and a copy. containers: by their ids, the dictionaries, lists and sets among
+    the attributes that are not empty (parameters, buffers, hooks), and copies. dtype: of the first floating-point
+    parameter.
     """
 
     names: list[str] = field(default_factory=list)
@@ -29,30 +31,33 @@ class Survey:
     number: dict[int, int] = field(default_factory=dict)
     buffers: set[int] = field(default_factory=set)
     counters: set[int] = field(default_factory=set)
-    state: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
-    containers: list[tuple[Any, Any]] = field(default_factory=list)
+    attributes: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    containers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     dtype: torch.dtype | None = None
 
     def evaluate(self) -> None:
         """Puts every module into evaluation mode, without calling anything of the user's; `restore` takes it back."""
-        for live, _ in self.state:
-            if live.get("training") is True:
+        for live, _ in self.attributes:
+            if live["training"]:
                 live["training"] = False
 
     def restore(self) -> None:
         """Puts back every attribute, parameter, buffer and hook that was assigned, added or removed since."""
-        for live, saved in self.state:
-            if live.keys() != saved.keys() or not all(map(is_, live.values(), saved.values())):
+        containers = self.containers
+        for live, saved in self.attributes:
+            if len(live) != len(saved) or not all(map(is_, live.values(), saved.values())):
                 live.clear()
                 live.update(saved)
-        for container, content in self.containers:
-            if len(container) != len(content) or not all(map(is_, _flat(container), _flat(content))):
-                container.clear()
-                (container.extend if isinstance(container, list | deque) else container.update)(content)
+            for value in saved.values():
+                if type(value) in _CONTAINERS and value and id(value) not in containers:
+                    value.clear()
+        for live, saved in containers.values():
+            if len(live) != len(saved) or not all(map(is_, _flat(live), _flat(saved))):
+                live.clear()
+                (live.extend if isinstance(live, list | deque) else live.update)(saved)
 
 
-_CONTAINERS = (list, dict, set, OrderedDict, deque)
-_NOT_KEPT_TWICE = frozenset({"_parameters", "_buffers"})
+_CONTAINERS = frozenset({list, dict, set, OrderedDict, deque})
 
 
 def _flat(container: Any) -> Any:
@@ -69,28 +74,42 @@ def survey(module: nn.Module) -> Survey:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        _refuse(prefix, current)
-        own, buffers = current._parameters, current._buffers
+        fault = _fault(type(current))
+        if fault:
+            raise GraphError(f"module {prefix[:-1] or '(root)'!r} ({type(current).__name__}) is {fault}")
         attributes = current.__dict__
-        result.state.append((attributes, dict(attributes)))
-        for name, value in attributes.items():
-            if type(value) in _CONTAINERS and name not in _NOT_KEPT_TWICE:
-                result.containers.append((value, value.copy() if value else ()))
-        if own:
-            result.state.append((own, dict(own)))
-            for name, parameter in own.items():
-                if parameter is not None and id(parameter) not in result.number:
-                    _add(result, prefix + name, parameter)
+        result.attributes.append((attributes, attributes.copy()))
+        for value in attributes.values():
+            if type(value) in _CONTAINERS and value:
+                result.containers[id(value)] = (value, value.copy())
+        for name, parameter in attributes["_parameters"].items():
+            if parameter is not None and id(parameter) not in result.number:
+                _add(result, prefix + name, parameter)
+        buffers = attributes["_buffers"]
         if buffers:
-            result.state.append((buffers, dict(buffers)))
             result.buffers.update(map(id, buffers.values()))
             if "num_batches_tracked" in buffers:
                 result.counters.add(id(buffers["num_batches_tracked"]))
-        children = [(f"{prefix}{name}.", child) for name, child in current._modules.items() if child is not None]
-        stack.extend(reversed(children))
+        children = attributes["_modules"]
+        if children:
+            stack.extend((f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None)
     if not result.names:
         raise GraphError(f"{type(module).__name__} has no parameters: there is nothing to predict")
     return result
+
+
+@cache
+def _fault(kind: type[nn.Module]) -> str:
+    """Why modules of this class cannot be traced; empty where they can."""
+    if issubclass(kind, nn.RNNBase | nn.RNNCellBase):
+        return "a recurrent layer; only feed-forward networks are architectures here"
+    if issubclass(kind, torch.jit.ScriptModule):
+        return "compiled by TorchScript and cannot be observed; trace the original module"
+    if kind.__name__ == "OptimizedModule":
+        return "compiled by torch.compile and cannot be observed; trace the original, its attribute `_orig_mod`"
+    if ".nn.quantized" in kind.__module__ or ".nn.intrinsic.quantized" in kind.__module__:
+        return "quantized already; trace the network in float, from which its quantized form is made"
+    return ""
 
 
 def _add(result: Survey, name: str, parameter: torch.Tensor) -> None:
@@ -107,17 +126,3 @@ def _add(result: Survey, name: str, parameter: torch.Tensor) -> None:
     result.number[id(parameter)] = len(result.names)
     result.names.append(name)
     result.shapes.append(tuple(parameter.shape))
-
-
-def _refuse(prefix: str, module: nn.Module) -> None:
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        kind = "a recurrent layer; only feed-forward networks are architectures here"
-    elif ".nn.quantized" in type(module).__module__ or ".nn.intrinsic.quantized" in type(module).__module__:
-        kind = "quantized already; trace the network in float, from which its quantized form is made"
-    elif hasattr(module, "_orig_mod") and hasattr(module, "dynamo_ctx"):
-        kind = "compiled by torch.compile and cannot be observed; trace the original, its attribute `_orig_mod`"
-    elif isinstance(module, torch.jit.ScriptModule):
-        kind = "compiled by TorchScript and cannot be observed; trace the original module"
-    else:
-        return
-    raise GraphError(f"module {prefix[:-1] or '(root)'!r} ({type(module).__name__}) is {kind}")
