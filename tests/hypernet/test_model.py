@@ -16,10 +16,12 @@ from tests.hypernet.graphs import random_graph
     seed=st.integers(0, 1000),
     encoder=st.sampled_from(["gatedgnn", "graphormer", "mlp"]),
     depthwise=st.sampled_from(["own", "shared"]),
+    decoder=st.sampled_from(["conv", "lowrank"]),
+    kernel=st.sampled_from(["corner", "centre"]),
     classes=st.integers(2, 30),
 )
 def test_every_parameter_is_predicted_in_shape_and_finite(
-    seed: int, encoder: str, depthwise: str, classes: int
+    seed: int, encoder: str, depthwise: str, decoder: str, kernel: str, classes: int
 ) -> None:
     torch.manual_seed(seed)
     config = GHNConfig(
@@ -27,7 +29,10 @@ def test_every_parameter_is_predicted_in_shape_and_finite(
         hidden=8,
         max_shape=(24, 20, 5, 5),
         encoder=encoder,
-        depthwise=depthwise,  # type: ignore[arg-type]
+        depthwise=depthwise,
+        decoder=decoder,
+        kernel=kernel,
+        rank=4,
     )
     ghn = GHN(config)
     graph = random_graph(seed, classes=classes)
@@ -36,10 +41,12 @@ def test_every_parameter_is_predicted_in_shape_and_finite(
     assert all(bool(v.isfinite().all()) for v in predicted.values())
 
 
-@pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer", "mlp"])
-def test_every_weight_of_the_hypernetwork_gets_a_gradient(encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [("gatedgnn", "conv"), ("graphormer", "conv"), ("mlp", "conv"), ("gatedgnn", "lowrank")]
+)
+def test_every_weight_of_the_hypernetwork_gets_a_gradient(encoder: str, decoder: str) -> None:
     torch.manual_seed(0)
-    ghn = GHN(GHNConfig(hidden=8, max_shape=(24, 20, 5, 5), encoder=encoder))  # type: ignore[arg-type]
+    ghn = GHN(GHNConfig(hidden=8, max_shape=(24, 20, 5, 5), encoder=encoder, decoder=decoder))  # type: ignore[arg-type]
     graphs = [random_graph(seed, size=30) for seed in range(6)]
     loss = sum(t.square().mean() for network in ghn(GraphBatch.from_graphs(graphs)) for t in network.values())
     torch.as_tensor(loss).backward()

@@ -32,7 +32,12 @@ class GHNConfig(BaseModel):
     )
     virtual_edges: bool = Field(default=True, description="Nodes also hear all nodes that reach them, by 1/distance.")
     layer_norm: bool = Field(default=True, description="Normalise node embeddings before decoding.")
-    decoder: Literal["conv"] = Field(default="conv", description="How a node embedding becomes a weight.")
+    decoder: Literal["conv", "lowrank"] = Field(
+        default="conv",
+        description="How a node embedding becomes a weight: all of it (`conv`), or two thin factors, which is for a "
+        "`max_shape` of thousands of channels (`lowrank`).",
+    )
+    rank: int = Field(default=32, ge=1, description="Rank of the factors of `lowrank`.")
     decoder_hidden: tuple[int, int] | None = Field(
         default=None, strict=False, description="Widths inside the decoder; (4, 8) times `hidden` if absent."
     )

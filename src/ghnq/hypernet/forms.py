@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ghnq.graph.batch import SlotGroup
 from ghnq.graph.ir import Shape
-from ghnq.hypernet.decoders.conv import Shape4, WeightRequest
+from ghnq.hypernet.decoders.pieces import Shape4, WeightRequest
 from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
 
 Form = Literal["kernel", "table", "vector"]

@@ -12,23 +12,13 @@ Dimensions: S slots of a group, D hidden, C and F widths inside, O/I out- and in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_up
-
-Shape4 = tuple[int, int, int, int]
-
-
-class WeightRequest(NamedTuple):
-    """The shape of a group's weights in the network, and whether they are depthwise or of the classification layer."""
-
-    shape: Shape4
-    depthwise: bool
-    classifies: bool
+from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, WeightRequest, centre
 
 
 class PositionDecoder(nn.Module):
@@ -77,60 +67,40 @@ class PositionDecoder(nn.Module):
         return [decoded[g] for g in range(len(groups))]
 
     def _start(self, kernel: Corner) -> Corner:
-        """Where a kernel (C, height, width) lies in the grid: so that its middle is the grid's."""
-        if not self.centred:
-            return ()
-        return (0, *(most // 2 - size // 2 for most, size in zip(self.max_shape[2:], kernel[1:], strict=True)))
+        """Where a kernel (C, height, width) lies in the grid."""
+        return (0, *centre(self.max_shape[2:], kernel[1:])) if self.centred else ()
 
 
-class ConvDecoder(nn.Module):
-    """Weights of convolutions, hidden linear layers and the classification layer."""
+class ConvDecoder(PieceDecoder):
+    """Weights of convolutions and hidden linear layers; the classification layer's are mapped to its classes."""
 
-    def __init__(
-        self,
-        *,
-        hidden: int,
-        widths: tuple[int, int],
-        max_shape: Shape4,
-        num_classes: int,
-        own_depthwise: bool,
-        centred: bool = False,
-    ) -> None:
-        super().__init__()
-        self.max_shape = max_shape
-        self.dense = PositionDecoder(hidden=hidden, widths=widths, max_shape=max_shape, centred=centred)
-        self.depthwise = (
-            PositionDecoder(hidden=hidden, widths=widths, max_shape=(max_shape[0], 1, *max_shape[2:]), centred=centred)
-            if own_depthwise
-            else None
-        )
+    def __init__(self, *, max_shape: Shape4, num_classes: int, dense: nn.Module, depthwise: nn.Module | None) -> None:
+        super().__init__(max_shape=max_shape, dense=dense, depthwise=depthwise)
         self.classes = nn.Linear(max_shape[0], num_classes)
 
     @classmethod
     def from_config(cls, config: GHNConfig) -> ConvDecoder:
-        return cls(
-            hidden=config.hidden,
-            widths=config.decoder_widths,
-            max_shape=config.max_shape,
-            num_classes=config.num_classes,
-            own_depthwise=config.depthwise == "own",
-            centred=config.kernel == "centre",
-        )
+        def positions(max_shape: Shape4) -> PositionDecoder:
+            return PositionDecoder(
+                hidden=config.hidden,
+                widths=config.decoder_widths,
+                max_shape=max_shape,
+                centred=config.kernel == "centre",
+            )
+
+        o, _, h, w = config.max_shape
+        dense = positions(config.max_shape)
+        own = positions((o, 1, h, w)) if config.depthwise == "own" else None
+        return cls(max_shape=config.max_shape, num_classes=config.num_classes, dense=dense, depthwise=own)
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
         """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K], at most `max_shape`."""
-        decoded: dict[int, Tensor] = {}
-        for decoder, depthwise in ((self.dense, False), (self.depthwise, True)):
-            index = [i for i, r in enumerate(requests) if (self.depthwise is not None and r.depthwise) == depthwise]
-            if decoder is None or not index:
-                continue
-            corners = [self._corner(requests[i]) for i in index]
-            decoded.update(zip(index, decoder([groups[i] for i in index], corners), strict=True))
-        return [self._classify(decoded[i]) if r.classifies else decoded[i] for i, r in enumerate(requests)]
+        decoded = super().forward(groups, requests)
+        return [self._classify(d) if r.classifies else d for d, r in zip(decoded, requests, strict=True)]
 
-    def _corner(self, request: WeightRequest) -> Shape4:
-        """The corner of `max_shape` to compute for a weight of this shape."""
-        o, i, h, w = (min(s, m) for s, m in zip(request.shape, self.max_shape, strict=True))
+    def piece(self, request: WeightRequest) -> Shape4:
+        """The part of `max_shape` to compute: all out-channels where they are yet to become classes."""
+        o, i, h, w = super().piece(request)
         return (self.max_shape[0] if request.classifies else o, i, h, w)
 
     def _classify(self, matrix: Tensor) -> Tensor:
