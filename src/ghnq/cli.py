@@ -175,6 +175,18 @@ def spaces_show(
     run(member, as_json=as_json)
 
 
+@app.command("import")
+def import_checkpoint(
+    file: Annotated[str, typer.Argument(metavar="FILE.pt", help="A published GHN-1, GHN-2, GHN-3 or MLP.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the checkpoint goes.")],
+    as_json: Json = False,
+) -> None:
+    """Turn a published hypernetwork into a checkpoint of ghnq."""
+    from ghnq.commands.import_checkpoint import import_checkpoint as run
+
+    run(file, out=out, as_json=as_json)
+
+
 @app.command()
 def checkpoints(as_json: Json = False) -> None:
     """List the checkpoints that come with ghnq."""

@@ -15,7 +15,7 @@ from ghnq.models import load_model
 
 from .conftest import Cli
 
-COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "checkpoints"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "import", "checkpoints"]
 
 
 def test_help_names_every_command(ghnq: Cli) -> None:

@@ -46,7 +46,8 @@ def resolve(name: str | os.PathLike[str], *, revision: str | None = None, token:
     if path.is_file():
         raise CheckpointError(
             f"'{text}' is a file; a checkpoint is a directory with {WEIGHTS} and {CONFIG}. "
-            "Pickled files are not read: loading one can run any code it contains."
+            "Pickled files are not read: loading one can run any code it contains. `ghnq import` converts a published "
+            "GHN-1, GHN-2 or GHN-3."
         )
     if HUB_ID.fullmatch(text):
         return _download(text, revision, token)

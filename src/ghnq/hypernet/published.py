@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -65,10 +66,15 @@ def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]
     if unknown or not {"max_shape", "num_classes"} <= config.keys():
         raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(config)}")
     try:
-        ghn = GHN(_our_config(config, transformer))
-    except (ValidationError, TypeError) as error:
+        ours = _our_config(config, transformer)
+        # Nothing is allocated before it fits: a size may be anything.
+        with torch.device("meta"):
+            expected = GHN(ours).state_dict()
+    except (ValidationError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"this published configuration cannot be used: {error}") from error
-    ghn.load_state_dict(_fit({_rename(key): tensor for key, tensor in state.items()}, ghn.state_dict()))
+    fitted = _fit({_rename(key): tensor for key, tensor in state.items()}, expected)
+    ghn = GHN(ours)
+    ghn.load_state_dict(fitted)
     return ghn.eval()
 
 

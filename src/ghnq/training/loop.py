@@ -11,10 +11,12 @@ from rich.console import Console
 from ghnq.data import ImageDataset, Images, load
 from ghnq.errors import RecipeError, TrainingError
 from ghnq.files import write_text
+from ghnq.hypernet.model import GHN
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.report import TrainingBar
+from ghnq.training.start import with_hypernet
 from ghnq.training.state import STATE, load_state, read_recipe, save_state
 from ghnq.training.team import Team
 from ghnq.training.trainer import StepReport, Trainer
@@ -44,10 +46,15 @@ def train(
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
     _check_directory(out, resume)
     started = read_recipe(out / STATE) if resume else None
+    before = None if started is None else Recipe.model_validate_json(started)
     train_set, val_set = _images(recipe)
+    if recipe.init is not None:
+        # What a run goes on with is in its state: the checkpoint it started from may be gone.
+        same = before is not None and before.init == recipe.init
+        recipe = with_hypernet(recipe, before.hypernet if before and same else GHN.from_pretrained(recipe.init).config)
     recipe = _with_classes(recipe, train_set)
-    if started is not None:
-        recipe = _resumed(recipe, Recipe.model_validate_json(started))
+    if before is not None:
+        recipe = _resumed(recipe, before)
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     threads = torch.get_num_threads()
@@ -78,6 +85,8 @@ def _trainer(recipe: Recipe, train_set: ImageDataset, team: Team, resume_from: P
     trainer = Trainer(recipe, train_set, team)
     if resume_from is not None:
         trainer.progress = load_state(resume_from / STATE, trainer.ghn, trainer.average, trainer.optimizer)
+    elif recipe.init is not None:
+        trainer.start_from(GHN.from_pretrained(recipe.init))
     return trainer
 
 
@@ -157,6 +166,11 @@ def _check_directory(out: Path, resume: bool) -> None:
 def _with_classes(recipe: Recipe, dataset: ImageDataset) -> Recipe:
     """The recipe with the data's number of classes; one that names another is refused."""
     asked, classes = recipe.hypernet.num_classes, dataset.num_classes
+    if recipe.init is not None and asked != classes:
+        raise RecipeError(
+            f"the checkpoint '{recipe.init}' (init) predicts networks for {asked} classes, but '{dataset.name}' has "
+            f"{classes}; train on data with {asked} classes, or leave `init` out"
+        )
     if "num_classes" in recipe.hypernet.model_fields_set and asked != classes:
         raise RecipeError(
             f"hypernet.num_classes is {asked}, but '{dataset.name}' has {classes} classes; leave the key out"

@@ -68,6 +68,11 @@ class Recipe(BaseModel):
     space: Literal["convnets"] = Field(default="convnets", description="Where the architectures come from.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, architectures and images.")
     hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
+    init: str | None = Field(
+        default=None,
+        description="Checkpoint (shipped name, directory, or hub id) whose weights the run starts from, and whose "
+        "`hypernet` it takes; absent: random weights.",
+    )
     steps: int = Field(ge=1, description="Updates of the hypernetwork.")
     max_minutes: float | None = Field(
         default=None,

@@ -63,6 +63,11 @@ class Trainer:
             world=team.size,
         )
 
+    def start_from(self, ghn: GHN) -> None:
+        """Takes the weights of a hypernetwork of the same configuration, before the first step."""
+        self.ghn.load_state_dict(ghn.state_dict())
+        self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if self.recipe.ema else {}
+
     def step(self, *, fraction_done: float, last: bool) -> StepReport:
         """One update. Both arguments are the first process's to say; what the others give is ignored.
 

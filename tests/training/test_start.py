@@ -1,0 +1,56 @@
+"""Runs that start from a checkpoint: its weights and hypernetwork, resumed without it, refused where it misfits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghnq.errors import CheckpointError, RecipeError
+from ghnq.hypernet import GHN, GHNConfig
+from ghnq.training.loop import train
+from ghnq.training.recipe import Recipe, validate_recipe
+from ghnq.training.state import STATE
+from tests.training.conftest import TINY
+
+
+def recipe_from(init: Path, **changes: object) -> Recipe:
+    return validate_recipe({k: v for k, v in TINY.items() if k != "hypernet"} | {"init": str(init)} | changes, "test")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(5)
+    GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), encoder="mlp")).save_pretrained(tmp_path / "start")
+    return tmp_path / "start"
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_first_step_is_from_the_checkpoints_weights(checkpoint: Path, tmp_path: Path, ema: float) -> None:
+    train(recipe_from(checkpoint, steps=1, ema=ema, optimizer={"lr": 1e-9}), out=tmp_path / "run")
+    start, end = GHN.from_pretrained(checkpoint), GHN.from_pretrained(tmp_path / "run" / "last")
+    assert end.config == start.config
+    for key, tensor in start.state_dict().items():
+        torch.testing.assert_close(end.state_dict()[key], tensor, rtol=0, atol=1e-7)
+
+
+def test_a_resumed_run_needs_its_checkpoint_no_more(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(checkpoint)
+    train(recipe, out=tmp_path / "run")
+    assert (tmp_path / "run" / STATE).exists()
+    shutil.rmtree(checkpoint)
+    train(recipe, out=tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        train(recipe, out=tmp_path / "other")
+
+
+def test_what_the_checkpoint_decides_is_not_contradicted(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"hypernet.hidden is 16, the checkpoint has 8.*hypernet=\{\}"):
+        train(recipe_from(checkpoint, hypernet={"hidden": 16}), out=tmp_path / "run")
+    train(recipe_from(checkpoint, steps=1, hypernet={"hidden": 8, "encoder": "mlp"}), out=tmp_path / "run")
+
+
+def test_data_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), num_classes=7)).save_pretrained(tmp_path / "seven")
+    with pytest.raises(RecipeError, match="predicts networks for 7 classes, but 'digits' has 10"):
+        train(recipe_from(tmp_path / "seven"), out=tmp_path / "run")
