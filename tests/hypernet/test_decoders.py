@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.conv import PositionDecoder
 from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
-from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
+from ghnq.hypernet.fill import HUGE, fill
+from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
 
 
 @settings(deadline=None, max_examples=40)
@@ -84,12 +85,32 @@ def test_vectors_are_squashed() -> None:
     torch.testing.assert_close(shift(x), (torch.exp(0.4 * x) - 1) / (torch.exp(0.4 * x) + 1))
 
 
-def test_laying_out_scales_and_stores_channels_last() -> None:
-    weight = torch.randn(2, 5, 4, 3, 2, dtype=torch.double, requires_grad=True)
-    result = lay_out(weight, 0.25)
-    assert torch.equal(result, 0.25 * weight)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (5, 4, 3, 2),
+        (3, 2, 3, 2),
+        (10, 8, 3, 2),
+        (11, 4, 3, 2),
+        (5, 9, 3, 2),
+        (17, 13, 3, 2),
+        (4, 9, 1, 2),
+        (13, 3, 5, 4),
+    ],
+)
+def test_filling_repeats_scales_and_stores_channels_last(shape: tuple[int, int, int, int]) -> None:
+    block = torch.randn(2, 5, 4, 3, 2, dtype=torch.double, requires_grad=True)
+    result = fill(block, shape, 0.25)
+    assert torch.equal(result, 0.25 * tile(block, shape))
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in result.unbind(0))
-    assert torch.autograd.gradcheck(lambda w: lay_out(w, 0.25), [weight])
+    assert torch.autograd.gradcheck(lambda w: fill(w, shape, 0.25), [block])
+
+
+def test_filling_what_is_large_enough_for_huge_pages() -> None:
+    block = torch.randn(1, 64, 64, 3, 3)
+    result = fill(block, (512, 512, 3, 3), 0.5)
+    assert 4 * result.numel() > HUGE
+    assert torch.equal(result, 0.5 * tile(block, (512, 512, 3, 3)))
 
 
 @pytest.mark.parametrize("most", [5, 8, 11, 16])

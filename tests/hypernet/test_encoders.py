@@ -1,11 +1,13 @@
 """Batched encoders against the node-by-node ones, values and gradients."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
 from ghnq.graph.batch import GraphBatch
+from ghnq.hypernet.encoders import levels_numpy, levels_torch, traverse
 from ghnq.hypernet.encoders.gatedgnn import GatedGNN
 from ghnq.hypernet.encoders.graphormer import Graphormer
 from tests.hypernet.graphs import random_graph
@@ -14,7 +16,11 @@ from tests.hypernet.oracle import gated_gnn, graphormer
 
 @pytest.mark.parametrize("virtual_edges", [True, False])
 @pytest.mark.parametrize("max_distance", [50, 2])
-def test_level_batched_traversal_equals_the_papers_loop(virtual_edges: bool, max_distance: int) -> None:
+@pytest.mark.parametrize("levels", [levels_numpy, levels_torch])
+def test_level_batched_traversal_equals_the_papers_loop(
+    levels: ModuleType, virtual_edges: bool, max_distance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traverse, "loops", lambda like: levels)
     torch.manual_seed(0)
     gnn = GatedGNN(hidden=8, virtual_edges=virtual_edges).double()
     graphs = [random_graph(seed, size=6 + 3 * seed) for seed in range(4)]

@@ -74,9 +74,10 @@ def survey(module: nn.Module) -> Survey:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        fault = _fault(type(current))
+        kind: Any = type(current)
+        fault = _fault(kind)
         if fault:
-            raise GraphError(f"module {prefix[:-1] or '(root)'!r} ({type(current).__name__}) is {fault}")
+            raise GraphError(f"module {prefix[:-1] or '(root)'!r} ({kind.__name__}) is {fault}")
         attributes = current.__dict__
         result.attributes.append((attributes, attributes.copy()))
         for value in attributes.values():
@@ -99,7 +100,7 @@ def survey(module: nn.Module) -> Survey:
 
 
 @cache
-def _fault(kind: type[nn.Module]) -> str:
+def _fault(kind: type[Any]) -> str:
     """Why modules of this class cannot be traced; empty where they can."""
     if issubclass(kind, nn.RNNBase | nn.RNNCellBase):
         return "a recurrent layer; only feed-forward networks are architectures here"

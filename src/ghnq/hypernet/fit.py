@@ -6,11 +6,9 @@ Dimensions: S slots of one group, all of one shape.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ghnq.graph.ir import Shape
 
@@ -43,25 +41,3 @@ def norm_scale(tensor: Tensor) -> Tensor:
 def shift(tensor: Tensor) -> Tensor:
     """The shift of a norm, or a bias, squashed into (-1, 1)."""
     return torch.tanh(0.2 * tensor)
-
-
-def lay_out(weight: Tensor, gain: float) -> Tensor:
-    """gain * weight, [S, O, I, K, K], stored so that each kernel of the stack is channels-last.
-
-    Convolutions on a CPU run fastest with that layout. One step of autograd instead of four, since every group has it.
-    """
-    return torch.as_tensor(_LayOut.apply(weight, gain))  # type: ignore[no-untyped-call]
-
-
-class _LayOut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, gain: float) -> Tensor:
-        ctx.gain = gain
-        source = weight.permute(0, 1, 3, 4, 2)
-        stored = torch.empty(source.shape, dtype=weight.dtype, device=weight.device)
-        return torch.mul(source, gain, out=stored).permute(0, 1, 4, 2, 3)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.gain, None

@@ -18,7 +18,8 @@ from torch import Tensor
 from ghnq.graph.batch import SlotGroup
 from ghnq.graph.ir import Shape
 from ghnq.hypernet.decoders.pieces import Shape4, WeightRequest
-from ghnq.hypernet.fit import lay_out, norm_scale, shift, tile, weight_gain
+from ghnq.hypernet.fill import fill
+from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
 
 Form = Literal["kernel", "table", "vector"]
 KERNEL_OPS = ("conv", "sep_conv", "dil_conv")
@@ -43,7 +44,7 @@ def request_for(group: SlotGroup, max_kernel: int) -> WeightRequest:
 def fit_kernel(decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool) -> Tensor:
     """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer."""
     shape = _out_first(group)
-    weight = lay_out(tile(decoded, request.shape), weight_gain(shape) if normalise else 1.0).reshape(-1, *shape)
+    weight = fill(decoded, request.shape, weight_gain(shape) if normalise else 1.0).reshape(-1, *shape)
     return weight.transpose(1, 2) if group.transposed else weight
 
 

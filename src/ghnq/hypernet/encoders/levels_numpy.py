@@ -1,7 +1,7 @@
-"""The loops over topological levels in numpy, on the memory of the tensors: the same sums, at a quarter of the dispatch.
+"""The loops over topological levels in numpy, on the memory of the tensors: the same sums, a quarter of the dispatch.
 
-A level is often a single node, and its operations are too small for their arithmetic to count: what counts is how long a
-library takes to begin one. That is about 0.6 us in numpy and 4 us in torch. Dimensions and names: see `traverse`.
+A level is often a single node, and its operations are too small for their arithmetic to count: what counts is how long
+a library takes to begin one. That is about 0.6 us in numpy and 4 us in torch. Dimensions and names: see `traverse`.
 """
 
 from __future__ import annotations
