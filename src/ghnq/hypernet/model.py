@@ -70,16 +70,15 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def decode(self, h: Tensor, batch: GraphBatch) -> list[Tensor]:
         """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""
         decoded: dict[int, Tensor] = {}
-        for forms, roles, decode in (
-            (("kernel", "table"), None, self._weights),
-            (("vector",), ("weight", "class_weight"), self._gains),
-            (("vector",), ("norm_weight",), self._norm_scales),
-            (("vector",), ("norm_bias", "bias"), self._shifts),
-            (("vector",), ("class_bias",), self._class_biases),
+        roles = [g.role if form_of(g) == "vector" else None for g in batch.groups]
+        for decode, decodes in (
+            (self._weights, (None,)),
+            (self._gains, ("weight", "class_weight")),
+            (self._norm_scales, ("norm_weight",)),
+            (self._shifts, ("norm_bias", "bias")),
+            (self._class_biases, ("class_bias",)),
         ):
-            index = [
-                i for i, g in enumerate(batch.groups) if form_of(g) in forms and (roles is None or g.role in roles)
-            ]
+            index = [i for i, role in enumerate(roles) if role in decodes]
             if index:
                 groups = [batch.groups[i] for i in index]
                 decoded.update(zip(index, decode(_gather(h, groups), groups), strict=True))
