@@ -17,6 +17,8 @@ from ghnq.graph.layout import layout
 from ghnq.graph.svg import label, quantity, svg
 
 from .programs import Program, programs
+
+pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 from .test_ir import GRAPH
 
 SVG = "{http://www.w3.org/2000/svg}"

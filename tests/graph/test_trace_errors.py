@@ -105,6 +105,7 @@ def test_a_wrong_input_shape_names_the_module_and_the_shapes(device: str) -> Non
         (nn.GroupNorm(2, 6), (3, 8, 8)),
         (nn.LayerNorm(5), (3, 8, 8)),
         (nn.InstanceNorm2d(5, affine=True), (3, 8, 8)),
+        (nn.PReLU(5), (3, 8, 8)),
         (nn.Conv2d(3, 4, 9), (3, 8, 8)),
         (nn.ConvTranspose2d(4, 3, 3), (3, 8, 8)),
         (nn.MaxPool2d(9), (3, 8, 8)),

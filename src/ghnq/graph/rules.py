@@ -172,6 +172,16 @@ def elementwise(rec: Recorder, name: str, /, input: Tensor, *rest: Any, **option
     return rec.emit(PASS, name, (found,), tuple(input.shape), input.dtype)
 
 
+def prelu(rec: Recorder, name: str, /, input: Tensor, weight: Tensor) -> Tensor:
+    """A rule only because PyTorch's meta kernel of it is slow to load."""
+    slopes, channels = weight.numel(), input.shape[1] if input.dim() > 1 else 1
+    if slopes not in (1, channels):
+        raise ValueError(f"{name} with {slopes} slopes got the shape {tuple(input.shape)}")
+    found = (rec.values[id(input)], rec.value(weight))
+    inputs = rec.own(name, tuple(i for i in found if i is not None), tuple(input.shape))
+    return rec.emit(PASS, name, inputs, tuple(input.shape), input.dtype)
+
+
 def pad(rec: Recorder, name: str, /, input: Tensor, pad: Sequence[int], *rest: Any, **options: Any) -> Tensor:
     """Constant padding by arithmetic; `pad` counts from the last dimension."""
     sizes = list(input.shape)

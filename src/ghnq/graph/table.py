@@ -129,6 +129,7 @@ RULES: dict[str, Handler] = {
     **{n: _guarded(n, rules.adaptive_avg_pool) for n in ("adaptive_avg_pool1d", "adaptive_avg_pool2d")},
     **{n: _guarded(n, rules.adaptive_max_pool) for n in ("adaptive_max_pool1d", "adaptive_max_pool2d")},
     "mean": _guarded("mean", rules.mean),
+    "prelu": _guarded("prelu", rules.prelu),
     "scaled_dot_product_attention": _any_activation("scaled_dot_product_attention", attention.scaled_dot_product),
     "multi_head_attention_forward": _any_activation("multi_head_attention_forward", attention.multi_head),
     **{name: _product(name) for name in ("matmul", "bmm", "__matmul__", "einsum")},
