@@ -17,10 +17,9 @@ from ghnq.graph.layout import layout
 from ghnq.graph.svg import label, quantity, svg
 
 from .programs import Program, programs
-
-pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 from .test_ir import GRAPH
 
+pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 SVG = "{http://www.w3.org/2000/svg}"
 
 

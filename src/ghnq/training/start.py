@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from ghnq.errors import RecipeError
+import warnings
+
+from ghnq.errors import GhnqWarning
 from ghnq.hypernet.config import GHNConfig
 from ghnq.training.recipe import Recipe
 
 
 def with_hypernet(recipe: Recipe, config: GHNConfig) -> Recipe:
-    """The recipe with the checkpoint's hypernetwork; raises RecipeError where the recipe asks for another one."""
+    """The recipe with the checkpoint's hypernetwork; warns where the recipe describes another one."""
     asked, found = recipe.hypernet.model_dump(), config.model_dump()
-    contradicting = sorted(k for k in recipe.hypernet.model_fields_set if asked[k] != found[k])
-    if contradicting:
-        raise RecipeError(
-            f"the checkpoint '{recipe.init}' (init) decides the hypernetwork, and the recipe contradicts it: "
-            + ", ".join(f"hypernet.{k} is {asked[k]!r}, the checkpoint has {found[k]!r}" for k in contradicting)
-            + ". Leave these keys out (`--set hypernet={}` leaves out all)"
+    others = sorted(k for k in recipe.hypernet.model_fields_set if asked[k] != found[k])
+    if others:
+        warnings.warn(
+            f"the checkpoint '{recipe.init}' (init) decides the hypernetwork, not the recipe: "
+            + ", ".join(f"hypernet.{k} is {found[k]!r}, not {asked[k]!r}" for k in others),
+            GhnqWarning,
+            stacklevel=3,
         )
     return recipe.model_copy(update={"hypernet": config})
