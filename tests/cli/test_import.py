@@ -63,11 +63,9 @@ def test_training_starts_from_an_imported_checkpoint(ghnq: Cli, models: Path, pu
     folder = models.parent
     assert ghnq("import", published, "--out", folder / "imported").code == 0
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"steps": 1, "ema": 0.0}))
-    call = ghnq("train", "tiny.yaml", "--set", "init=imported")
-    assert call.code == 2
-    assert "hypernet.hidden is 8, the checkpoint has 16" in call.err
     call = ghnq("train", "tiny.yaml", "--set", "init=imported", "--set", "optimizer.lr=1e-9")
     assert call.code == 0, call.err
+    assert "hypernet.hidden is 16, not 8" in call.err
     start, end = GHN.from_pretrained(folder / "imported"), GHN.from_pretrained(folder / "runs" / "tiny" / "last")
     assert end.config == start.config
     assert end.task is not None
