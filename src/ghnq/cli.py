@@ -132,12 +132,15 @@ def predict(
         str, typer.Option(metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
     ] = "digits",
     input_shape: InputShape = "3,32,32",
+    scheme: Annotated[
+        str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at, such as w4a8.")
+    ] = "float32",
     as_json: Json = False,
 ) -> None:
     """Predict all parameters of a model and write them under the model's own names."""
     from ghnq.commands.predict import predict as run
 
-    run(model, checkpoint=checkpoint, input_shape=input_shape, out=out, as_json=as_json)
+    run(model, checkpoint=checkpoint, input_shape=input_shape, scheme=scheme, out=out, as_json=as_json)
 
 
 @app.command()

@@ -39,7 +39,18 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
     module = load_model("models.py:Net")
     tensors = load_file(out)
     expected = dict(module.named_parameters())
-    keys = ["model", "checkpoint", "input_shape", "parameters", "tensors", "seconds", "out", "unused", "warnings"]
+    keys = [
+        "model",
+        "checkpoint",
+        "input_shape",
+        "scheme",
+        "parameters",
+        "tensors",
+        "seconds",
+        "out",
+        "unused",
+        "warnings",
+    ]
     assert list(document) == keys
     assert document["warnings"] == [
         "the hypernetwork was trained for images of 1x8x8, not 3x32x32: expect poor accuracy"

@@ -100,7 +100,7 @@ class Scaled(GHN):
 
     factor = 1.0
 
-    def predict(self, graph: ArchGraph) -> dict[str, Tensor]:
+    def predict(self, graph: ArchGraph, scheme: object = None) -> dict[str, Tensor]:
         return {name: tensor * self.factor for name, tensor in super().predict(graph).items()}
 
 

@@ -19,11 +19,12 @@ from ghnq.files import atomic_path
 from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
+from ghnq.quant import QuantScheme
 
 
-def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json: bool) -> None:
+def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: Path, as_json: bool) -> None:
     """Predicts the parameters of `model` and writes them to `out` under the names `module.named_parameters()` gives."""
-    shape = parse_shape(input_shape)
+    shape, parsed = parse_shape(input_shape), QuantScheme.parse(scheme)
     check_output(out, (".safetensors",), "parameters are written as")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the parameters of {model}"):
         ghn = GHN.from_pretrained(checkpoint)
@@ -31,7 +32,7 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
         start = time.perf_counter()
         with torch.no_grad():
             graph = trace(module, shape)
-            tensors = ghn.predict(graph)
+            tensors = ghn.predict(graph, parsed)
         seconds = time.perf_counter() - start
         tensors = _as_module_names(tensors, module, graph.unused)
         metadata = {
@@ -39,17 +40,23 @@ def predict(model: str, *, checkpoint: str, input_shape: str, out: Path, as_json
             "model": model,
             "checkpoint": checkpoint,
             "input_shape": ",".join(map(str, shape)),
+            "scheme": str(parsed),
             "ghnq_version": __version__,
         }
         with atomic_path(out) as temporary:
             save_file(tensors, temporary, metadata=metadata)
         count = sum(prod(tensor.shape) for tensor in tensors.values())
+        if not parsed.is_float and not ghn.config.condition:
+            terminal.warn(
+                f"the hypernetwork is not told the precision: it predicts the same for {parsed} as for float32"
+            )
         for warning in _warnings(ghn, shape, graph.num_outputs, tensors):
             terminal.warn(warning)
         document = {
             "model": model,
             "checkpoint": checkpoint,
             "input_shape": list(shape),
+            "scheme": str(parsed),
             "parameters": count,
             "tensors": len(tensors),
             "seconds": round(seconds, 4),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import NotFiniteError
+from ghnq.graph.ir import ArchGraph
 from ghnq.graph.trace import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.quant import Prepared, QuantScheme, prepare
@@ -66,8 +67,7 @@ class Bench:
         channels = self.dataset.input_shape[0]
         skeleton = convnets.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
         graph = trace(skeleton, self.dataset.input_shape)
-        with torch.no_grad():
-            network = with_parameters(skeleton, self.ghn.predict(graph)).eval()
+        parsed = [QuantScheme.parse(scheme, protocol=self.protocol) for scheme in schemes]
         return [
             Row(
                 split=split,
@@ -81,25 +81,27 @@ class Bench:
                 parameters=graph.num_parameters,
                 multiply_adds=graph.multiply_adds,
             )
-            for scheme, count in zip(schemes, self._count_under(network, schemes), strict=True)
+            for scheme, count in zip(schemes, self._count_under(skeleton, graph, parsed), strict=True)
         ]
 
-    def _count_under(self, network: nn.Module, schemes: tuple[str, ...]) -> list[Count]:
-        try:
-            prepared = prepare(network, self.calibration)
-        except NotFiniteError:
-            return [self._all_wrong()] * len(schemes)  # the hypernetwork itself gave numbers that are none
-        return [self._count(prepared, scheme) for scheme in schemes]
+    def _count_under(self, skeleton: nn.Module, graph: ArchGraph, schemes: list[QuantScheme]) -> Iterator[Count]:
+        """One count per scheme; a hypernetwork that is told the precision predicts anew for each."""
+        prepared: Prepared | None = None
+        for scheme in schemes:
+            try:
+                if prepared is None or self.ghn.config.condition:
+                    prepared = self._prepare(skeleton, graph, scheme)
+                network = prepared.quantize(scheme)
+            except NotFiniteError:
+                # The hypernetwork gave numbers that are none, or calibration images overflow.
+                yield Count(correct=0, nonfinite=len(self.images))
+            else:
+                yield count_correct(network, self.dataset, self.images)
 
-    def _count(self, prepared: Prepared, scheme: str) -> Count:
-        try:
-            network = prepared.quantize(QuantScheme.parse(scheme, protocol=self.protocol))
-        except NotFiniteError:
-            return self._all_wrong()  # no ranges can be had from calibration images that overflow
-        return count_correct(network, self.dataset, self.images)
-
-    def _all_wrong(self) -> Count:
-        return Count(correct=0, nonfinite=len(self.images))
+    def _prepare(self, skeleton: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> Prepared:
+        with torch.no_grad():
+            network = with_parameters(skeleton, self.ghn.predict(graph, scheme)).eval()
+        return prepare(network, self.calibration)
 
 
 @torch.inference_mode()

@@ -47,6 +47,9 @@ class GHNConfig(BaseModel):
     kernel: Literal["corner", "centre"] = Field(
         default="corner", description="Which part of the largest kernel a smaller one is."
     )
+    condition: bool = Field(
+        default=False, description="Tell every node the bit-widths and granularity its parameters will be run at."
+    )
     normalise: bool = Field(default=True, description="Scale predicted weights by fan-in and squash vectors.")
 
     @model_validator(mode="after")

@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from ghnq.errors import GraphError
 from ghnq.graph.trace import trace
 from ghnq.hypernet.model import GHN
+from ghnq.quant.scheme import QuantScheme
 
 
-def initialize(module: nn.Module, ghn: GHN, input_shape: tuple[int, int, int] = (3, 32, 32)) -> nn.Module:
+def initialize(
+    module: nn.Module,
+    ghn: GHN,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    *,
+    scheme: str | QuantScheme = "float32",
+) -> nn.Module:
     """Returns a copy of the module, on the CPU, with its parameters predicted; the given module is left as it was.
 
     A parameter that reaches no output keeps its value, and a warning names it.
+    scheme: the precision the network will be quantized to, for a hypernetwork that was trained with `condition`.
 
     The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them
     from calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be
@@ -24,7 +32,7 @@ def initialize(module: nn.Module, ghn: GHN, input_shape: tuple[int, int, int] = 
     """
     graph = trace(module, input_shape)
     with torch.no_grad():
-        return with_parameters(module, ghn.predict(graph) | _as_they_are(module, graph.unused))
+        return with_parameters(module, ghn.predict(graph, scheme) | _as_they_are(module, graph.unused))
 
 
 def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:

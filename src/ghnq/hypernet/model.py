@@ -5,6 +5,7 @@ Dimensions: M networks, N nodes of all graphs, D hidden, S slots of a group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ghnq.graph.batch import GraphBatch, SlotGroup
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
+from ghnq.hypernet.condition import PrecisionEmbedding, precision_features
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.decoders import DECODERS
 from ghnq.hypernet.decoders.vector import VectorDecoder
@@ -22,8 +24,10 @@ from ghnq.hypernet.embed import NodeEmbedding
 from ghnq.hypernet.encoders import ENCODERS
 from ghnq.hypernet.fit import norm_scale, shift
 from ghnq.hypernet.forms import fit_kernel, fit_table, fit_vector, form_of, request_for
+from ghnq.quant.scheme import QuantScheme
 
 Parameters = dict[str, Tensor]
+FLOAT = QuantScheme.parse("float32")
 
 
 class GHN(nn.Module, PyTorchModelHubMixin):
@@ -43,6 +47,7 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             num_classes=config.num_classes,
             max_kernel=config.max_shape[3],
         )
+        self.precision = PrecisionEmbedding(hidden=config.hidden) if config.condition else None
         self.encoder = ENCODERS[config.encoder](config)
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
         self.decoder = DECODERS[config.decoder](config)
@@ -50,22 +55,31 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             hidden=config.hidden, max_channels=max(config.max_shape[:2]), num_classes=config.num_classes
         )
 
-    def predict(self, graph: ArchGraph) -> Parameters:
-        """All parameters of one architecture by name, each of the module's own shape; differentiable."""
-        return self(GraphBatch.from_graphs([graph]))[0]  # type: ignore[no-any-return]
+    def predict(self, graph: ArchGraph, scheme: str | QuantScheme = "float32") -> Parameters:
+        """All parameters of one architecture by name, each of the module's own shape; differentiable.
 
-    def forward(self, batch: GraphBatch) -> list[Parameters]:
-        """Parameters of every architecture of the batch, in the batch's order."""
-        h = self.encode(batch)
+        scheme: the precision they will be run at; a hypernetwork without `condition` predicts the same for all.
+        Raises SchemeError for an unknown one.
+        """
+        batch = GraphBatch.from_graphs([graph])
+        return self(batch, [QuantScheme.parse(scheme)])[0]  # type: ignore[no-any-return]
+
+    def forward(self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None) -> list[Parameters]:
+        """Parameters of every architecture of the batch, in the batch's order; schemes: one for each, or all float."""
+        h = self.encode(batch, schemes)
         networks: list[Parameters] = [{} for _ in range(batch.size)]
         for group, tensors in zip(batch.groups, self.decode(h, batch), strict=True):
             for slot, tensor in zip(group.slots, tensors.unbind(0), strict=True):
                 networks[slot.graph][slot.name] = tensor
         return networks
 
-    def encode(self, batch: GraphBatch) -> Tensor:
+    def encode(self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None) -> Tensor:
         """Node embeddings after message passing, [N, D]."""
-        return torch.as_tensor(self.norm(self.encoder(self.embed(batch.op, batch.shape), batch)))
+        h = self.embed(batch.op, batch.shape)
+        if self.precision is not None:
+            features = precision_features(batch.graphs, schemes or [FLOAT] * batch.size)
+            h = h + self.precision(features.to(h.device))
+        return torch.as_tensor(self.norm(self.encoder(h, batch)))
 
     def decode(self, h: Tensor, batch: GraphBatch) -> list[Tensor]:
         """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ghnq.errors import RecipeError, nearest
 from ghnq.hypernet.config import GHNConfig
+from ghnq.quant.scheme import QuantScheme
+from ghnq.training.precision import check_mix
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -46,6 +48,21 @@ class Schedule(BaseModel):
     )
 
 
+class Quantization(BaseModel):
+    """The precision that networks are trained for: float training (GHN-Q) by default, else through quantization."""
+
+    model_config = _STRICT
+
+    mix: dict[str, Annotated[float, Field(strict=False)]] = Field(
+        default={"float32": 1.0},
+        description="Schemes and how often each is drawn for a network, such as `{float32: 1, w4a8: 2}`; `mixed` draws "
+        "bits for every layer.",
+    )
+    strategy: Literal["round", "noise"] = Field(
+        default="round", description="Round to the grid with straight-through gradients, or add noise of one step."
+    )
+
+
 class Validation(BaseModel):
     """How often, and on what, the run is measured: architectures of split `val`, training images held out."""
 
@@ -54,6 +71,12 @@ class Validation(BaseModel):
     every: int = Field(default=1000, ge=1, description="Steps between measurements.")
     architectures: int = Field(default=20, ge=1, le=500, description="Architectures of split `val`.")
     images: int = Field(default=256, ge=1, description="Images taken from the training split and never trained on.")
+    schemes: tuple[str, ...] = Field(
+        default=("float32",),
+        min_length=1,
+        strict=False,
+        description="Schemes to measure under; the mean over them decides which checkpoint is the best.",
+    )
     calibration: int = Field(default=256, ge=2, description="Training images for batch-norm statistics.")
 
 
@@ -108,8 +131,13 @@ class Recipe(BaseModel):
         description="Processes, one thread each, that share the networks of a step; divides meta_batch.",
     )
 
+    quantization: Quantization = Field(default=Quantization(), description="See Quantization.")
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        check_mix(self.quantization.mix)
+        for scheme in self.validation.schemes:
+            QuantScheme.parse(scheme)
         if self.meta_batch % self.workers:
             raise ValueError(f"meta_batch {self.meta_batch} cannot be shared evenly by {self.workers} workers")
         return self

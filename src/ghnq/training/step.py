@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ghnq.hypernet.model import GHN, Parameters
+from ghnq.hypernet.model import FLOAT, GHN, Parameters
+from ghnq.quant.scheme import QuantScheme
 from ghnq.training.architectures import MetaBatch
+from ghnq.training.simulation import Strategy, activations_on_grid, layers_of, on_grid
 
 # oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew
 # each time costs more than running small convolutions. Read by oneDNN when it first runs.
@@ -39,21 +41,26 @@ def accumulate_gradients(
     images: Sequence[Tensor],
     labels: Sequence[Tensor],
     *,
+    schemes: Sequence[QuantScheme] | None = None,
+    strategy: Strategy = "round",
     label_smoothing: float = 0.0,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B].
+    images, labels: per network [B, C, H, W] and [B]. schemes: the precision each network runs at; absent: float.
     """
     graphs = batch.graphs
-    groups = ghn.decode(ghn.encode(graphs), graphs)
+    schemes = schemes or [FLOAT] * graphs.size
+    groups = ghn.decode(ghn.encode(graphs, schemes), graphs)
     networks: list[Parameters] = [{} for _ in range(graphs.size)]
     for group, stacked in zip(graphs.groups, groups, strict=True):
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
             networks[slot.graph][slot.name] = tensor
     losses, accuracies, gradients = [], [], []
-    for module, tensors, x, y in zip(batch.modules, networks, images, labels, strict=True):
-        loss, accuracy, gradient = run_network(module, tensors, x, y, label_smoothing=label_smoothing)
+    for module, tensors, x, y, scheme in zip(batch.modules, networks, images, labels, schemes, strict=True):
+        loss, accuracy, gradient = run_network(
+            module, tensors, x, y, scheme=scheme, strategy=strategy, label_smoothing=label_smoothing
+        )
         losses.append(loss)
         accuracies.append(accuracy)
         gradients.append(gradient)
@@ -64,11 +71,21 @@ def accumulate_gradients(
 
 
 def run_network(
-    module: nn.Module, parameters: Parameters, images: Tensor, labels: Tensor, *, label_smoothing: float
+    module: nn.Module,
+    parameters: Parameters,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    scheme: QuantScheme = FLOAT,
+    strategy: Strategy = "round",
+    label_smoothing: float,
 ) -> tuple[Tensor, Tensor, Parameters]:
     """Forward and backward of one network; returns loss, accuracy in 0..1, and the gradient by parameter name."""
     leaves = {name: t.detach().requires_grad_() for name, t in parameters.items()}
-    logits = functional_call(module, leaves, (images.contiguous(memory_format=torch.channels_last),))
+    layers = {} if scheme.is_float else layers_of(module)
+    with activations_on_grid(layers, scheme, strategy):
+        used = on_grid(leaves, layers, scheme, strategy)
+        logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),))
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     correct = (logits.detach().argmax(1) == labels).float().mean()

@@ -13,9 +13,12 @@ from ghnq.data import ImageDataset
 from ghnq.errors import TrainingError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
-from ghnq.training.architectures import ArchitectureStream
+from ghnq.quant.scheme import QuantScheme
+from ghnq.training.architectures import ArchitectureStream, MetaBatch
+from ghnq.training.precision import MIXED, draw_scheme
 from ghnq.training.recipe import Recipe
 from ghnq.training.schedule import rate_factor
+from ghnq.training.simulation import layers_of
 from ghnq.training.state import Progress
 from ghnq.training.step import accumulate_gradients
 from ghnq.training.team import Team
@@ -79,7 +82,15 @@ class Trainer:
         self.ghn.train()
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.stream.meta_batch_at(progress.step)
-        outcome = accumulate_gradients(self.ghn, batch, images, labels, label_smoothing=recipe.label_smoothing)
+        outcome = accumulate_gradients(
+            self.ghn,
+            batch,
+            images,
+            labels,
+            schemes=self._schemes(batch),
+            strategy=recipe.quantization.strategy,
+            label_smoothing=recipe.label_smoothing,
+        )
         said = [fraction_done, float(last)] if self.team.leads else [0.0, 0.0]
         loss, accuracy, fraction, stop = self._exchange([outcome.loss, outcome.accuracy], said)
         norm = float(torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip))
@@ -109,6 +120,14 @@ class Trainer:
         for parameter, part in zip(self.ghn.parameters(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
         return numbers.tolist()
+
+    def _schemes(self, batch: MetaBatch) -> list[QuantScheme]:
+        """The precision of each of this process's networks."""
+        mix = self.recipe.quantization.mix
+        return [
+            draw_scheme(mix, list(layers_of(module)) if MIXED in mix else [], (self.recipe.seed, self.progress.step, i))
+            for module, i in zip(batch.modules, batch.indices, strict=True)
+        ]
 
     def _images(self, step: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One batch for each of this process's networks, or the same for all networks of all processes."""

@@ -27,9 +27,10 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
 
 
 def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) -> dict[str, float]:
-    """Float accuracy of predicted networks in percent (mean, standard error, max), batch norm calibrated.
+    """Accuracy of predicted networks in percent (mean, standard error, max), calibrated, under the recipe's schemes.
 
-    Measured as an evaluation measures: answers that are not finite count as wrong, and are counted.
+    `val/accuracy` is the mean over the schemes, of which each has its own figure where there are several. Measured as
+    an evaluation measures: answers that are not finite count as wrong, and are counted.
     """
     count = min(recipe.validation.calibration, len(dataset.train))
     bench = Bench(
@@ -39,12 +40,16 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
         calibration=dataset.calibration(count, recipe.seed),
         protocol=PROTOCOL,
     )
-    rows = [bench.measure("val", index, ("float32",))[0] for index in range(recipe.validation.architectures)]
-    values = np.array([100 * row["correct"] / row["images"] for row in rows])
-    sem = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    schemes = recipe.validation.schemes
+    rows = [bench.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
+    values = np.array([[100 * row["correct"] / row["images"] for row in under] for under in rows])  # [M, schemes]
+    means = values.mean(1)
+    sem = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
+    several = {f"val/{scheme}": float(mean) for scheme, mean in zip(schemes, values.mean(0), strict=True)}
     return {
-        "val/accuracy": float(values.mean()),
+        "val/accuracy": float(means.mean()),
         "val/sem": sem,
-        "val/max": float(values.max()),
-        "val/nonfinite": float(sum(row["nonfinite"] for row in rows)),
+        "val/max": float(means.max()),
+        "val/nonfinite": float(sum(row["nonfinite"] for under in rows for row in under)),
+        **(several if len(schemes) > 1 else {}),
     }

@@ -1,0 +1,69 @@
+"""What a node is told of the precision its parameters will be run at: bits of weight and input activation, granularity.
+
+The published GHN-Q and GHN-QAT (arXiv 2208.12489, 2309.13773) do not know the precision; this is ours. Bit-widths enter
+as numbers, not as rows of a table, so a width between two trained ones lies between them.
+
+Dimensions: N nodes, D hidden, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ghnq.graph.ir import ArchGraph
+from ghnq.quant.scheme import LayerBits, QuantScheme
+
+FEATURES = 8
+_LAYERS = ("conv", "sep_conv", "dil_conv")
+
+
+class PrecisionEmbedding(nn.Module):
+    """[N, F] -> [N, D]; zero for nodes without parameters, and zero at first for all, as if there were no condition."""
+
+    def __init__(self, *, hidden: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(FEATURES, hidden)
+        self.outer = nn.Linear(hidden, hidden)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.as_tensor(self.outer(torch.relu(self.inner(features))) * features[:, :1])
+
+
+def precision_features(graphs: Sequence[ArchGraph], schemes: Sequence[QuantScheme]) -> Tensor:
+    """Features [N, F] of the nodes of all graphs, each under its scheme; a row of zeros where no parameter is owned.
+
+    Of others: 1, weight (quantized, bits / 8, 2^(2 - bits)), activation (the same), quantized per tensor.
+    """
+    rows: list[list[float]] = []
+    for graph, scheme in zip(graphs, schemes, strict=True):
+        per_tensor = float(scheme.weight_granularity == "tensor")
+        found: dict[LayerBits, list[float]] = {}
+        owners = {parameter.node for parameter in graph.parameters}
+        for i in range(len(graph)):
+            if i not in owners:
+                rows.append([0.0] * FEATURES)
+                continue
+            bits = scheme.bits_for(layer_of(graph, i)) if scheme.overrides else scheme.bits
+            if bits not in found:
+                found[bits] = [1.0, *_side(bits.weight), *_side(bits.activation), per_tensor]
+            rows.append(found[bits])
+    return torch.tensor(rows)
+
+
+def layer_of(graph: ArchGraph, node: int) -> str:
+    """The name of the layer that a node belongs to; a norm belongs to the convolution it is folded into."""
+    at = node
+    while graph.nodes[at].op in ("bn", "ln", "bias") and len(graph.predecessors[at]) == 1:
+        at = graph.predecessors[at][0]
+        if graph.nodes[at].op in _LAYERS:
+            return graph.nodes[at].name
+    return graph.nodes[node].name
+
+
+def _side(bits: int | None) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if bits is None else (1.0, bits / 8, 2.0 ** (2 - bits))

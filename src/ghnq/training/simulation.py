@@ -1,0 +1,109 @@
+"""Networks of a training step run as they will be deployed: weights and input activations on their grids.
+
+What is quantized is what `deploy` quantizes, the folded weight: its symmetric per-channel grid scales along with the
+gain of the batch norm, so quantizing before or after folding is the same, and nothing has to be folded. For other
+schemes the weight itself is quantized. Ranges are those of the batch at hand (`minmax`), where deployment has those of
+calibration images. Gradients pass straight through (GHN-QAT, arXiv 2309.13773); with `noise` the grid is replaced by
+uniform noise one step wide, the other way to be robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ghnq.hypernet.model import Parameters
+from ghnq.quant.dynamic import fake_quantize_weight, weight_qparams
+from ghnq.quant.scheme import QuantScheme
+from ghnq.quant.simulate import along_channels
+
+Strategy = Literal["round", "noise"]
+Layers = dict[str, nn.Module]
+
+
+def layers_of(module: nn.Module) -> Layers:
+    """The convolutions and linear layers by name: what a scheme quantizes."""
+    return {
+        name: child for name, child in module.named_modules() if isinstance(child, nn.modules.conv._ConvNd | nn.Linear)
+    }
+
+
+def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, strategy: Strategy) -> Parameters:
+    """The parameters with every weight on its grid, or with noise of one step; differentiable."""
+    found = dict(parameters)
+    for name in layers:
+        bits = scheme.bits_for(name).weight
+        key = f"{name}.weight"
+        if bits is None or key not in found:
+            continue
+        weight = found[key]
+        if strategy == "round":
+            found[key] = fake_quantize_weight(weight, bits, scheme)
+        else:
+            step, _ = weight_qparams(weight.detach(), bits, scheme)
+            found[key] = weight + (torch.rand_like(weight) - 0.5) * along_channels(step, weight)
+    return found
+
+
+@contextmanager
+def activations_on_grid(layers: Layers, scheme: QuantScheme, strategy: Strategy) -> Iterator[None]:
+    """Inside the block the input of every layer is put on its grid before the layer sees it."""
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            bits = scheme.bits_for(name).activation
+            if bits is not None:
+                handle = layer.register_forward_pre_hook(_Grid(bits, strategy))
+                hooks.callback(handle.remove)
+        yield
+
+
+class _Grid:
+    """A hook that quantizes a layer's first input."""
+
+    def __init__(self, bits: int, strategy: Strategy) -> None:
+        self.levels = 2**bits - 1
+        self.quantize = _round if strategy == "round" else _add_noise
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self.quantize(inputs[0], self.levels), *inputs[1:])
+
+
+def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Step and zero point of the values at hand, zero included."""
+    low, high = x.aminmax()
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step = (high - low) / levels
+    step = torch.where(step >= torch.finfo(x.dtype).tiny, step, torch.ones_like(step))
+    return step, (-low / step).round_()
+
+
+def _add_noise(x: Tensor, levels: int) -> Tensor:
+    step, _ = _range(x.detach(), levels)
+    return x + (torch.rand_like(x) - 0.5) * step
+
+
+def _round(x: Tensor, levels: int) -> Tensor:
+    return torch.as_tensor(_Round.apply(x, levels))  # type: ignore[no-untyped-call]
+
+
+class _Round(torch.autograd.Function):
+    """`quant.dynamic.fake_quantize_activation` in one pass over the values instead of four.
+
+    PyTorch's kernel multiplies by 1 / step where ours divides, which differs by one step at some ties: of no account to
+    a gradient. The range is that of the values themselves, so nothing is clamped, and the gradient is 1 everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
+        step, zero_point = _range(x, levels)
+        return torch.fake_quantize_per_tensor_affine(x, step, zero_point.to(torch.int32), 0, levels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
