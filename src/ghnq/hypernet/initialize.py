@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghnq.errors import GraphError
 from ghnq.graph.trace import trace
+from ghnq.hypernet.copying import copy_module
 from ghnq.hypernet.model import GHN
 from ghnq.quant.scheme import QuantScheme
+
+_INITIAL = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
 
 
 def initialize(
@@ -32,7 +35,8 @@ def initialize(
     """
     graph = trace(module, input_shape)
     with torch.no_grad():
-        return with_parameters(module, ghn.predict(graph, scheme) | _as_they_are(module, graph.unused))
+        predicted = {name: tensor.contiguous() for name, tensor in ghn.predict(graph, scheme).items()}
+    return with_parameters(module, predicted | _as_they_are(module, graph.unused))
 
 
 def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
@@ -44,11 +48,11 @@ def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]
                 f"nothing is predicted for parameter '{name}', which reaches no output, and on the meta device it has "
                 "no value to keep; build the module on the CPU"
             )
-    return {name: parameter.detach().cpu() for name, parameter in kept.items()}
+    return {name: parameter.detach().cpu().clone() for name, parameter in kept.items()}
 
 
 def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """Returns a copy of the module that holds the given parameters and freshly reset batch-norm statistics.
+    """Returns a copy of the module that holds the given tensors, not copies of them, and fresh batch-norm statistics.
 
     Other buffers are copied. Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer
     on `meta` has no known initial value.
@@ -57,32 +61,33 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     missing, unknown = expected.keys() - parameters.keys(), parameters.keys() - expected.keys()
     if missing or unknown:
         raise GraphError(f"the parameters do not fit the module: missing {sorted(missing)}, unknown {sorted(unknown)}")
+    memo: dict[int, Any] = {}
     for name, parameter in expected.items():
-        if parameter.shape != parameters[name].shape:
+        tensor = parameters[name]
+        if parameter.shape != tensor.shape:
             raise GraphError(
-                f"parameter '{name}' has shape {tuple(parameters[name].shape)}, "
-                f"the module wants {tuple(parameter.shape)}"
+                f"parameter '{name}' has shape {tuple(tensor.shape)}, the module wants {tuple(parameter.shape)}"
             )
-    # Parameters are replaced while copying (the memo), so a module on `meta` is never materialised twice, and shared
-    # parameters stay shared.
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(parameters[n].detach().clone(), requires_grad=p.requires_grad) for n, p in expected.items()
-    }
-    filled = copy.deepcopy(module, memo)
-    for path, child in filled.named_modules():
-        _reset_buffers(child, path)
-    return filled
+        # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
+        memo[id(parameter)] = nn.Parameter(tensor.detach(), requires_grad=parameter.requires_grad)
+    for path, child in module.named_modules():
+        if child._buffers:
+            memo |= _fresh_buffers(child, path)
+    return copy_module(module, memo)
 
 
-def _reset_buffers(module: nn.Module, path: str) -> None:
-    norm = module if isinstance(module, nn.modules.batchnorm._NormBase) else None
-    for name, buffer in module.named_buffers(recurse=False):
-        if buffer.is_meta:
-            if norm is None:
-                raise GraphError(
-                    f"buffer '{name}' of module '{path}' is on the meta device and its value is unknown; "
-                    "build the module on the CPU"
-                )
-            module.register_buffer(name, torch.empty_like(buffer, device="cpu"))
-    if norm is not None:
-        norm.reset_running_stats()
+def _fresh_buffers(module: nn.Module, path: str) -> dict[int, Tensor]:
+    """What stands for the buffers of one module: the statistics of a norm begin anew, others are copied with it."""
+    fresh: dict[int, Tensor] = {}
+    norm = isinstance(module, nn.modules.batchnorm._NormBase)
+    for name, buffer in module._buffers.items():
+        if buffer is None:
+            continue
+        if norm and name in _INITIAL:
+            fresh[id(buffer)] = torch.full(buffer.shape, _INITIAL[name], dtype=buffer.dtype)
+        elif buffer.is_meta:
+            raise GraphError(
+                f"buffer '{name}' of module '{path}' is on the meta device and its value is unknown; "
+                "build the module on the CPU"
+            )
+    return fresh

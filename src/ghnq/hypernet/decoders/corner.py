@@ -38,8 +38,8 @@ class Rows:
 
 
 def round_up(size: int, most: int) -> int:
-    """A quarter, a half or the whole of `most`, whichever is the first to hold `size`."""
-    return next(c for c in (-(-most // 4), -(-most // 2), most) if size <= c)
+    """One, a quarter, a half or the whole of `most`, whichever is the first to hold `size`."""
+    return next(c for c in (1, -(-most // 4), -(-most // 2), most) if size <= c)
 
 
 def corner_linear(x: Tensor, groups: Sequence[Rows], weight: Tensor, bias: Tensor, grid: Corner) -> list[Tensor]:
