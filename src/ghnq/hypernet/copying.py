@@ -30,7 +30,9 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     new: nn.Module = kind.__new__(kind)
     memo[id(module)] = new
-    new.__dict__.update({name: _copied(value, memo) for name, value in module.__dict__.items()})
+    for name, value in module.__dict__.items():
+        if name != "_compiled_call_impl":  # belongs to the module it was compiled for
+            new.__dict__[name] = _copied(value, memo)
     return new
 
 
@@ -56,10 +58,10 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 @cache
 def _is_plain(kind: type[Any]) -> bool:
     """Whether objects of a class are copied attribute by attribute, in the way nn.Module and its layers are."""
-    general = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__")
-    return (
-        not hasattr(kind, "__deepcopy__")
-        and all(getattr(kind, name) is getattr(object, name) for name in general)
-        and getattr(getattr(kind, "__setstate__", None), "__module__", "").startswith("torch.nn.modules.")
-        and not any("__slots__" in vars(base) for base in kind.__mro__)
+    ways = ("__deepcopy__", "__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__")
+    return not any(
+        name in vars(base)
+        for base in kind.__mro__[:-1]
+        for name in ways
+        if not base.__module__.startswith("torch.nn.modules.")
     )
