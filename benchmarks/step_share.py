@@ -27,7 +27,7 @@ def hypernetwork_seconds(trainer: Trainer, step: int) -> float:
     """Seconds for prediction and its backward pass on the meta-batch of a step."""
     graphs = trainer.stream.meta_batch_at(step).graphs
     started = time.perf_counter()
-    groups = trainer.ghn.decode(trainer.ghn.encode(graphs), graphs)
+    groups = trainer.ghn.decode(trainer.ghn.encode(graphs), graphs, channels_last=True)
     forward = time.perf_counter() - started
     gradients = [torch.ones_like(group) for group in groups]
     started = time.perf_counter()

@@ -12,6 +12,7 @@ from ghnq.errors import SchemeError
 from ghnq.evaluation.measure import BATCH, Bench, count_correct, one_torch_thread
 from ghnq.graph.ir import ArchGraph
 from ghnq.hypernet import GHN
+from ghnq.quant import QuantScheme
 from ghnq.spaces import convnets
 from tests.evaluation.conftest import small_ghn
 
@@ -100,8 +101,11 @@ class Scaled(GHN):
 
     factor = 1.0
 
-    def predict(self, graph: ArchGraph, scheme: object = None) -> dict[str, Tensor]:
-        return {name: tensor * self.factor for name, tensor in super().predict(graph).items()}
+    def predict(
+        self, graph: ArchGraph, scheme: str | QuantScheme = "float32", *, channels_last: bool = False
+    ) -> dict[str, Tensor]:
+        predicted = super().predict(graph, scheme, channels_last=channels_last)
+        return {name: tensor * self.factor for name, tensor in predicted.items()}
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e30])

@@ -98,17 +98,19 @@ def test_vectors_are_squashed() -> None:
         (13, 3, 5, 4),
     ],
 )
-def test_filling_repeats_scales_and_stores_channels_last(shape: tuple[int, int, int, int]) -> None:
-    block = torch.randn(2, 5, 4, 3, 2, dtype=torch.double, requires_grad=True)
-    result = fill(block, shape, 0.25)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_filling_repeats_scales_and_lays_out(shape: tuple[int, int, int, int], layout: torch.memory_format) -> None:
+    last = layout is torch.channels_last
+    block = torch.randn(2, 2, 3, 4, 5, dtype=torch.double).permute(0, 4, 3, 2, 1).detach().requires_grad_()
+    result = fill(block, shape, 0.25, channels_last=last)
     assert torch.equal(result, 0.25 * tile(block, shape))
-    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in result.unbind(0))
-    assert torch.autograd.gradcheck(lambda w: fill(w, shape, 0.25), [block])
+    assert all(kernel.is_contiguous(memory_format=layout) for kernel in result.unbind(0))
+    assert torch.autograd.gradcheck(lambda w: fill(w, shape, 0.25, channels_last=last), [block])
 
 
 def test_filling_what_is_large_enough_for_huge_pages() -> None:
     block = torch.randn(1, 64, 64, 3, 3)
-    result = fill(block, (512, 512, 3, 3), 0.5)
+    result = fill(block, (512, 512, 3, 3), 0.5, channels_last=False)
     assert 4 * result.numel() > HUGE
     assert torch.equal(result, 0.5 * tile(block, (512, 512, 3, 3)))
 

@@ -100,7 +100,7 @@ class Bench:
 
     def _prepare(self, skeleton: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> Prepared:
         with torch.no_grad():
-            network = with_parameters(skeleton, self.ghn.predict(graph, scheme)).eval()
+            network = with_parameters(skeleton, self.ghn.predict(graph, scheme, channels_last=True)).eval()
         return prepare(network, self.calibration)
 
 

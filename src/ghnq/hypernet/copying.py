@@ -30,9 +30,15 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     new: nn.Module = kind.__new__(kind)
     memo[id(module)] = new
+    attributes = new.__dict__
     for name, value in module.__dict__.items():
-        if name != "_compiled_call_impl":  # belongs to the module it was compiled for
-            new.__dict__[name] = _copied(value, memo)
+        type_ = type(value)
+        if type_ in _ATOMS:
+            attributes[name] = value
+        elif type_ is OrderedDict and not value:  # most of what a layer has: tables of hooks
+            attributes[name] = OrderedDict()
+        elif name != "_compiled_call_impl":  # belongs to the module it was compiled for
+            attributes[name] = _copied(value, memo)
     return new
 
 

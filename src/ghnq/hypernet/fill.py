@@ -22,31 +22,33 @@ HUGE = 1 << 22
 """Bytes from which numpy asks for huge pages."""
 
 
-def fill(block: Tensor, shape: Shape, gain: float) -> Tensor:
+def fill(block: Tensor, shape: Shape, gain: float, *, channels_last: bool) -> Tensor:
     """gain * block [S, o, i, k, k], repeated and cut to [S, *shape] with shape (O, I, K, K).
 
-    Each kernel of the stack is stored channels-last, with which convolutions on a CPU run fastest.
+    channels_last: store each kernel of the stack so; convolutions on a CPU run fastest with it.
     """
-    return torch.as_tensor(_Fill.apply(block, shape, gain))  # type: ignore[no-untyped-call]
+    return torch.as_tensor(_Fill.apply(block, shape, gain, channels_last))  # type: ignore[no-untyped-call]
 
 
 class _Fill(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, block: Tensor, shape: Shape, gain: float) -> Tensor:
+    def forward(ctx: Any, block: Tensor, shape: Shape, gain: float, channels_last: bool) -> Tensor:
         ctx.block, ctx.gain = block.shape, gain
-        out, in_, height, width = shape
-        block = block[:, :out, :in_, :height, :width]
-        source = block.permute(0, 1, 3, 4, 2)
-        stored = _room((len(block), out, height, width, in_), block)
+        there, back = ((0, 1, 3, 4, 2), (0, 1, 4, 2, 3)) if channels_last else ((0, 1, 2, 3, 4),) * 2
+        source = block[(slice(None), *(slice(0, size) for size in shape))].permute(there)
+        sizes = (len(block), *shape)
+        stored = _room(tuple(sizes[dim] for dim in there), block)
         if source.shape == stored.shape:
             torch.mul(source, gain, out=stored)
         else:
-            _repeat(source * gain, stored)
-        return stored.permute(0, 1, 4, 2, 3)
+            _repeat(
+                torch.mul(source, gain, out=torch.empty_like(source, memory_format=torch.contiguous_format)), stored
+            )
+        return stored.permute(back)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         sizes = ctx.block[1:]
         for dim, size in enumerate(sizes, start=1):
             if grad.shape[dim] > size:
@@ -59,7 +61,7 @@ class _Fill(torch.autograd.Function):
             whole = grad.new_zeros(ctx.block)
             whole[tuple(slice(0, size) for size in grad.shape)] = grad
             grad = whole
-        return grad, None, None
+        return grad, None, None, None
 
 
 def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _repeat(source: Tensor, stored: Tensor) -> None:
-    """Writes source [S, o, k, k, i] into stored [S, O, K, K, I] over and over, last dimensions first."""
+    """Writes the source over and over until all of `stored`, of as many dimensions, is full; last dimensions first."""
     written = list(source.shape)
     stored[tuple(slice(0, size) for size in written)] = source
     for dim in (4, 3, 2, 1):

@@ -41,10 +41,13 @@ def request_for(group: SlotGroup, max_kernel: int) -> WeightRequest:
     return WeightRequest(shape, depthwise, group.role == "class_weight")
 
 
-def fit_kernel(decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool) -> Tensor:
+def fit_kernel(
+    decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool, channels_last: bool
+) -> Tensor:
     """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer."""
     shape = _out_first(group)
-    weight = fill(decoded, request.shape, weight_gain(shape) if normalise else 1.0).reshape(-1, *shape)
+    gain = weight_gain(shape) if normalise else 1.0
+    weight = fill(decoded, request.shape, gain, channels_last=channels_last).reshape(-1, *shape)
     return weight.transpose(1, 2) if group.transposed else weight
 
 

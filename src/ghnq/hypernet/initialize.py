@@ -35,7 +35,7 @@ def initialize(
     """
     graph = trace(module, input_shape)
     with torch.no_grad():
-        predicted = {name: tensor.contiguous() for name, tensor in ghn.predict(graph, scheme).items()}
+        predicted = ghn.predict(graph, scheme)
     return with_parameters(module, predicted | _as_they_are(module, graph.unused))
 
 

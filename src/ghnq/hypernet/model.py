@@ -6,6 +6,7 @@ Dimensions: M networks, N nodes of all graphs, D hidden, S slots of a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,25 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             hidden=config.hidden, max_channels=max(config.max_shape[:2]), num_classes=config.num_classes
         )
 
-    def predict(self, graph: ArchGraph, scheme: str | QuantScheme = "float32") -> Parameters:
+    def predict(
+        self, graph: ArchGraph, scheme: str | QuantScheme = "float32", *, channels_last: bool = False
+    ) -> Parameters:
         """All parameters of one architecture by name, each of the module's own shape; differentiable.
 
         scheme: the precision they will be run at; a hypernetwork without `condition` predicts the same for all.
-        Raises SchemeError for an unknown one.
+        channels_last: store the kernels so. Tensors of one shape may share a storage.
+        Raises SchemeError for an unknown scheme.
         """
         batch = GraphBatch.from_graphs([graph])
-        return self(batch, [QuantScheme.parse(scheme)])[0]  # type: ignore[no-any-return]
+        return self(batch, [QuantScheme.parse(scheme)], channels_last=channels_last)[0]  # type: ignore[no-any-return]
 
-    def forward(self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None) -> list[Parameters]:
+    def forward(
+        self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None, *, channels_last: bool = False
+    ) -> list[Parameters]:
         """Parameters of every architecture of the batch, in the batch's order; schemes: one for each, or all float."""
-        h = self.encode(batch, schemes)
+        stacks = self.decode(self.encode(batch, schemes), batch, channels_last=channels_last)
         networks: list[Parameters] = [{} for _ in range(batch.size)]
-        for group, tensors in zip(batch.groups, self.decode(h, batch), strict=True):
+        for group, tensors in zip(batch.groups, stacks, strict=True):
             for slot, tensor in zip(group.slots, tensors.unbind(0), strict=True):
                 networks[slot.graph][slot.name] = tensor
         return networks
@@ -81,12 +87,12 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             h = h + self.precision(features.to(h.device))
         return torch.as_tensor(self.norm(self.encoder(h, batch)))
 
-    def decode(self, h: Tensor, batch: GraphBatch) -> list[Tensor]:
+    def decode(self, h: Tensor, batch: GraphBatch, *, channels_last: bool) -> list[Tensor]:
         """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""
         decoded: dict[int, Tensor] = {}
         roles = [g.role if form_of(g) == "vector" else None for g in batch.groups]
         for decode, decodes in (
-            (self._weights, (None,)),
+            (partial(self._weights, channels_last=channels_last), (None,)),
             (self._gains, ("weight", "class_weight")),
             (self._norm_scales, ("norm_weight",)),
             (self._shifts, ("norm_bias", "bias")),
@@ -98,10 +104,13 @@ class GHN(nn.Module, PyTorchModelHubMixin):
                 decoded.update(zip(index, decode(_gather(h, groups), groups), strict=True))
         return [decoded[i] for i in range(len(batch.groups))]
 
-    def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
+    def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, channels_last: bool) -> list[Tensor]:
         requests = [request_for(g, self.config.max_shape[3]) for g in groups]
+        normalise = self.config.normalise
         return [
-            (fit_table if form_of(g) == "table" else fit_kernel)(d, r, g, normalise=self.config.normalise)
+            fit_table(d, r, g, normalise=normalise)
+            if form_of(g) == "table"
+            else fit_kernel(d, r, g, normalise=normalise, channels_last=channels_last)
             for d, r, g in zip(self.decoder(parts, requests), requests, groups, strict=True)
         ]
 

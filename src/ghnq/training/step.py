@@ -51,7 +51,7 @@ def accumulate_gradients(
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
-    groups = ghn.decode(ghn.encode(graphs, schemes), graphs)
+    groups = ghn.decode(ghn.encode(graphs, schemes), graphs, channels_last=True)
     networks: list[Parameters] = [{} for _ in range(graphs.size)]
     for group, stacked in zip(graphs.groups, groups, strict=True):
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
