@@ -60,7 +60,7 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     if first is None:
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
     further = dict.fromkeys(i for i in more if i is not None and i != first)
-    graph = build(recorder.records, [first, *further], found, shape).validate()
+    graph = build(recorder.records, [first, *further], found, shape)
     _warn(module, graph, recorder.unknown)
     return graph
 

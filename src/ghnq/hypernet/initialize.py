@@ -57,22 +57,28 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     Other buffers are copied. Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer
     on `meta` has no known initial value.
     """
-    expected = dict(module.named_parameters())
-    missing, unknown = expected.keys() - parameters.keys(), parameters.keys() - expected.keys()
-    if missing or unknown:
-        raise GraphError(f"the parameters do not fit the module: missing {sorted(missing)}, unknown {sorted(unknown)}")
     memo: dict[int, Any] = {}
-    for name, parameter in expected.items():
-        tensor = parameters[name]
-        if parameter.shape != tensor.shape:
-            raise GraphError(
-                f"parameter '{name}' has shape {tuple(tensor.shape)}, the module wants {tuple(parameter.shape)}"
-            )
-        # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
-        memo[id(parameter)] = nn.Parameter(tensor.detach(), requires_grad=parameter.requires_grad)
+    left = dict(parameters)
+    missing = []
     for path, child in module.named_modules():
+        for name, parameter in child._parameters.items():
+            if parameter is None or id(parameter) in memo:
+                continue
+            tensor = left.pop(f"{path}.{name}" if path else name, None)
+            if tensor is None:
+                missing.append(f"{path}.{name}" if path else name)
+                continue
+            if parameter.shape != tensor.shape:
+                raise GraphError(
+                    f"parameter '{f'{path}.{name}' if path else name}' has shape {tuple(tensor.shape)}, "
+                    f"the module wants {tuple(parameter.shape)}"
+                )
+            # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
+            memo[id(parameter)] = nn.Parameter(tensor.detach(), requires_grad=parameter.requires_grad)
         if child._buffers:
             memo |= _fresh_buffers(child, path)
+    if missing or left:
+        raise GraphError(f"the parameters do not fit the module: missing {sorted(missing)}, unknown {sorted(left)}")
     return copy_module(module, memo)
 
 

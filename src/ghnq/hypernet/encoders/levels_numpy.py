@@ -23,35 +23,37 @@ def forward(traversal: Traversal, s: State, w: Weights) -> None:
     d = s.h.shape[1]
     w1_t, w2_t = _transposed(w.w1), _transposed(w.w2)
     b1, b2 = w.b1.numpy(), w.b2.numpy()
-    # sigmoid(x) = (1 + tanh(x / 2)) / 2: the halves go into weights and addends, once.
-    halves = np.ones(3 * d, dtype=b1.dtype)
-    halves[: 2 * d] = 0.5
-    w_ih_t = _transposed(w.w_ih) * halves
-    both_h = s.gates_h.numpy()[:, : 2 * d] * halves[: 2 * d]
-    b_ih = w.b_ih.numpy() * halves
+    # sigmoid(x) = 1 / (1 + exp(-x)): the signs go into weights and addends, once, and where a gate multiplies, the
+    # level divides.
+    signs = np.ones(3 * d, dtype=b1.dtype)
+    signs[: 2 * d] = -1.0
+    w_ih_t = _transposed(w.w_ih) * signs
+    addends = np.tile(w.b_ih.numpy(), (len(s.h), 1))
+    addends[:, : 2 * d] += s.gates_h.numpy()[:, : 2 * d]
+    addends *= signs
     new_h, h0 = s.gates_h.numpy()[:, 2 * d :], s.h0.numpy()
     heard, gates, h, inner, said = (x.numpy() for x in (s.heard, s.gates, s.h, s.inner, s.said))
-    for weights, a, b, before in _levels(traversal, said):
-        m, gate, state, hidden, saying = heard[a:b], gates[a:b], h[a:b], inner[a:b], said[a:b]
-        both, new = gate[:, : 2 * d], gate[:, 2 * d :]
-        np.dot(weights, before, out=m)
-        np.dot(m, w_ih_t, out=gate)
-        gate += b_ih
-        both += both_h[a:b]
-        np.tanh(both, out=both)
-        both += 1.0
-        both *= 0.5
-        new += both[:, :d] * new_h[a:b]
-        np.tanh(new, out=new)
-        np.subtract(h0[a:b], new, out=state)
-        state *= both[:, d:]
-        state += new
-        np.dot(state, w1_t, out=hidden)
-        hidden += b1
-        np.maximum(hidden, 0.0, out=hidden)
-        np.dot(hidden, w2_t, out=saying)
-        saying += b2
-        np.maximum(saying, 0.0, out=saying)
+    with np.errstate(over="ignore"):  # 1 / (1 + inf) is the 0 that it should be
+        for weights, a, b, before in _levels(traversal, said):
+            m, gate, state, hidden, saying = heard[a:b], gates[a:b], h[a:b], inner[a:b], said[a:b]
+            both, new = gate[:, : 2 * d], gate[:, 2 * d :]
+            np.dot(weights, before, out=m)
+            np.dot(m, w_ih_t, out=gate)
+            gate += addends[a:b]
+            np.exp(both, out=both)
+            both += 1.0
+            new += new_h[a:b] / both[:, :d]
+            np.tanh(new, out=new)
+            np.subtract(h0[a:b], new, out=state)
+            state /= both[:, d:]
+            state += new
+            np.dot(state, w1_t, out=hidden)
+            hidden += b1
+            np.maximum(hidden, 0.0, out=hidden)
+            np.dot(hidden, w2_t, out=saying)
+            saying += b2
+            np.maximum(saying, 0.0, out=saying)
+    np.reciprocal(gates[:, : 2 * d], out=gates[:, : 2 * d])
 
 
 def backward(
