@@ -23,8 +23,10 @@ before anything starts. `ghnq train RECIPE --set KEY=VALUE` changes single keys 
 ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5e-4
 ```
 
-The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints `last/` and `best/`, the state that
-`--resume` goes on from, `log.jsonl` and `tensorboard/`.
+The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints `last/` and `best/`, `log.jsonl`,
+`tensorboard/`, and the two last states, from which `--resume` goes on. A run that was killed, at whatever moment, goes
+on to the same weights as one that was not. If the last state is damaged (every byte is checked) a warning says so, and
+the run goes on from the one before; a full disk ends the run with the states as they were.
 
 ## Keys
 """

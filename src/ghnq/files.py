@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written under a temporary name beside their place, then renamed into it."""
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -9,10 +10,14 @@ from pathlib import Path
 
 from ghnq.errors import GhnqError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?")
+
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; on success the file written there takes the name `path`.
+
+    previous: a name in the same folder that the file at `path`, if any, takes instead of being replaced.
 
     The folder is made if it is missing. The temporary name keeps the suffix of `path`: writers choose a format by it.
     The file is flushed to the disk before the rename, so a crash leaves the old file or the new one, never a half.
@@ -34,6 +39,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some writers (safetensors) make files that nobody else may read.
         temporary.chmod(mode)
         _sync(temporary)
+        if previous is not None and target.exists():
+            os.replace(target, previous)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,6 +51,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that killed writers left in a folder; nobody may be writing there."""
+    for leftover in folder.glob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def _usual_mode(path: Path) -> int:

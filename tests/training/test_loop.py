@@ -18,8 +18,8 @@ from ghnq.hypernet.model import GHN
 from ghnq.training import Recipe, train
 from ghnq.training import trainer as trainer_module
 from ghnq.training.architectures import ArchitectureStream
+from ghnq.training.keep import STATE
 from ghnq.training.recipe import dump_recipe, validate_recipe
-from ghnq.training.state import STATE
 from tests.training.conftest import TINY
 
 ORIGINAL_INDICES = ArchitectureStream.indices
@@ -134,15 +134,6 @@ def test_a_run_is_not_overwritten(tiny: Recipe, tmp_path: Path) -> None:
     go(tiny, tmp_path / "run")
     with pytest.raises(TrainingError, match="already holds a run"):
         go(tiny, tmp_path / "run")
-
-
-@pytest.mark.parametrize("size", [0, 20, 3000])
-def test_a_truncated_state_is_named(tiny: Recipe, tmp_path: Path, size: int) -> None:
-    go(tiny, tmp_path / "run")
-    state = tmp_path / "run" / STATE
-    state.write_bytes(state.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match="truncated"):
-        go(tiny, tmp_path / "run", resume=True)
 
 
 def test_nothing_to_resume_is_told(tiny: Recipe, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,17 +11,19 @@ from rich.console import Console
 
 from ghnq.data import ImageDataset, Images, load
 from ghnq.errors import RecipeError, TrainingError
-from ghnq.files import write_text
+from ghnq.files import sweep, write_text
 from ghnq.hypernet.model import GHN
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
+from ghnq.training.keep import holds_run, last_state, next_state, settle
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.report import TrainingBar
 from ghnq.training.start import with_hypernet
-from ghnq.training.state import STATE, load_state, read_recipe, save_state
+from ghnq.training.state import State, read_state, write_state
 from ghnq.training.team import Team
 from ghnq.training.trainer import StepReport, Trainer
 from ghnq.training.validate import held_out, validate
+from ghnq.training.writing import writing
 
 LAST, BEST, RECIPE = "last", "best", "recipe.yaml"
 
@@ -45,8 +48,8 @@ def train(
         raise TrainingError(f"--max-minutes is {max_minutes}; give a number above 0")
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
     _check_directory(out, resume)
-    started = read_recipe(out / STATE) if resume else None
-    before = None if started is None else Recipe.model_validate_json(started)
+    state = last_state(out) if resume else None
+    before = None if state is None else Recipe.model_validate_json(state.recipe)
     train_set, val_set = _images(recipe)
     if recipe.init is not None:
         # What a run goes on with is in its state: the checkpoint it started from may be gone.
@@ -58,10 +61,12 @@ def train(
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     threads = torch.get_num_threads()
-    team = Team.gather(recipe.workers, _follow, recipe, out if resume else None)
+    team = Team.gather(recipe.workers, _follow, recipe, None if state is None else state.path)
     try:
         torch.set_num_threads(1)
-        trainer = _trainer(recipe, train_set, team, out if resume else None)
+        trainer = _trainer(recipe, train_set, team, state)
+        if state is not None:
+            settle(out, state)
         _Leader(trainer, val_set, out, console or Console(stderr=True)).run()
     finally:
         torch.set_num_threads(threads)
@@ -71,7 +76,8 @@ def train(
 
 def _follow(team: Team, recipe: Recipe, resume_from: Path | None) -> None:
     """The work of every process but the first: the same steps until the first says that one was the last."""
-    trainer = _trainer(recipe, _images(recipe)[0], team, resume_from)
+    state = None if resume_from is None else read_state(resume_from)
+    trainer = _trainer(recipe, _images(recipe)[0], team, state)
     if _fraction_done(trainer) < 1:
         while not trainer.step(fraction_done=0.0, last=False).last:
             pass
@@ -81,12 +87,15 @@ def _images(recipe: Recipe) -> tuple[ImageDataset, Images]:
     return held_out(load(recipe.data, image_size=recipe.image_size), recipe.validation.images, recipe.seed)
 
 
-def _trainer(recipe: Recipe, train_set: ImageDataset, team: Team, resume_from: Path | None) -> Trainer:
+def _trainer(recipe: Recipe, train_set: ImageDataset, team: Team, state: State | None) -> Trainer:
+    """What every process of a team makes; returns when all have read what they start from."""
     trainer = Trainer(recipe, train_set, team)
-    if resume_from is not None:
-        trainer.progress = load_state(resume_from / STATE, trainer.ghn, trainer.average, trainer.optimizer)
+    if state is not None:
+        state.restore(trainer.ghn, trainer.average, trainer.optimizer)
+        trainer.progress = replace(state.progress)
     elif recipe.init is not None:
         trainer.start_from(GHN.from_pretrained(recipe.init))
+    team.wait_for_all()
     return trainer
 
 
@@ -104,23 +113,25 @@ class _Leader:
 
     def run(self) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
-        write_text(self.out / RECIPE, dump_recipe(recipe))
-        with (
-            SignalWatch() as watch,
-            Journal(self.out, resume_at=trainer.progress.step) as journal,
-            TrainingBar(self.console, recipe) as bar,
-        ):
+        with writing(self.out):
+            for folder in (self.out, self.out / LAST, self.out / BEST):
+                sweep(folder)
+            write_text(self.out / RECIPE, dump_recipe(recipe))
+            journal = Journal(self.out, resume_at=trainer.progress.step)
+        with SignalWatch() as watch, journal, TrainingBar(self.console, recipe) as bar:
+            self._validate_if_due(journal, bar)  # the run may have ended between a step and its validation
             last = _fraction_done(trainer) >= 1
             while not last:
                 stop = watch.received is not None or self._ends_with_this_step()
                 report = trainer.step(fraction_done=_fraction_done(trainer), last=stop)
                 last = report.last
                 self._log(report, journal, bar)
-                if not last and trainer.progress.step % recipe.save_every == 0:
-                    self._save()
-                if not last and trainer.progress.step % recipe.validation.every == 0:
-                    self._validate(journal, bar)
-            if watch.received is None:
+                if not last:
+                    # In this order: a state from before a validation leads to it again, one from after has its result.
+                    self._validate_if_due(journal, bar)
+                    if trainer.progress.step % recipe.save_every == 0:
+                        self._save()
+            if watch.received is None and trainer.progress.measured < trainer.progress.step:
                 self._validate(journal, bar)
             self._save()
             if watch.received is not None:
@@ -137,27 +148,37 @@ class _Leader:
         if progress.step % self.trainer.recipe.log_every == 0:
             figures = {"loss": report.loss, "accuracy": report.accuracy, "gradient_norm": report.gradient_norm}
             figures |= {"lr": report.lr, "seconds": progress.seconds, "skipped": progress.skipped}
-            journal.write(progress.step, figures)
+            with writing(self.out):
+                journal.write(progress.step, figures)
+
+    def _validate_if_due(self, journal: Journal, bar: TrainingBar) -> None:
+        progress = self.trainer.progress
+        if progress.measured < progress.step and progress.step % self.trainer.recipe.validation.every == 0:
+            self._validate(journal, bar)
 
     def _validate(self, journal: Journal, bar: TrainingBar) -> None:
         trainer, progress = self.trainer, self.trainer.progress
         ghn = trainer.averaged()
         figures = validate(ghn, trainer.dataset, self.val_set, trainer.recipe)
-        journal.write(progress.step, figures)
+        progress.measured = progress.step
         bar.validated(progress, figures)
-        if not figures["val/accuracy"] <= progress.best:  # true for the first, where best is NaN
-            progress.best = figures["val/accuracy"]
-            ghn.save_pretrained(self.out / BEST)
+        with writing(self.out):
+            journal.write(progress.step, figures)
+            if not figures["val/accuracy"] <= progress.best:  # true for the first, where best is NaN
+                progress.best = figures["val/accuracy"]
+                ghn.save_pretrained(self.out / BEST)
 
     def _save(self) -> None:
         trainer = self.trainer
-        trainer.averaged().save_pretrained(self.out / LAST)
         recipe = trainer.recipe.model_dump_json()
-        save_state(self.out / STATE, trainer.ghn, trainer.average, trainer.optimizer, trainer.progress, recipe)
+        with writing(self.out):
+            trainer.averaged().save_pretrained(self.out / LAST)
+            with next_state(self.out) as path:
+                write_state(path, trainer.ghn, trainer.average, trainer.optimizer, trainer.progress, recipe)
 
 
 def _check_directory(out: Path, resume: bool) -> None:
-    if not resume and (out / STATE).exists():
+    if not resume and holds_run(out):
         raise TrainingError(f"'{out}' already holds a run; add --resume to continue it, or choose another --out")
     if out.exists() and not out.is_dir():
         raise TrainingError(f"'{out}' is a file; --out must be a directory")

@@ -69,6 +69,10 @@ class Team:
                 raise TrainingError(f"a training process is gone; resume the run with --resume ({error})") from error
         return vector
 
+    def wait_for_all(self) -> None:
+        """Returns when every process of the team has called this; raises TrainingError if one is gone."""
+        self.sum(torch.zeros(1))
+
     def _await_members(self, store: TCPStore) -> None:
         """Waits until all further processes are there; one that ends before would be waited for in vain."""
         missing = {_ready(rank): member for rank, member in enumerate(self._members, start=1)}
