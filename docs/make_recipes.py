@@ -28,6 +28,10 @@ The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints
 on to the same weights as one that was not. If the last state is damaged (every byte is checked) a warning says so, and
 the run goes on from the one before; a full disk ends the run with the states as they were.
 
+A resumed run must have the recipe it was started with. `--resume --override` goes on with a changed one, and writes
+what changed into `log.jsonl`. The hypernetwork, the seed, `init`, the images held out, and the shape and classes of the
+data cannot change; the minutes change with `--max-minutes` alone.
+
 ## Keys
 """
 

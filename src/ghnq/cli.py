@@ -79,6 +79,9 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="Where the run goes.", show_default="runs/RECIPE")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in DIR was left.")] = False,
+    override: Annotated[
+        bool, typer.Option("--override", help="With --resume: go on with a recipe that was changed.")
+    ] = False,
     max_minutes: Annotated[
         float | None, typer.Option(metavar="M", min=0.0, help="Stop after M minutes.", show_default="the recipe's")
     ] = None,
@@ -89,7 +92,9 @@ def train(
     """Train a hypernetwork as a recipe says. Ctrl-C and SIGTERM leave a checkpoint to resume from."""
     from ghnq.commands.train import train as run
 
-    run(recipe, data=data, out=out, resume=resume, max_minutes=max_minutes, overrides=overrides or [])
+    run(
+        recipe, data=data, out=out, resume=resume, override=override, max_minutes=max_minutes, overrides=overrides or []
+    )  # fmt: skip
 
 
 @app.command()

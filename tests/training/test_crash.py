@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
-from ghnq.hypernet import GHN, GHNConfig
+from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.training import Recipe, train
 from ghnq.training import loop as loop_module
 from ghnq.training import trainer as trainer_module
@@ -32,6 +32,7 @@ from ghnq.training.keep import PREVIOUS, STATE, last_state, next_state
 from ghnq.training.recipe import dump_recipe
 from ghnq.training.state import Progress, read_state, write_state
 
+TASK = Task(data="digits", image_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
 STEP = trainer_module.Trainer.step
 
 
@@ -73,7 +74,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     path = tmp_path_factory.mktemp("state") / STATE
-    write_state(path, ghn, {k: v.clone() for k, v in ghn.state_dict().items()}, optimizer, Progress(step=7), "{}")
+    write_state(path, ghn, {k: v.clone() for k, v in ghn.state_dict().items()}, optimizer, Progress(step=7), "{}", TASK)
     assert read_state(path).progress.step == 7
     return path.read_bytes()
 

@@ -126,7 +126,7 @@ def test_a_run_that_stays_not_finite_ends(tiny: Recipe, tmp_path: Path, monkeypa
 def test_a_changed_recipe_is_not_resumed(tiny: Recipe, tmp_path: Path) -> None:
     go(tiny, tmp_path / "run")
     changed = validate_recipe({**TINY, "seed": 7}, "x")
-    with pytest.raises(TrainingError, match=r"changed: seed \(was 0, now 7\)"):
+    with pytest.raises(TrainingError, match=r"changed: seed \(was 0, now 7\). Add --override"):
         go(changed, tmp_path / "run", resume=True)
 
 

@@ -13,7 +13,14 @@ from ghnq.training import train as train_recipe
 
 
 def train(
-    recipe: str, *, data: str | None, out: Path | None, resume: bool, max_minutes: float | None, overrides: list[str]
+    recipe: str,
+    *,
+    data: str | None,
+    out: Path | None,
+    resume: bool,
+    override: bool,
+    max_minutes: float | None,
+    overrides: list[str],
 ) -> None:
     """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; signal n ends it with code 128 + n."""
     if max_minutes is not None and max_minutes <= 0:
@@ -24,8 +31,9 @@ def train(
     with Terminal(as_json=False) as terminal:
         try:
             checkpoint = train_recipe(
-                loaded, data=data, out=folder, resume=resume, max_minutes=max_minutes, console=terminal.progress
-            )
+                loaded, data=data, out=folder, resume=resume, override=override, max_minutes=max_minutes,
+                console=terminal.progress,
+            )  # fmt: skip
         except Interrupted as stop:
             terminal.progress.print(
                 f"Interrupted; the run is saved. Go on with: {_resume_command(recipe, folder, data, overrides)}",

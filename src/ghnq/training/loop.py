@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +17,17 @@ from ghnq.training.journal import Journal
 from ghnq.training.keep import holds_run, last_state, next_state, settle
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.report import TrainingBar
+from ghnq.training.resume import Changes, check_data, resumed, started_with
 from ghnq.training.start import with_hypernet
 from ghnq.training.state import State, read_state, write_state
 from ghnq.training.team import Team
-from ghnq.training.trainer import StepReport, Trainer
+from ghnq.training.trainer import StepReport, Trainer, task_of
 from ghnq.training.validate import held_out, validate
 from ghnq.training.writing import writing
 
 LAST, BEST, RECIPE = "last", "best", "recipe.yaml"
+MEASURES = {"data", "validation.architectures", "validation.calibration"}
+"""Keys that decide what a validation measures."""
 
 
 def train(
@@ -34,10 +36,13 @@ def train(
     out: Path,
     data: str | None = None,
     resume: bool = False,
+    override: bool = False,
     max_minutes: float | None = None,
     console: Console | None = None,
 ) -> Path:
     """Trains until the recipe's steps or minutes of training are done; `max_minutes` replaces the latter.
+
+    resume: go on with the run in `out`, whose recipe must be the same; override: or may be changed where it can.
 
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
     `tensorboard/`. Returns the directory of the best checkpoint. With `workers` above 1 further processes are started;
@@ -46,18 +51,22 @@ def train(
     """
     if max_minutes is not None and not max_minutes > 0:
         raise TrainingError(f"--max-minutes is {max_minutes}; give a number above 0")
+    if override and not resume:
+        raise TrainingError("--override changes the recipe of a run that is resumed; add --resume, or leave it out")
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
     _check_directory(out, resume)
     state = last_state(out) if resume else None
-    before = None if state is None else Recipe.model_validate_json(state.recipe)
+    before = None if state is None else started_with(state)
     train_set, val_set = _images(recipe)
     if recipe.init is not None:
         # What a run goes on with is in its state: the checkpoint it started from may be gone.
-        same = before is not None and before.init == recipe.init
-        recipe = with_hypernet(recipe, before.hypernet if before and same else GHN.from_pretrained(recipe.init).config)
+        recipe = with_hypernet(recipe, before.hypernet if before else GHN.from_pretrained(recipe.init).config)
+    if state is not None and before is not None:
+        check_data(state, before, recipe, train_set)
     recipe = _with_classes(recipe, train_set)
+    changes: Changes = {}
     if before is not None:
-        recipe = _resumed(recipe, before)
+        recipe, changes = resumed(recipe, before, override=override)
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     threads = torch.get_num_threads()
@@ -67,7 +76,7 @@ def train(
         trainer = _trainer(recipe, train_set, team, state)
         if state is not None:
             settle(out, state)
-        _Leader(trainer, val_set, out, console or Console(stderr=True)).run()
+        _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
     finally:
         torch.set_num_threads(threads)
         team.leave()
@@ -111,7 +120,8 @@ class _Leader:
     def __init__(self, trainer: Trainer, val_set: Images, out: Path, console: Console) -> None:
         self.trainer, self.val_set, self.out, self.console = trainer, val_set, out, console
 
-    def run(self) -> None:
+    def run(self, changes: Changes) -> None:
+        """Trains to the end; changes: what the recipe has that the run so far had not."""
         trainer, recipe = self.trainer, self.trainer.recipe
         with writing(self.out):
             for folder in (self.out, self.out / LAST, self.out / BEST):
@@ -119,6 +129,8 @@ class _Leader:
             write_text(self.out / RECIPE, dump_recipe(recipe))
             journal = Journal(self.out, resume_at=trainer.progress.step)
         with SignalWatch() as watch, journal, TrainingBar(self.console, recipe) as bar:
+            if changes:
+                self._override(changes, journal)
             self._validate_if_due(journal, bar)  # the run may have ended between a step and its validation
             last = _fraction_done(trainer) >= 1
             while not last:
@@ -138,6 +150,14 @@ class _Leader:
                 raise Interrupted(watch.received)
         if trainer.progress.skipped:
             self.console.print(f"[yellow]{trainer.progress.skipped} steps were not finite and were skipped[/]")
+
+    def _override(self, changes: Changes, journal: Journal) -> None:
+        progress = self.trainer.progress
+        if not changes.keys().isdisjoint(MEASURES):
+            progress.best = float("nan")  # of another measure
+        with writing(self.out):
+            journal.note(progress.step, {"override": changes})
+        self._save()
 
     def _ends_with_this_step(self) -> bool:
         return _fraction_done(self.trainer) >= 1 or self.trainer.progress.step + 1 >= self.trainer.recipe.steps
@@ -170,11 +190,11 @@ class _Leader:
 
     def _save(self) -> None:
         trainer = self.trainer
-        recipe = trainer.recipe.model_dump_json()
+        recipe, task = trainer.recipe.model_dump_json(), task_of(trainer.recipe, trainer.dataset)
         with writing(self.out):
             trainer.averaged().save_pretrained(self.out / LAST)
             with next_state(self.out) as path:
-                write_state(path, trainer.ghn, trainer.average, trainer.optimizer, trainer.progress, recipe)
+                write_state(path, trainer.ghn, trainer.average, trainer.optimizer, trainer.progress, recipe, task)
 
 
 def _check_directory(out: Path, resume: bool) -> None:
@@ -197,15 +217,3 @@ def _with_classes(recipe: Recipe, dataset: ImageDataset) -> Recipe:
             f"hypernet.num_classes is {asked}, but '{dataset.name}' has {classes} classes; leave the key out"
         )
     return recipe.model_copy(update={"hypernet": recipe.hypernet.model_copy(update={"num_classes": classes})})
-
-
-def _resumed(recipe: Recipe, started: Recipe) -> Recipe:
-    """The recipe a run goes on with: the one it was started with, its minutes included; refuses another one."""
-    before, now = (json.loads(r.model_dump_json()) for r in (started, recipe))
-    changed = sorted(k for k in now if k != "max_minutes" and before[k] != now[k])
-    if changed:
-        raise TrainingError(
-            "a resumed run must keep its recipe; changed: "
-            + ", ".join(f"{k} (was {before[k]!r}, now {now[k]!r})" for k in changed)
-        )
-    return recipe.model_copy(update={"max_minutes": started.max_minutes})

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ghnq.errors import CheckpointError
+from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
 
 FORMAT = "ghnq-training-2"
@@ -42,11 +43,12 @@ class Progress:
 class State:
     """A state that was read and found to be what was written.
 
-    recipe: JSON of the recipe it was made with.
+    recipe: JSON of the recipe it was made with. task: the images it was made with.
     """
 
     path: Path
     recipe: str
+    task: Task
     progress: Progress
     tensors: dict[str, Tensor]
 
@@ -74,7 +76,13 @@ class State:
 
 
 def write_state(
-    path: Path, ghn: GHN, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, progress: Progress, recipe: str
+    path: Path,
+    ghn: GHN,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    recipe: str,
+    task: Task,
 ) -> None:
     """Writes the state to `path` itself; `keep.next_state` gives the path."""
     tensors = {f"weights.{k}": v for k, v in ghn.state_dict().items()}
@@ -83,6 +91,7 @@ def write_state(
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress)), "recipe": recipe}
+    metadata["task"] = task.model_dump_json()
     save_file(tensors, path, metadata | {"checksum": _checksum(metadata, tensors)})
 
 
@@ -99,14 +108,15 @@ def read_state(path: Path) -> State:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch, for a damaged shape or type
         raise CheckpointError(f"{path} is truncated or not a training state ({error})") from error
-    if not metadata.keys() >= {"format", "checksum", "progress", "recipe"} or metadata["format"] != FORMAT:
+    if not metadata.keys() >= {"format", "checksum", "progress", "recipe", "task"} or metadata["format"] != FORMAT:
         raise CheckpointError(
             f"{path} is not a training state of this version of ghnq (format {metadata.get('format')!r}, read here: "
             f"{FORMAT!r})"
         )
     if metadata.pop("checksum") != _checksum(metadata, tensors):
         raise CheckpointError(f"{path} is damaged: its bytes are not those that were written (checksum)")
-    return State(path, metadata["recipe"], Progress(**json.loads(metadata["progress"])), tensors)
+    task, progress = Task.model_validate_json(metadata["task"]), Progress(**json.loads(metadata["progress"]))
+    return State(path, metadata["recipe"], task, progress, tensors)
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:

@@ -49,7 +49,7 @@ class Trainer:
         self.recipe, self.dataset, self.team = recipe, dataset, team
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.ghn = GHN(recipe.hypernet, task=_task(recipe, dataset))
+            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset))
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
         o = recipe.optimizer
@@ -161,7 +161,8 @@ class Trainer:
             )
 
 
-def _task(recipe: Recipe, dataset: ImageDataset) -> Task:
+def task_of(recipe: Recipe, dataset: ImageDataset) -> Task:
+    """What a recipe and its data make of the hypernetwork's task."""
     return Task(
         data=dataset.name,
         image_shape=dataset.input_shape,
