@@ -81,7 +81,14 @@ def test_two_runs_are_the_same_to_the_bit(tiny: Recipe, tmp_path: Path) -> None:
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_resumed_run_is_the_uninterrupted_run(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strategy", [None, "round", "noise"])
+def test_a_resumed_run_is_the_uninterrupted_run(
+    strategy: str | None, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if strategy:
+        quantization = Quantization.model_validate({"mix": {"w4a4": 1, "mixed": 2}, "strategy": strategy})
+        hypernet = tiny.hypernet.model_copy(update={"condition": True})
+        tiny = tiny.model_copy(update={"quantization": quantization, "hypernet": hypernet})
     go(tiny, tmp_path / "whole")
     die_and_resume(tiny, tmp_path / "parts", at_step=5, monkeypatch=monkeypatch)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

@@ -13,7 +13,7 @@ from ghnq.errors import GhnqError
 from ghnq.quant import QuantScheme, prepare
 from ghnq.quant.dynamic import fake_quantize_activation, fake_quantize_weight
 from ghnq.training.precision import MIXED_BITS, check_mix, draw_scheme
-from ghnq.training.simulation import Strategy, _round, activations_on_grid, layers_of, on_grid
+from ghnq.training.simulation import Noise, _round, activations_on_grid, layers_of, on_grid
 from ghnq.training.step import run_network
 
 
@@ -27,10 +27,10 @@ def network(seed: int = 0) -> nn.Module:
     )  # fmt: skip
 
 
-def run(module: nn.Module, images: Tensor, scheme: QuantScheme, strategy: Strategy = "round") -> Tensor:
+def run(module: nn.Module, images: Tensor, scheme: QuantScheme, noise: Noise = None) -> Tensor:
     layers = layers_of(module)
-    with activations_on_grid(layers, scheme, strategy), torch.no_grad():
-        used = on_grid(dict(module.named_parameters()), layers, scheme, strategy)
+    with activations_on_grid(layers, scheme, noise), torch.no_grad():
+        used = on_grid(dict(module.named_parameters()), layers, scheme, noise)
         return functional_call(module, used, (images,))
 
 
@@ -59,7 +59,7 @@ def test_constant_and_empty_ranges_stay_what_they_are() -> None:
 def test_each_layer_has_its_own_bits() -> None:
     module, scheme = network(), QuantScheme.parse("w4a8+0=float32+11=w2a2")
     parameters = dict(module.named_parameters())
-    used = on_grid(parameters, layers_of(module), scheme, "round")
+    used = on_grid(parameters, layers_of(module), scheme, None)
     assert used["0.weight"] is parameters["0.weight"]
     for name, bits in (("3.weight", 4), ("6.weight", 4), ("11.weight", 2)):
         assert torch.equal(used[name], fake_quantize_weight(parameters[name], bits, scheme))
@@ -69,7 +69,8 @@ def test_each_layer_has_its_own_bits() -> None:
 def test_noise_stays_within_half_a_step_and_is_not_zero() -> None:
     module, scheme = network(), QuantScheme.parse("w4a4")
     parameters = dict(module.named_parameters())
-    noisy = on_grid(parameters, layers_of(module), scheme, "noise")
+    source = torch.Generator().manual_seed(0)
+    noisy = on_grid(parameters, layers_of(module), scheme, source)
     for name in ("0.weight", "6.weight", "11.weight"):
         weight = parameters[name].detach()
         step = weight.abs().flatten(1).amax(1) / 7
@@ -77,7 +78,10 @@ def test_noise_stays_within_half_a_step_and_is_not_zero() -> None:
         assert bool((away <= step / 2 * (1 + 1e-5)).all())
         assert bool((away > step / 8).all())
     images = torch.randn(4, 3, 8, 8)
-    assert not torch.equal(run(module, images, scheme, "noise"), run(module, images, scheme, "noise"))
+    first, second = run(module, images, scheme, source), run(module, images, scheme, source)
+    assert not torch.equal(first, second)
+    again = torch.Generator().manual_seed(7)
+    assert torch.equal(run(module, images, scheme, again), run(module, images, scheme, again.manual_seed(7)))
 
 
 @pytest.mark.parametrize("word", ["w8a8", "w4a8", "w4"])
@@ -106,9 +110,9 @@ def test_gradients_pass_straight_through_to_every_parameter() -> None:
     module, scheme = network().train(), QuantScheme.parse("w4a4")
     parameters = {name: p.detach() for name, p in module.named_parameters()}
     images, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
-    for strategy in ("round", "noise"):
+    for noise in (None, torch.Generator().manual_seed(0)):
         loss, _, gradients = run_network(
-            module, parameters, images, labels, scheme=scheme, strategy=strategy, label_smoothing=0.0
+            module, parameters, images, labels, scheme=scheme, noise=noise, label_smoothing=0.0
         )
         assert bool(loss.isfinite())
         assert gradients.keys() == parameters.keys()

@@ -3,7 +3,7 @@
 What is quantized is what `deploy` quantizes, the folded weight: its symmetric per-channel grid scales along with the
 gain of the batch norm, so quantizing before or after folding is the same, and nothing has to be folded. For other
 schemes the weight itself is quantized. Ranges are those of the batch at hand (`minmax`), where deployment has those of
-calibration images. Gradients pass straight through (GHN-QAT, arXiv 2309.13773); with `noise` the grid is replaced by
+calibration images. Gradients pass straight through (GHN-QAT, arXiv 2309.13773); with noise the grid is replaced by
 uniform noise one step wide, the other way to be robust.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from ghnq.quant.dynamic import fake_quantize_weight, weight_qparams
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.simulate import along_channels
 
-Strategy = Literal["round", "noise"]
+Noise = torch.Generator | None
+"""None rounds; a generator adds noise, drawn from it."""
 Layers = dict[str, nn.Module]
 
 
@@ -33,7 +34,7 @@ def layers_of(module: nn.Module) -> Layers:
     }
 
 
-def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, strategy: Strategy) -> Parameters:
+def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, noise: Noise) -> Parameters:
     """The parameters with every weight on its grid, or with noise of one step; differentiable."""
     found = dict(parameters)
     for name in layers:
@@ -42,22 +43,22 @@ def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, strateg
         if bits is None or key not in found:
             continue
         weight = found[key]
-        if strategy == "round":
+        if noise is None:
             found[key] = fake_quantize_weight(weight, bits, scheme)
         else:
             step, _ = weight_qparams(weight.detach(), bits, scheme)
-            found[key] = weight + (torch.rand_like(weight) - 0.5) * along_channels(step, weight)
+            found[key] = _disturbed(weight, along_channels(step, weight), noise)
     return found
 
 
 @contextmanager
-def activations_on_grid(layers: Layers, scheme: QuantScheme, strategy: Strategy) -> Iterator[None]:
+def activations_on_grid(layers: Layers, scheme: QuantScheme, noise: Noise) -> Iterator[None]:
     """Inside the block the input of every layer is put on its grid before the layer sees it."""
     with ExitStack() as hooks:
         for name, layer in layers.items():
             bits = scheme.bits_for(name).activation
             if bits is not None:
-                handle = layer.register_forward_pre_hook(_Grid(bits, strategy))
+                handle = layer.register_forward_pre_hook(_Grid(bits, noise))
                 hooks.callback(handle.remove)
         yield
 
@@ -65,12 +66,15 @@ def activations_on_grid(layers: Layers, scheme: QuantScheme, strategy: Strategy)
 class _Grid:
     """A hook that quantizes a layer's first input."""
 
-    def __init__(self, bits: int, strategy: Strategy) -> None:
-        self.levels = 2**bits - 1
-        self.quantize = _round if strategy == "round" else _add_noise
+    def __init__(self, bits: int, noise: Noise) -> None:
+        self.levels, self.noise = 2**bits - 1, noise
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (self.quantize(inputs[0], self.levels), *inputs[1:])
+        x = inputs[0]
+        if self.noise is None:
+            return (_round(x, self.levels), *inputs[1:])
+        step, _ = _range(x.detach(), self.levels)
+        return (_disturbed(x, step, self.noise), *inputs[1:])
 
 
 def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
@@ -82,9 +86,9 @@ def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     return step, (-low / step).round_()
 
 
-def _add_noise(x: Tensor, levels: int) -> Tensor:
-    step, _ = _range(x.detach(), levels)
-    return x + (torch.rand_like(x) - 0.5) * step
+def _disturbed(x: Tensor, step: Tensor, noise: torch.Generator) -> Tensor:
+    """x with uniform noise from minus to plus half a step."""
+    return x + (torch.rand(x.shape, generator=noise, dtype=x.dtype, device=x.device) - 0.5) * step
 
 
 def _round(x: Tensor, levels: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from ghnq.hypernet.model import FLOAT, GHN, Parameters
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.architectures import MetaBatch
-from ghnq.training.simulation import Strategy, activations_on_grid, layers_of, on_grid
+from ghnq.training.simulation import Noise, activations_on_grid, layers_of, on_grid
 
 # oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew
 # each time costs more than running small convolutions. Read by oneDNN when it first runs.
@@ -42,12 +42,13 @@ def accumulate_gradients(
     labels: Sequence[Tensor],
     *,
     schemes: Sequence[QuantScheme] | None = None,
-    strategy: Strategy = "round",
+    noise: Noise = None,
     label_smoothing: float = 0.0,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
     images, labels: per network [B, C, H, W] and [B]. schemes: the precision each network runs at; absent: float.
+    noise: instead of rounding, noise from this generator.
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
@@ -59,7 +60,7 @@ def accumulate_gradients(
     losses, accuracies, gradients = [], [], []
     for module, tensors, x, y, scheme in zip(batch.modules, networks, images, labels, schemes, strict=True):
         loss, accuracy, gradient = run_network(
-            module, tensors, x, y, scheme=scheme, strategy=strategy, label_smoothing=label_smoothing
+            module, tensors, x, y, scheme=scheme, noise=noise, label_smoothing=label_smoothing
         )
         losses.append(loss)
         accuracies.append(accuracy)
@@ -77,14 +78,14 @@ def run_network(
     labels: Tensor,
     *,
     scheme: QuantScheme = FLOAT,
-    strategy: Strategy = "round",
+    noise: Noise = None,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor, Parameters]:
     """Forward and backward of one network; returns loss, accuracy in 0..1, and the gradient by parameter name."""
     leaves = {name: t.detach().requires_grad_() for name, t in parameters.items()}
     layers = {} if scheme.is_float else layers_of(module)
-    with activations_on_grid(layers, scheme, strategy):
-        used = on_grid(leaves, layers, scheme, strategy)
+    with activations_on_grid(layers, scheme, noise):
+        used = on_grid(leaves, layers, scheme, noise)
         logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),))
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))

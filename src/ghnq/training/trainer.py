@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,7 @@ class Trainer:
             images,
             labels,
             schemes=self._schemes(batch),
-            strategy=recipe.quantization.strategy,
+            noise=self._noise(progress.step),
             label_smoothing=recipe.label_smoothing,
         )
         said = [fraction_done, float(last)] if self.team.leads else [0.0, 0.0]
@@ -128,6 +129,13 @@ class Trainer:
             draw_scheme(mix, list(layers_of(module)) if MIXED in mix else [], (self.recipe.seed, self.progress.step, i))
             for module, i in zip(batch.modules, batch.indices, strict=True)
         ]
+
+    def _noise(self, step: int) -> torch.Generator | None:
+        """What the noise of this process's share of a step is drawn from."""
+        if self.recipe.quantization.strategy == "round":
+            return None
+        key = np.random.SeedSequence((self.recipe.seed, step, self.team.rank))
+        return torch.Generator().manual_seed(int(key.generate_state(1)[0]))
 
     def _images(self, step: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One batch for each of this process's networks, or the same for all networks of all processes."""
