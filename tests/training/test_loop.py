@@ -19,7 +19,7 @@ from ghnq.training import Recipe, train
 from ghnq.training import trainer as trainer_module
 from ghnq.training.architectures import ArchitectureStream
 from ghnq.training.keep import STATE
-from ghnq.training.recipe import dump_recipe, validate_recipe
+from ghnq.training.recipe import Quantization, dump_recipe, validate_recipe
 from tests.training.conftest import TINY
 
 ORIGINAL_INDICES = ArchitectureStream.indices
