@@ -82,6 +82,13 @@ def train(
     override: Annotated[
         bool, typer.Option("--override", help="With --resume: go on with a recipe that was changed.")
     ] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="CUDA devices, or processes on the CPU.", show_default="the recipe's, or 1"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="cpu, cuda or auto.", show_default="the recipe's")
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(metavar="M", min=0.0, help="Stop after M minutes.", show_default="the recipe's")
     ] = None,
@@ -93,7 +100,8 @@ def train(
     from ghnq.commands.train import train as run
 
     run(
-        recipe, data=data, out=out, resume=resume, override=override, max_minutes=max_minutes, overrides=overrides or []
+        recipe, data=data, out=out, resume=resume, override=override, max_minutes=max_minutes, devices=devices,
+        overrides=(overrides or []) + ([f"device={device}"] if device else []),
     )  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,9 @@ from ghnq.errors import CheckpointError, RecipeError, TrainingError
 from ghnq.hypernet.model import GHN
 from ghnq.training import Recipe, train
 from ghnq.training import trainer as trainer_module
-from ghnq.training.architectures import ArchitectureStream
 from ghnq.training.keep import STATE
-from ghnq.training.recipe import Quantization, dump_recipe, validate_recipe
+from ghnq.training.recipe import Quantization, validate_recipe
 from tests.training.conftest import TINY
-
-ORIGINAL_INDICES = ArchitectureStream.indices
 
 
 def go(recipe: Recipe, out: Path, **options: Any) -> Path:
@@ -164,78 +159,6 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
     assert rates[-1] < 0.1 * max(rates)  # the schedule ran to its end with the time
     with pytest.raises(TrainingError, match="above 0"):
         go(recipe, tmp_path / "other", max_minutes=-1)
-
-
-@pytest.fixture
-def pair() -> Recipe:
-    return validate_recipe({**TINY, "workers": 2, "meta_batch": 4}, "pair")
-
-
-@pytest.mark.slow
-def test_two_processes_repeat_to_the_bit_and_resume_to_the_bit(
-    pair: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go(pair, tmp_path / "a")
-    die_and_resume(pair, tmp_path / "b", at_step=3, monkeypatch=monkeypatch)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_would_on_the_same_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process is given what the two of a team have together: same loss, same gradient, up to rounding."""
-    plain = {"meta_batch": 4, "augment": False}  # what augmentation draws depends on who draws it
-    go(validate_recipe({**TINY, **plain, "workers": 2}, "two"), tmp_path / "two")
-    world = [
-        ArchitectureStream(size=2, input_shape=(1, 8, 8), num_classes=10, seed=0, reuse=2, rank=r, world=2)
-        for r in range(2)
-    ]
-    monkeypatch.setattr(
-        ArchitectureStream, "indices", lambda self, step: (*_own(world[0], step), *_own(world[1], step))
-    )
-    go(validate_recipe({**TINY, **plain}, "one"), tmp_path / "one")
-    two, one = log(tmp_path / "two"), log(tmp_path / "one")
-    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
-    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-5)
-    # From then on Adam makes large steps of small differences.
-    assert two[1]["loss"] == pytest.approx(one[1]["loss"], rel=1e-2)
-
-
-def _own(stream: ArchitectureStream, step: int) -> tuple[int, ...]:
-    return ORIGINAL_INDICES(stream, step)
-
-
-@pytest.mark.slow
-def test_a_process_that_dies_ends_the_run_with_its_name(pair: Recipe, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import multiprocessing, os, signal, threading, time\n"
-        "from pathlib import Path\n"
-        "from ghnq.training import load_recipe, train\n"
-        "def kill():\n"
-        "    while not Path('run/log.jsonl').exists() or not Path('run/log.jsonl').read_text():\n"
-        "        time.sleep(0.05)\n"
-        "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
-        "if __name__ == '__main__':\n"
-        "    threading.Thread(target=kill, daemon=True).start()\n"
-        "    train(load_recipe('recipe.yaml', ['steps=100000']), out=Path('run'))\n"
-    )
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(pair))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert "a training process is gone; resume the run with --resume" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_script_without_a_main_guard_is_told(pair: Recipe, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\nfrom ghnq.training import load_recipe, train\n"
-        "train(load_recipe('recipe.yaml'), out=Path('run'))\n"
-    )
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(pair))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert "needs `if __name__ == '__main__':`" in done.stderr
 
 
 def test_a_recipe_error_is_a_recipe_error() -> None:

@@ -49,7 +49,7 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
         ("optimizer.name=sgd", "key 'optimizer.name' is 'sgd'.*'adam' or 'adamw'"),
         ("hypernet.hidden=12", "multiple of 8"),
         ("hypernet.encoder=gnn", "key 'hypernet.encoder' is 'gnn'"),
-        ("workers=3", "meta_batch 2 cannot be shared evenly by 3 workers"),
+        ("workers=3", "meta_batch 2 is fewer than 3 workers"),
         ("steps", "is not KEY=VALUE"),
         ("steps.more=1", "'steps' is a value, not a group"),
         ("steps=[1", "not YAML"),

@@ -1,6 +1,8 @@
 """A step's gradient against one autograd graph through hypernetwork and networks; streams and schedules."""
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -37,14 +39,29 @@ def test_cutting_the_graph_between_hypernetwork_and_networks_changes_nothing(smo
     wanted = torch.autograd.grad(loss, list(ghn.parameters()), allow_unused=True)
 
     outcome = accumulate_gradients(ghn, batch, images, targets, label_smoothing=smoothing)
-    assert outcome.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert float(outcome.loss) == pytest.approx(loss.item(), rel=1e-5)
     right = [(z.argmax(1) == y).float().mean().item() for z, y in zip(logits, targets, strict=True)]
-    assert outcome.accuracy == pytest.approx(100 * sum(right) / 3, abs=1e-4)
+    assert float(outcome.accuracy) == pytest.approx(100 * sum(right) / 3, abs=1e-4)
     largest = max(float(w.abs().max()) for w in wanted if w is not None)
     for parameter, expected in zip(ghn.parameters(), wanted, strict=True):
         if expected is not None:
             assert parameter.grad is not None
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer", "mlp"])
+def test_a_step_stays_on_its_device(encoder: Literal["gatedgnn", "graphormer", "mlp"]) -> None:
+    """`meta` stands in for a device that is not here: it refuses tensors that were left on the CPU."""
+    meta = torch.device("meta")
+    ghn = GHN(GHNConfig(hidden=8, max_shape=(16, 16, 3, 3), encoder=encoder)).to(meta)
+    batch = stream().meta_batch_at(0)
+    images, labels = torch.empty(8, 1, 8, 8, device=meta), torch.empty(8, dtype=torch.long, device=meta)
+    moved = replace(batch, graphs=batch.graphs.to(meta))
+    outcome = accumulate_gradients(ghn, moved, (images,) * 3, (labels,) * 3)
+    assert (outcome.loss.device, outcome.accuracy.device) == (meta, meta)
+    if encoder == "gatedgnn":
+        with pytest.raises(RuntimeError, match="cross-device"):
+            accumulate_gradients(ghn, batch, (images,) * 3, (labels,) * 3)
 
 
 def test_the_stream_is_a_pure_function_of_the_step() -> None:
@@ -65,10 +82,16 @@ def test_architectures_are_used_as_often_as_asked_and_never_twice_in_a_step(reus
     assert max(distinct) < 5 * steps / reuse + 5 * reuse
 
 
-def test_processes_never_share_an_architecture() -> None:
-    seen = [{i for step in range(50) for i in stream(rank=rank, world=3).indices(step)} for rank in range(3)]
-    assert sum(len(s) for s in seen) == 50 * 3 * 3
-    assert set.union(*seen) == set(range(50 * 3 * 3))
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_out_the_meta_batch_of_one(world: int) -> None:
+    whole = stream(size=5, reuse=2)
+    parts = [stream(size=5, reuse=2, rank=rank, world=world) for rank in range(world)]
+    for step in range(20):
+        batches = [part.meta_batch_at(step) for part in parts]
+        assert sorted(p for batch in batches for p in batch.positions) == list(range(5))
+        found = {p: i for batch in batches for p, i in zip(batch.positions, batch.indices, strict=True)}
+        assert tuple(found[p] for p in range(5)) == whole.indices(step)
+        assert all(len(batch.modules) == len(batch.positions) >= 1 for batch in batches)
 
 
 def test_the_stream_starts_over_at_the_end_of_the_split() -> None:

@@ -10,6 +10,7 @@ from ghnq.commands.terminal import Terminal
 from ghnq.errors import RecipeError
 from ghnq.training import Interrupted, load_recipe
 from ghnq.training import train as train_recipe
+from ghnq.training.place import launched_rank
 
 
 def train(
@@ -20,6 +21,7 @@ def train(
     resume: bool,
     override: bool,
     max_minutes: float | None,
+    devices: int | None,
     overrides: list[str],
 ) -> None:
     """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; signal n ends it with code 128 + n."""
@@ -32,24 +34,24 @@ def train(
         try:
             checkpoint = train_recipe(
                 loaded, data=data, out=folder, resume=resume, override=override, max_minutes=max_minutes,
-                console=terminal.progress,
+                devices=devices, console=terminal.progress,
             )  # fmt: skip
         except Interrupted as stop:
-            terminal.progress.print(
-                f"Interrupted; the run is saved. Go on with: {_resume_command(recipe, folder, data, overrides)}",
-                soft_wrap=True,
-            )
+            command = _resume_command(recipe, folder, data, devices, overrides)
+            terminal.progress.print(f"Interrupted; the run is saved. Go on with: {command}", soft_wrap=True)
             raise SystemExit(128 + stop.signal) from stop
-        terminal.finish(
-            None,
-            f"checkpoint: [cyan]{checkpoint}[/]",
-            f"measure it with: ghnq evaluate {checkpoint}" + (f" --data {data}" if data else ""),
-        )
+        if launched_rank() == 0:
+            terminal.finish(
+                None,
+                f"checkpoint: [cyan]{checkpoint}[/]",
+                f"measure it with: ghnq evaluate {checkpoint}" + (f" --data {data}" if data else ""),
+            )
 
 
-def _resume_command(recipe: str, folder: Path, data: str | None, overrides: list[str]) -> str:
+def _resume_command(recipe: str, folder: Path, data: str | None, devices: int | None, overrides: list[str]) -> str:
     """What continues this very run; its minutes are in the saved state."""
     words = ["ghnq", "train", recipe, "--out", str(folder), "--resume"]
     words += ["--data", data] if data else []
+    words += ["--devices", str(devices)] if devices else []
     words += [word for override in overrides for word in ("--set", override)]
     return shlex.join(words)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -21,6 +21,7 @@ from ghnq.graph.ops import OPS
 from ghnq.graph.reach import Reach, reach
 from ghnq.graph.traversal import Traversal, traversal
 
+CPU = torch.device("cpu")
 MAX_DISTANCE = 50
 """Virtual edges longer than this many hops are left out (GHN-2, section 4)."""
 
@@ -58,6 +59,7 @@ class GraphBatch:
     shape: long [N, 4], (out, in, height, width) of the node's weight, bias or pooling window; 0 where there is none.
     groups: every parameter of every graph, exactly once.
     max_distance: the longest virtual edge, in hops.
+    device: where the tensors are, traversals included.
     """
 
     graphs: tuple[ArchGraph, ...]
@@ -65,6 +67,7 @@ class GraphBatch:
     shape: Tensor
     groups: tuple[SlotGroup, ...]
     max_distance: int
+    device: torch.device = CPU
 
     @classmethod
     def from_graphs(cls, graphs: Sequence[ArchGraph], *, max_distance: int = MAX_DISTANCE) -> GraphBatch:
@@ -80,6 +83,13 @@ class GraphBatch:
             max_distance=max_distance,
         )
 
+    def to(self, device: torch.device) -> GraphBatch:
+        """The same batch with its tensors on a device."""
+        if device == self.device:
+            return self
+        groups = tuple(replace(group, nodes=group.nodes.to(device)) for group in self.groups)
+        return replace(self, op=self.op.to(device), shape=self.shape.to(device), groups=groups, device=device)
+
     @property
     def size(self) -> int:
         """The number of graphs, M."""
@@ -93,12 +103,12 @@ class GraphBatch:
     @cached_property
     def forward(self) -> Traversal:
         """The traversal along the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=False)
+        return traversal(self.graphs, self._pairs, self.max_distance, backward=False).to(self.device)
 
     @cached_property
     def backward(self) -> Traversal:
         """The traversal against the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=True)
+        return traversal(self.graphs, self._pairs, self.max_distance, backward=True).to(self.device)
 
     @cached_property
     def _pairs(self) -> Reach:

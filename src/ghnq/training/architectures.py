@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,24 +13,31 @@ from ghnq.graph.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.trace import trace
 from ghnq.spaces import convnets
+from ghnq.training.balance import effort, spread
 
 Shape3 = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class MetaBatch:
-    """The networks of a step: modules on `meta` in training mode, without batch-norm buffers, and their graphs."""
+    """The networks that one process trains in a step.
 
+    positions: their places in the meta-batch of the whole team, rising. indices: which architectures of split `train`.
+    modules: on `meta`, in training mode, without batch-norm buffers. graphs: of the modules.
+    """
+
+    positions: tuple[int, ...]
     indices: tuple[int, ...]
     modules: tuple[nn.Module, ...]
     graphs: GraphBatch
 
 
 class ArchitectureStream:
-    """Meta-batches of `train` architectures for one of several processes; each process has architectures of its own.
+    """Meta-batches of `train` architectures, each spread over the processes of a team.
 
-    size: networks of a step in this process. reuse: an architecture takes part in `reuse` steps on average, all near
-    each other, and is built and traced once.
+    size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
+    batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
+    in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
     """
 
     def __init__(
@@ -40,30 +48,41 @@ class ArchitectureStream:
         num_classes: int,
         seed: int,
         reuse: int = 1,
+        batch_size: int = 64,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.size, self.reuse, self.seed, self.rank, self.world = size, reuse, seed, rank, world
-        self.input_shape, self.num_classes = input_shape, num_classes
+        self.input_shape, self.num_classes, self.batch_size = input_shape, num_classes, batch_size
         self._built: OrderedDict[int, tuple[nn.Module, ArchGraph]] = OrderedDict()
+        self._efforts: OrderedDict[int, float] = OrderedDict()
 
     def indices(self, step: int) -> tuple[int, ...]:
-        """Which architectures of split `train` this process trains in a step."""
+        """Which architectures of split `train` the team trains in a step."""
         if self.reuse == 1:
-            own = np.arange(step * self.size, (step + 1) * self.size)
+            chosen = np.arange(step * self.size, (step + 1) * self.size)
         else:
-            rng = np.random.default_rng((self.seed, self.rank, step))
-            own = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
-        return tuple(((own * self.world + self.rank) % convnets.SPLITS["train"]).tolist())
+            rng = np.random.default_rng((self.seed, 0, step))
+            chosen = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
+        return tuple((chosen % convnets.SPLITS["train"]).tolist())
+
+    def positions(self, step: int) -> tuple[int, ...]:
+        """Which places of the meta-batch of a step this process trains."""
+        if self.world == 1:
+            return tuple(range(self.size))
+        indices = self.indices(step)
+        owners = spread([self._effort(index) for index in indices], self.world)
+        self._forget(self._efforts)
+        return tuple(position for position, owner in enumerate(owners) if owner == self.rank)
 
     def meta_batch_at(self, step: int) -> MetaBatch:
-        """The meta-batch of a step."""
-        indices = self.indices(step)
-        built = [self._build(index) for index in indices]
-        while len(self._built) > 2 * self.size * self.reuse:
-            self._built.popitem(last=False)
+        """This process's part of the meta-batch of a step."""
+        indices, positions = self.indices(step), self.positions(step)
+        own = tuple(indices[position] for position in positions)
+        built = [self._build(index) for index in own]
+        self._forget(self._built)
         modules, graphs = zip(*built, strict=True)
-        return MetaBatch(indices, modules, GraphBatch.from_graphs(graphs))
+        return MetaBatch(positions, own, modules, GraphBatch.from_graphs(graphs))
 
     def _build(self, index: int) -> tuple[nn.Module, ArchGraph]:
         if index not in self._built:
@@ -71,6 +90,19 @@ class ArchitectureStream:
             self._built[index] = module, trace(module, self.input_shape)
         self._built.move_to_end(index)
         return self._built[index]
+
+    def _effort(self, index: int) -> float:
+        if index not in self._efforts:
+            cost = convnets.cost(
+                convnets.spec("train", index), input_shape=self.input_shape, num_classes=self.num_classes
+            )
+            self._efforts[index] = effort(cost, self.batch_size)
+        self._efforts.move_to_end(index)
+        return self._efforts[index]
+
+    def _forget(self, known: OrderedDict[int, Any]) -> None:
+        while len(known) > 2 * self.size * self.reuse:
+            known.popitem(last=False)
 
 
 def build_for_training(index: int, in_channels: int, num_classes: int) -> nn.Module:

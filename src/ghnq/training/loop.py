@@ -15,6 +15,8 @@ from ghnq.hypernet.model import GHN
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
 from ghnq.training.keep import holds_run, last_state, next_state, settle
+from ghnq.training.launch import gather
+from ghnq.training.place import choose_place
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.report import TrainingBar
 from ghnq.training.resume import Changes, check_data, resumed, started_with
@@ -38,6 +40,7 @@ def train(
     resume: bool = False,
     override: bool = False,
     max_minutes: float | None = None,
+    devices: int | None = None,
     console: Console | None = None,
 ) -> Path:
     """Trains until the recipe's steps or minutes of training are done; `max_minutes` replaces the latter.
@@ -45,8 +48,9 @@ def train(
     resume: go on with the run in `out`, whose recipe must be the same; override: or may be changed where it can.
 
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
-    `tensorboard/`. Returns the directory of the best checkpoint. With `workers` above 1 further processes are started;
-    a script that calls this needs the usual `if __name__ == "__main__":`.
+    `tensorboard/`. Returns the directory of the best checkpoint. devices: how many processes to use, each with a CUDA
+    device or a thread of the CPU of its own; absent: the recipe's `workers`, or one CUDA device. If torchrun has not
+    started them, they are started here; a script that calls this needs the usual `if __name__ == "__main__":`.
     Raises TrainingError, DataError, CheckpointError; Interrupted after SIGINT or SIGTERM, with the state saved.
     """
     if max_minutes is not None and not max_minutes > 0:
@@ -54,6 +58,7 @@ def train(
     if override and not resume:
         raise TrainingError("--override changes the recipe of a run that is resumed; add --resume, or leave it out")
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
+    place = choose_place(recipe, devices)
     _check_directory(out, resume)
     state = last_state(out) if resume else None
     before = None if state is None else started_with(state)
@@ -70,10 +75,14 @@ def train(
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     threads = torch.get_num_threads()
-    team = Team.gather(recipe.workers, _follow, recipe, None if state is None else state.path)
+    team = gather(place, _follow, recipe, None if state is None else state.path)
     try:
         torch.set_num_threads(1)
         trainer = _trainer(recipe, train_set, team, state)
+        if not team.leads:
+            with SignalWatch():  # torchrun tells all; the first process decides
+                _take_part(trainer)
+            return out / BEST
         if state is not None:
             settle(out, state)
         _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
@@ -84,9 +93,13 @@ def train(
 
 
 def _follow(team: Team, recipe: Recipe, resume_from: Path | None) -> None:
-    """The work of every process but the first: the same steps until the first says that one was the last."""
+    """What a process does that the first has started."""
     state = None if resume_from is None else read_state(resume_from)
-    trainer = _trainer(recipe, _images(recipe)[0], team, state)
+    _take_part(_trainer(recipe, _images(recipe)[0], team, state))
+
+
+def _take_part(trainer: Trainer) -> None:
+    """The work of every process but the first: the same steps until the first says that one was the last."""
     if _fraction_done(trainer) < 1:
         while not trainer.step(fraction_done=0.0, last=False).last:
             pass

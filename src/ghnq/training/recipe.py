@@ -128,7 +128,14 @@ class Recipe(BaseModel):
     workers: int = Field(
         default=2,
         ge=1,
-        description="Processes, one thread each, that share the networks of a step; divides meta_batch.",
+        description="Processes on the CPU, one thread each, that share the networks of a step; `--devices` overrides "
+        "it.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where networks run; `auto`: on CUDA if there is any. `--device` overrides it."
+    )
+    precision: Literal[32, "bf16"] = Field(
+        default=32, description="Of the networks' forward and backward passes; `bf16`: mixed. The rest is float32."
     )
 
     quantization: Quantization = Field(default=Quantization(), description="See Quantization.")
@@ -138,8 +145,10 @@ class Recipe(BaseModel):
         check_mix(self.quantization.mix)
         for scheme in self.validation.schemes:
             QuantScheme.parse(scheme)
-        if self.meta_batch % self.workers:
-            raise ValueError(f"meta_batch {self.meta_batch} cannot be shared evenly by {self.workers} workers")
+        if self.meta_batch < self.workers:
+            raise ValueError(
+                f"meta_batch {self.meta_batch} is fewer than {self.workers} workers; each needs a network of every step"
+            )
         return self
 
 

@@ -21,6 +21,9 @@ FIXED = {
 }
 """Keys, or groups of keys, that cannot change while a run lasts, and why."""
 
+FREE = ("max_minutes", "workers", "device")
+"""Keys that say where and how long a run takes place, not what it does; they may change with every resume."""
+
 Changes = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and now."""
 
@@ -42,7 +45,8 @@ def resumed(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Recipe, 
     Raises TrainingError for a change without `override`, and for one that cannot be made.
     """
     changes = _changes(json.loads(before.model_dump_json()), json.loads(recipe.model_dump_json()), "")
-    changes.pop("max_minutes", None)
+    for key in FREE:
+        changes.pop(key, None)
     if changes and not override:
         raise TrainingError(
             f"a resumed run must keep its recipe; changed: {_describe(changes)}. Add --override to go on with the new "

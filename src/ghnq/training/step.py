@@ -9,7 +9,8 @@ Dimensions: M networks, B images.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +30,10 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Mean loss and accuracy (percent) over networks."""
+    """Mean loss and accuracy (percent) over networks: scalars that may still be on their way on the device."""
 
-    loss: float
-    accuracy: float
+    loss: Tensor
+    accuracy: Tensor
 
 
 def accumulate_gradients(
@@ -42,13 +43,15 @@ def accumulate_gradients(
     labels: Sequence[Tensor],
     *,
     schemes: Sequence[QuantScheme] | None = None,
-    noise: Noise = None,
+    noise: Sequence[Noise] | None = None,
     label_smoothing: float = 0.0,
+    precision: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B]. schemes: the precision each network runs at; absent: float.
-    noise: instead of rounding, noise from this generator.
+    images, labels: per network [B, C, H, W] and [B]. schemes: the precision each network is trained for; absent: float.
+    noise: for each network, instead of rounding, noise from this generator. precision: gives the context in which
+    networks run.
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
@@ -58,17 +61,20 @@ def accumulate_gradients(
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
             networks[slot.graph][slot.name] = tensor
     losses, accuracies, gradients = [], [], []
-    for module, tensors, x, y, scheme in zip(batch.modules, networks, images, labels, schemes, strict=True):
-        loss, accuracy, gradient = run_network(
-            module, tensors, x, y, scheme=scheme, noise=noise, label_smoothing=label_smoothing
-        )
+    noises = noise or [None] * graphs.size
+    runs = zip(batch.modules, networks, images, labels, schemes, noises, strict=True)
+    for module, tensors, x, y, scheme, source in runs:
+        with precision():
+            loss, accuracy, gradient = run_network(
+                module, tensors, x, y, scheme=scheme, noise=source, label_smoothing=label_smoothing
+            )
         losses.append(loss)
         accuracies.append(accuracy)
         gradients.append(gradient)
     share = 1.0 / graphs.size
     collected = [torch.stack([gradients[s.graph][s.name] for s in g.slots]).mul_(share) for g in graphs.groups]
     torch.autograd.backward(groups, collected)
-    return Outcome(float(torch.stack(losses).mean()), 100 * float(torch.stack(accuracies).mean()))
+    return Outcome(torch.stack(losses).mean(), 100 * torch.stack(accuracies).mean())
 
 
 def run_network(
@@ -86,7 +92,7 @@ def run_network(
     layers = {} if scheme.is_float else layers_of(module)
     with activations_on_grid(layers, scheme, noise):
         used = on_grid(leaves, layers, scheme, noise)
-        logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),))
+        logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     correct = (logits.detach().argmax(1) == labels).float().mean()

@@ -1,16 +1,16 @@
-"""What every process of a run holds and does: the same hypernetwork, its own networks, the same update."""
+"""What every process of a run holds and does: the same hypernetwork, its share of the networks, the same update."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ghnq.data import ImageDataset
+from ghnq.data import ImageDataset, Images
 from ghnq.errors import TrainingError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
@@ -48,21 +48,23 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
         self.recipe, self.dataset, self.team = recipe, dataset, team
+        pixels, labels = dataset.train.pixels.to(team.device), dataset.train.labels.to(team.device)
+        self._near = replace(dataset, train=Images(pixels, labels))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset))
+            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset)).to(team.device)
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
         o = recipe.optimizer
         self.optimizer = kind(self.ghn.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True)
         self.progress = Progress()
-        self.share = recipe.meta_batch // team.size
         self.stream = ArchitectureStream(
-            size=self.share,
+            size=recipe.meta_batch,
             input_shape=dataset.input_shape,
             num_classes=dataset.num_classes,
             seed=recipe.seed,
             reuse=recipe.reuse,
+            batch_size=recipe.batch_size,
             rank=team.rank,
             world=team.size,
         )
@@ -79,22 +81,26 @@ class Trainer:
         """
         started = time.perf_counter()
         recipe, progress = self.recipe, self.progress
-        images, labels = self._images(progress.step)
         self.ghn.train()
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.stream.meta_batch_at(progress.step)
+        images, labels = self._images(progress.step, batch.positions)
+        batch = replace(batch, graphs=batch.graphs.to(self.team.device))
         outcome = accumulate_gradients(
             self.ghn,
             batch,
             images,
             labels,
             schemes=self._schemes(batch),
-            noise=self._noise(progress.step),
+            noise=self._noise(batch),
             label_smoothing=recipe.label_smoothing,
+            precision=self.team.precision,
         )
-        said = [fraction_done, float(last)] if self.team.leads else [0.0, 0.0]
-        loss, accuracy, fraction, stop = self._exchange([outcome.loss, outcome.accuracy], said)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip))
+        said = torch.tensor([fraction_done, float(last)] if self.team.leads else [0.0, 0.0])
+        shared = self._exchange(torch.stack([outcome.loss, outcome.accuracy]), said, len(batch.positions))
+        gradient_norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip)
+        # All that the step tells the host, in one go: before this line nothing waits for the device.
+        loss, accuracy, fraction, stop, norm = torch.cat([shared, gradient_norm.view(1)]).tolist()
         lr = recipe.optimizer.lr * rate_factor(recipe.schedule, step=progress.step, progress=fraction)
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
@@ -106,46 +112,55 @@ class Trainer:
 
     def averaged(self) -> GHN:
         """The hypernetwork that is measured and saved: with averaged weights where the recipe asks for them."""
-        ghn = GHN(self.ghn.config, task=self.ghn.task)
+        ghn = GHN(self.ghn.config, task=self.ghn.task)  # on the CPU
         ghn.load_state_dict(self.average or self.ghn.state_dict())
         return ghn.eval()
 
-    def _exchange(self, averaged: list[float], summed: list[float]) -> list[float]:
-        """Averages gradients and figures over the team, sums the rest; one vector, one exchange."""
+    def _exchange(self, averaged: Tensor, summed: Tensor, networks: int) -> Tensor:
+        """Averages gradients and figures over all networks of the step, sums the rest; one vector, one exchange.
+
+        networks: of this process, over which the gradients and figures so far are means. Returns the figures.
+        """
+        summed = summed.to(averaged.device)
         if self.team.size == 1:
-            return [*averaged, *torch.tensor(summed).tolist()]  # float32 here as well: a run is the same to the bit
+            return torch.cat([averaged, summed])
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.ghn.parameters()]
-        numbers = torch.tensor([*averaged, *(self.team.size * s for s in summed)])
-        total = self.team.sum(torch.cat([*(g.flatten() for g in gradients), numbers])).div_(self.team.size)
-        *parts, numbers = torch.split(total, [*(g.numel() for g in gradients), len(numbers)])
+        means = torch.cat([*(g.flatten() for g in gradients), averaged]).mul_(networks / self.recipe.meta_batch)
+        total = self.team.sum(torch.cat([means, summed]))
+        *parts, figures = torch.split(total, [*(g.numel() for g in gradients), len(averaged) + len(summed)])
         for parameter, part in zip(self.ghn.parameters(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
-        return numbers.tolist()
+        return figures
 
     def _schemes(self, batch: MetaBatch) -> list[QuantScheme]:
-        """The precision of each of this process's networks."""
-        mix = self.recipe.quantization.mix
+        """The precision that each of this process's networks is trained for."""
+        mix, layered = self.recipe.quantization.mix, MIXED in self.recipe.quantization.mix
         return [
-            draw_scheme(mix, list(layers_of(module)) if MIXED in mix else [], (self.recipe.seed, self.progress.step, i))
-            for module, i in zip(batch.modules, batch.indices, strict=True)
+            draw_scheme(mix, list(layers_of(module)) if layered else [], self._key(position))
+            for module, position in zip(batch.modules, batch.positions, strict=True)
         ]
 
-    def _noise(self, step: int) -> torch.Generator | None:
-        """What the noise of this process's share of a step is drawn from."""
+    def _noise(self, batch: MetaBatch) -> list[torch.Generator] | None:
+        """For each of this process's networks what its noise is drawn from."""
         if self.recipe.quantization.strategy == "round":
             return None
-        key = np.random.SeedSequence((self.recipe.seed, step, self.team.rank))
-        return torch.Generator().manual_seed(int(key.generate_state(1)[0]))
+        seeds = [int(np.random.SeedSequence(self._key(p)).generate_state(1)[0]) for p in batch.positions]
+        return [torch.Generator(self.team.device).manual_seed(seed) for seed in seeds]
 
-    def _images(self, step: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """One batch for each of this process's networks, or the same for all networks of all processes."""
-        recipe = self.recipe
+    def _key(self, position: int) -> tuple[int, int, int]:
+        """What the random choices for one network of this step hang on, in whatever process it runs."""
+        return (self.recipe.seed, self.progress.step, position)
+
+    def _images(self, step: int, positions: tuple[int, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """One batch for each of these places of the meta-batch, or the same for all networks of all processes."""
+        recipe, near = self.recipe, self._near
         if recipe.share_images:
-            x, y = self.dataset.train_batch(step, recipe.batch_size, recipe.seed, augment=recipe.augment)
-            return (x,) * self.share, (y,) * self.share
-        part, count = step * self.team.size + self.team.rank, recipe.batch_size * self.share
-        x, y = self.dataset.train_batch(part, count, recipe.seed, augment=recipe.augment)
-        return torch.split(x, recipe.batch_size), torch.split(y, recipe.batch_size)
+            x, y = near.train_batch(step, recipe.batch_size, recipe.seed, augment=recipe.augment)
+            return (x,) * len(positions), (y,) * len(positions)
+        numbers = (step * recipe.meta_batch + position for position in positions)
+        batches = [near.train_batch(n, recipe.batch_size, recipe.seed, augment=recipe.augment) for n in numbers]
+        images, labels = zip(*batches, strict=True)
+        return images, labels
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
