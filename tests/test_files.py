@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ghnq.files import atomic_path, write_text
+from ghnq.files import atomic_path, sweep, write_text
 
 
 def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -63,3 +63,12 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "atomic") as temporary:
         temporary.touch(mode=0o600)
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_only_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    gone = [".state.0123abcd.tmp.safetensors", ".recipe.89abcdef.tmp.yaml", ".log.89abcdef.tmp", ".tmpG70Ci6"]
+    kept = ["state.safetensors", ".tmp", ".tmpfile.txt", "notes.tmp", ".tmpshort", ".mine.tmp.yaml"]
+    for name in (*gone, *kept):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ghnq.errors import GhnqError
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?")
+# Ours, and those that safetensors writes in turn beside the file it was given.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed writers left in a folder; nobody may be writing there."""
-    for leftover in folder.glob(".*.tmp*"):
+    for leftover in folder.glob(".*tmp*"):
         if _TEMPORARY.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
 
