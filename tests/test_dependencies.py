@@ -10,8 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The name one installs -> the name one imports, where they differ.
 IMPORT_NAME = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
-# `torch.utils.tensorboard` imports it on our behalf.
-USED_THROUGH_ANOTHER = {"tensorboard"}
 
 
 def import_names(requirements: list[str]) -> set[str]:
@@ -41,7 +39,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_every_dependency_is_used() -> None:
-    assert import_names(PROJECT["dependencies"]) - USED_THROUGH_ANOTHER <= imported_libraries()
+    assert import_names(PROJECT["dependencies"]) <= imported_libraries()
 
 
 def test_torch_stays_in_the_range_that_has_a_cpu_build() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,14 +79,14 @@ def train(
     team = gather(place, _follow, recipe, None if state is None else state.path)
     try:
         torch.set_num_threads(1)
-        trainer = _trainer(recipe, train_set, team, state)
-        if not team.leads:
-            with SignalWatch():  # torchrun tells all; the first process decides
-                _take_part(trainer)
-            return out / BEST
-        if state is not None:
-            settle(out, state)
-        _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
+        with closing(_trainer(recipe, train_set, team, state)) as trainer:
+            if not team.leads:
+                with SignalWatch():  # torchrun tells all; the first process decides
+                    _take_part(trainer)
+                return out / BEST
+            if state is not None:
+                settle(out, state)
+            _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
     finally:
         torch.set_num_threads(threads)
         team.leave()
@@ -95,7 +96,8 @@ def train(
 def _follow(team: Team, recipe: Recipe, resume_from: Path | None) -> None:
     """What a process does that the first has started."""
     state = None if resume_from is None else read_state(resume_from)
-    _take_part(_trainer(recipe, _images(recipe)[0], team, state))
+    with closing(_trainer(recipe, _images(recipe)[0], team, state)) as trainer:
+        _take_part(trainer)
 
 
 def _take_part(trainer: Trainer) -> None:

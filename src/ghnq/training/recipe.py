@@ -137,6 +137,13 @@ class Recipe(BaseModel):
     precision: Literal[32, "bf16"] = Field(
         default=32, description="Of the networks' forward and backward passes; `bf16`: mixed. The rest is float32."
     )
+    prefetch: int | None = Field(
+        default=None,
+        ge=0,
+        le=16,
+        description="Steps whose architectures and graphs a thread prepares ahead; 0: none. Absent: 2 with CUDA, and 0 "
+        "on the CPU, where the core that prepares is the one that trains.",
+    )
 
     quantization: Quantization = Field(default=Quantization(), description="See Quantization.")
 

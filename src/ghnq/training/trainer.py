@@ -15,6 +15,7 @@ from ghnq.errors import TrainingError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
 from ghnq.quant.scheme import QuantScheme
+from ghnq.training.ahead import Ahead
 from ghnq.training.architectures import ArchitectureStream, MetaBatch
 from ghnq.training.precision import MIXED, draw_scheme
 from ghnq.training.recipe import Recipe
@@ -69,6 +70,9 @@ class Trainer:
             world=team.size,
         )
 
+        usual = 2 if team.device.type == "cuda" else 0
+        self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
+
     def start_from(self, ghn: GHN) -> None:
         """Takes the weights of a hypernetwork of the same configuration, before the first step."""
         self.ghn.load_state_dict(ghn.state_dict())
@@ -83,9 +87,8 @@ class Trainer:
         recipe, progress = self.recipe, self.progress
         self.ghn.train()
         self.optimizer.zero_grad(set_to_none=True)
-        batch = self.stream.meta_batch_at(progress.step)
+        batch = self.batches(progress.step)
         images, labels = self._images(progress.step, batch.positions)
-        batch = replace(batch, graphs=batch.graphs.to(self.team.device))
         outcome = accumulate_gradients(
             self.ghn,
             batch,
@@ -110,11 +113,23 @@ class Trainer:
         progress.seconds += seconds
         return StepReport(loss, accuracy, norm, lr, recipe.meta_batch / seconds, bool(stop))
 
+    def close(self) -> None:
+        """Ends what runs beside the steps."""
+        self.batches.close()
+
     def averaged(self) -> GHN:
         """The hypernetwork that is measured and saved: with averaged weights where the recipe asks for them."""
         ghn = GHN(self.ghn.config, task=self.ghn.task)  # on the CPU
         ghn.load_state_dict(self.average or self.ghn.state_dict())
         return ghn.eval()
+
+    def _batch(self, step: int) -> MetaBatch:
+        """This process's networks of a step, on its device, with all that the encoder will ask of their graphs."""
+        batch = self.stream.meta_batch_at(step)
+        graphs = batch.graphs.to(self.team.device)
+        if self.recipe.hypernet.encoder == "gatedgnn":
+            _ = graphs.forward, graphs.backward  # made when they are first asked for, which is here
+        return replace(batch, graphs=graphs)
 
     def _exchange(self, averaged: Tensor, summed: Tensor, networks: int) -> Tensor:
         """Averages gradients and figures over all networks of the step, sums the rest; one vector, one exchange.
