@@ -6,7 +6,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,23 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
-from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.training import Recipe, train
 from ghnq.training import loop as loop_module
 from ghnq.training import trainer as trainer_module
 from ghnq.training.journal import Journal
-from ghnq.training.keep import PREVIOUS, STATE, last_state, next_state
+from ghnq.training.keep import PREVIOUS, STATE, last_state
 from ghnq.training.recipe import dump_recipe
-from ghnq.training.state import Progress, read_state, write_state
 
-TASK = Task(data="digits", image_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
 STEP = trainer_module.Trainer.step
 
 
@@ -62,54 +55,6 @@ def assert_same_end(a: Path, b: Path) -> None:
 
 def leftovers(folder: Path) -> list[Path]:
     return [p for p in folder.rglob(".*") if ".tmp" in p.name]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a state, optimizer and average included."""
-    torch.manual_seed(0)
-    ghn = GHN(GHNConfig(hidden=8, max_shape=(4, 4, 1, 1), decoder_hidden=(8, 8)))
-    optimizer = torch.optim.AdamW(ghn.parameters())
-    for parameter in ghn.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    path = tmp_path_factory.mktemp("state") / STATE
-    write_state(path, ghn, {k: v.clone() for k, v in ghn.state_dict().items()}, optimizer, Progress(step=7), "{}", TASK)
-    assert read_state(path).progress.step == 7
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("damaged") / STATE
-
-
-@given(data=st.data())
-@settings(max_examples=200, deadline=None)
-def test_a_state_truncated_anywhere_is_refused(written: bytes, damaged: Path, data: st.DataObject) -> None:
-    damaged.write_bytes(written[: data.draw(st.integers(0, len(written) - 1))])
-    with pytest.raises(CheckpointError, match="truncated"):
-        read_state(damaged)
-
-
-@given(data=st.data())
-@settings(max_examples=300, deadline=None)
-def test_a_state_with_a_changed_byte_is_refused(written: bytes, damaged: Path, data: st.DataObject) -> None:
-    header = 8 + int.from_bytes(written[:8], "little")
-    place = data.draw(st.one_of(st.integers(0, header - 1), st.integers(header, len(written) - 1)))
-    changed = bytearray(written)
-    changed[place] ^= data.draw(st.integers(1, 255))
-    damaged.write_bytes(changed)
-    with pytest.raises(CheckpointError):
-        read_state(damaged)
-
-
-def test_bytes_of_zero_within_tensors_are_noticed(written: bytes, damaged: Path) -> None:
-    """What a file system leaves of a file whose length was saved and whose content was not."""
-    header = 8 + int.from_bytes(written[:8], "little")
-    damaged.write_bytes(written[: header + 100] + bytes(len(written) - header - 100))
-    with pytest.raises(CheckpointError, match="checksum"):
-        read_state(damaged)
 
 
 @pytest.mark.parametrize("size", [0, 20, 3000, -1])
@@ -147,25 +92,6 @@ def test_two_damaged_states_are_told_and_nothing_starts(
         go(tiny, tmp_path, resume=True)
     with pytest.raises(TrainingError, match="already holds a run"):
         go(tiny, tmp_path)
-
-
-@pytest.mark.parametrize("renames", [0, 1])
-def test_a_crash_between_the_renames_leaves_a_state(
-    written: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
-) -> None:
-    real, done = os.replace, []
-
-    def crashes(*places: Any) -> None:
-        if len(done) == renames:
-            raise KeyboardInterrupt
-        done.append(real(*places))  # type: ignore[func-returns-value]
-
-    (tmp_path / STATE).write_bytes(written)
-    monkeypatch.setattr(os, "replace", crashes)
-    with pytest.raises(KeyboardInterrupt), next_state(tmp_path) as path:
-        path.write_bytes(written)
-    monkeypatch.undo()
-    assert last_state(tmp_path).path.name == (PREVIOUS if renames else STATE)
 
 
 def test_a_run_killed_between_the_renames_goes_on(
@@ -238,51 +164,6 @@ def test_a_disk_without_room_in_a_real_process(tiny: Recipe, tmp_path: Path, mon
     done = resume(resource.RLIM_INFINITY)
     assert done.returncode == 0, done.stderr
     assert_same_end(tmp_path / "whole", out)
-
-
-def test_a_log_cut_anywhere_keeps_its_whole_lines(tmp_path: Path) -> None:
-    with Journal(tmp_path, resume_at=0) as journal:
-        for step in range(1, 4):
-            journal.write(step, {"loss": 1 / step})
-    log = tmp_path / "log.jsonl"
-    whole = log.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for length in range(len(whole) + 1):
-        log.write_bytes(whole[:length])
-        with Journal(tmp_path, resume_at=2) as journal:
-            journal.write(3, {"loss": 0.5})
-        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
-        kept = [step for step in (1, 2) if length >= len(b"".join(lines[:step])) - 1]  # the newline may be missing
-        assert steps == [*kept, 3]
-
-
-def test_a_log_with_a_hole_of_zeros_or_no_text_is_mended(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\0\0\0\0\n\xff\xfe\n7\n[]\n{"step": 2}\n')
-    Journal(tmp_path, resume_at=2).__exit__(None, None, None)
-    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def scalars(folder: Path) -> list[tuple[int, float]]:
-    board = EventAccumulator(str(folder))
-    board.Reload()
-    return [(e.step, e.value) for e in board.Scalars("loss")]
-
-
-def test_tensorboard_shows_what_the_log_shows_also_after_a_kill_in_an_event(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, resume_at=0)
-    for step in range(1, 5):
-        journal.write(step, {"loss": step / 2})
-    # Not closed: a killed process closes nothing.
-    [events] = (tmp_path / "tensorboard").iterdir()
-    whole = events.read_bytes()
-    for cut in range(1, 60, 7):
-        shutil.rmtree(tmp_path / "tensorboard")
-        events.parent.mkdir()
-        events.write_bytes(whole[:-cut])
-        with Journal(tmp_path, resume_at=2) as again:
-            again.write(3, {"loss": 9.0})
-        assert scalars(tmp_path / "tensorboard") == [(1, 0.5), (2, 1.0), (3, 9.0)]
-    journal.__exit__(None, None, None)
 
 
 def test_nothing_hangs_on_a_random_generator_that_runs_on(tiny: Recipe, tmp_path: Path) -> None:
