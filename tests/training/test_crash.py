@@ -200,7 +200,8 @@ import io, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from rich.console import Console
-import ghnq.evaluation.measure, ghnq.training.fabric, tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
+import ghnq.evaluation.measure, ghnq.training.fabric
+import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ghnq.training import load_recipe, train
 from ghnq.training.keep import holds_run
 
