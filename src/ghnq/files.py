@@ -34,7 +34,10 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
         raise GhnqError(f"'{target.parent}' cannot be made ({error.strerror}); choose another place") from error
     # Hidden and random: listings skip it, and two processes that write the same target do not meet.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
-    mode = _usual_mode(temporary)
+    try:
+        mode = _usual_mode(temporary)
+    except (PermissionError, FileNotFoundError) as error:
+        raise GhnqError(f"'{target}' cannot be written ({error.strerror}); choose another place") from error
     try:
         yield temporary
         # Some writers (safetensors) make files that nobody else may read.

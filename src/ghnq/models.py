@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -49,7 +50,10 @@ def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), nu
 
 def _definitions(file: Path) -> list[str]:
     """Returns the names of the classes and functions at the top of `file`, without running it."""
-    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except ValueError:  # not text at all
+        return []
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
@@ -125,10 +129,16 @@ def _instantiate(value: object, reference: str) -> nn.Module:
             "that returns one when called without arguments."
         )
     if isinstance(value, type) and hasattr(value, "config_class") and callable(value.config_class):
-        made = value(value.config_class())  # as the classes of `transformers` want it: their default configuration
+        build: Callable[[], object] = partial(
+            value, value.config_class()
+        )  # as `transformers` wants it: the default configuration
     else:
         _needs_no_arguments(value, reference)
-        made = value()
+        build = value
+    try:
+        made = build()
+    except SystemExit as stop:
+        raise GraphError(f"'{reference}' ends the program (exit code {stop.code}) when it is called.") from stop
     if not isinstance(made, nn.Module):
         raise GraphError(f"'{reference}' returned {type(made).__name__} where an nn.Module is needed.")
     return made

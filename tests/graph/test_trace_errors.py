@@ -197,6 +197,38 @@ def test_quantized_and_compiled_modules() -> None:
         trace(Outer(torch.compile(nn.Linear(8, 8))), SHAPE)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        (nn.Parameter(torch.arange(3), requires_grad=False), r"'p' is torch.int64; only floating-point"),
+        (nn.Parameter(torch.zeros(2, dtype=torch.complex64)), r"'p' is torch.complex64; only floating-point"),
+        (nn.Parameter(torch.zeros(0, 3)), r"'p' of shape \(0, 3\) has no elements"),
+    ],
+)
+def test_parameters_that_nobody_predicts(parameter: nn.Parameter, message: str) -> None:
+    module = nn.Conv2d(3, 4, 1)
+    module.register_parameter("p", parameter)
+    with pytest.raises(GraphError, match=message):
+        trace(module, SHAPE)
+
+
+def test_a_lazy_norm_without_parameters_is_refused_and_stays_lazy() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d(affine=False))
+    with pytest.raises(GraphError, match=r"buffer '1\.running_mean' is not initialised yet"):
+        trace(module, SHAPE)
+    assert type(module[1]) is nn.LazyBatchNorm2d
+
+
+def ends(x: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
+def test_shapes_beyond_reason_and_forwards_that_end_the_program() -> None:
+    with pytest.raises(GraphError, match="more than 4,294,967,296 numbers"):
+        trace(nn.Conv2d(3, 4, 1), (3, 10**9, 10**10))
+    failure(ends, r"module '0\.0' \(Body\) ends the program \(exit code 0\)")
+
+
 def test_the_line_in_the_users_code_is_named() -> None:
     def broken(x: Tensor) -> Tensor:
         return x.view(7, 7)

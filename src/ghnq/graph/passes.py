@@ -1,4 +1,4 @@
-"""From the records of one run to a graph, in named steps: contract, prune, refuse strays, number, own."""
+"""From the records of one run to a graph, in named steps: contract, prune, number, own."""
 
 from __future__ import annotations
 

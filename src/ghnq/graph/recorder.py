@@ -40,6 +40,9 @@ class Recorder(TorchFunctionMode):
         self.values: dict[int, int] = {}
         self.alive: list[Any] = []
         self.unknown: dict[str, None] = {}  # names of functions that are not in the vocabulary
+        self._views_are_old = False
+        self._lasting: dict[int, Tensor] = {}  # stand-ins of constants that have been written to
+        self._originals: dict[int, Tensor] = {}  # and those constants, by the stand-in
         self._owned: set[int] = set()
         self._before: list[int] = []
         self._factors: list[int] = []
@@ -47,6 +50,9 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if self._views_are_old:
+            for tensor in _tensors((args, kwargs or {})):
+                self.current(tensor)
         handler = _HANDLERS.get(func)
         if handler is None:
             handler = _HANDLERS[func] = _resolve(func)
@@ -129,11 +135,13 @@ class Recorder(TorchFunctionMode):
         base = name if name.startswith("__") else name.rstrip("_")
         if name in functions.DATA_DEPENDENT or (base == "where" and len(args) + len(kwargs) == 1):
             raise GraphError(
-                f"`{name}` asks for the values of an activation; only networks whose control flow and shapes do not "
-                "depend on the data have one graph"
+                f"`{name}` asks for the values of an activation or a parameter; only networks whose control flow and "
+                "shapes do not depend on the data have one graph"
             )
         if name in functions.RECURRENT:
             raise GraphError(f"`{name}` is recurrent; only feed-forward networks are architectures here")
+        if name == "__getitem__":
+            args = (args[0], self._without_masks(args[1]))
         stand_ins: dict[int, Tensor] = {}
         result = func(*self._on_meta(args, stand_ins), **self._on_meta(kwargs, stand_ins))
         if name in functions.FACTORIES:
@@ -162,6 +170,24 @@ class Recorder(TorchFunctionMode):
             return args[0]
         return result if not isinstance(result, list) or name != "__iter__" else iter(result)
 
+    def _without_masks(self, index: Any) -> Any:
+        """An index in which constant masks are the places they choose; raises GraphError for a computed mask."""
+        items = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(item, Tensor) and item.dtype is torch.bool for item in items):
+            return index
+        found: list[Any] = []
+        for item in items:
+            if not isinstance(item, Tensor) or item.dtype is not torch.bool:
+                found.append(item)
+            elif self.value(item) is not None or item.is_meta:
+                raise GraphError(
+                    "selecting by a mask asks for the values of an activation; only networks whose control flow and "
+                    "shapes do not depend on the data have one graph"
+                )
+            else:
+                found.extend(item.nonzero(as_tuple=True))
+        return tuple(found)
+
     def own(self, name: str, inputs: tuple[int, ...], shape: Shape, args: tuple[Any, ...] = ()) -> tuple[int, ...]:
         """Where parameters meet activations outside the rules: a node for each of them, one behind the other.
 
@@ -179,11 +205,29 @@ class Recorder(TorchFunctionMode):
         return sources
 
     def overwrite(self, tensor: Tensor, record: int) -> None:
-        """An in-place call: from now on the tensor, and the one it is a view of, hang on the record."""
-        self._mark(tensor, record)
+        """An in-place call: from now on the tensor, the one it is a view of, and all its views hang on the record."""
+        self._views_are_old = True
+        base = self._base(tensor)
+        if base is not None:
+            before = self.values.get(id(base))  # nothing for a constant that is filled piece by piece
+            self._derive(base, "__setitem__", (record,) if before is None else (before, record))
+            self._derive(tensor, "__setitem__", (record,))  # which is newer than its base
+        else:
+            self._mark(tensor, record)
+
+    def _base(self, tensor: Tensor) -> Tensor | None:
+        """What a tensor is a view of; of a stand-in's view, the tensor with data for which it stands."""
         base = tensor._base
-        if base is not None and id(base) in self.values:
-            self._derive(base, "__setitem__", (self.values[id(base)], record))
+        return base if base is None else self._originals.get(id(base), base)
+
+    def current(self, tensor: Tensor) -> int | None:
+        """The record of a tensor, also of a view whose base has been written to since."""
+        base = self._base(tensor)
+        newer = None if base is None else self.values.get(id(base))
+        found = self.values.get(id(tensor))
+        if newer is not None and (found is None or newer > found):
+            self._derive(tensor, "__setitem__", (newer,) if found is None else (found, newer))
+        return self.values.get(id(tensor))
 
     def _mark(self, tensor: Tensor, record: int) -> None:
         self.values[id(tensor)] = record
@@ -208,8 +252,13 @@ class Recorder(TorchFunctionMode):
             key = id(value)
             if value.is_meta and key not in self.numbers and not self._is_buffer(value):
                 return value
+            if key in self._lasting:
+                return self._lasting[key]
             if key not in stand_ins:
                 stand_ins[key] = torch.empty_like(value, device=META, requires_grad=False)
+                if key in self.values and key not in self.numbers:
+                    self._lasting[key] = stand_ins[key]
+                    self._originals[id(stand_ins[key])] = value
             return stand_ins[key]
         if type(value) is tuple or type(value) is list:
             return type(value)(self._on_meta(item, stand_ins) for item in value)
@@ -248,7 +297,7 @@ def _resolve(func: Any) -> Handler:
     """The way to handle a torch function, found by its name and remembered."""
     from .table import RULES, RULES_BY_FUNCTION
 
-    name = getattr(func, "__name__", str(func))
+    name = getattr(func, "__name__", str(func)).partition(".")[0]  # an operator's name ends in its overload
     if name in ("__get__", "__set__", "__delete__"):
         name = getattr(func.__self__, "__name__", "")
         if name not in _TENSOR_PROPERTIES:

@@ -166,8 +166,8 @@ def mean(rec: Recorder, name: str, /, input: Tensor, dim: Any = None, keepdim: b
 def elementwise(rec: Recorder, name: str, /, input: Tensor, *rest: Any, **options: Any) -> Tensor:
     found = rec.values[id(input)]
     if name.endswith("_"):
-        rec.overwrite(input, len(rec.records))
         rec.records.append(Record(PASS, name[:-1], (found,), tuple(input.shape)))
+        rec.overwrite(input, len(rec.records) - 1)
         return input
     return rec.emit(PASS, name, (found,), tuple(input.shape), input.dtype)
 

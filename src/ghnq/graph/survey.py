@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import GraphError
 
@@ -20,10 +20,10 @@ class Survey:
     """What was found.
 
     names, shapes: of the parameters, in the order of `named_parameters`, a shared one once. number: from the id of a
-    parameter to its place in `names`. buffers: their ids. counters: ids of those that count batches. attributes: for
-    every module its attribute dictionary, and a copy. containers: by their ids, the dictionaries, lists and sets among
-    the attributes that are not empty (parameters, buffers, hooks), and copies. dtype: of the first floating-point
-    parameter.
+    parameter to its place in `names`. buffers: ids of buffers and of tensors that are plain attributes. counters: ids
+    of those that count batches. attributes: for every module its attribute dictionary, and a copy. containers: by their
+    ids, the dictionaries, lists and sets among the attributes that are not empty (parameters, buffers, hooks), and
+    copies. dtype: of the first parameter.
     """
 
     names: list[str] = field(default_factory=list)
@@ -81,13 +81,23 @@ def survey(module: nn.Module) -> Survey:
         attributes = current.__dict__
         result.attributes.append((attributes, attributes.copy()))
         for value in attributes.values():
-            if type(value) in _CONTAINERS and value:
-                result.containers[id(value)] = (value, value.copy())
+            type_ = type(value)
+            if type_ in _CONTAINERS:
+                if value:
+                    result.containers[id(value)] = (value, value.copy())
+            elif type_ is torch.Tensor:
+                result.buffers.add(id(value))
         for name, parameter in attributes["_parameters"].items():
             if parameter is not None and id(parameter) not in result.number:
                 _add(result, prefix + name, parameter)
         buffers = attributes["_buffers"]
         if buffers:
+            for name, buffer in buffers.items():
+                if isinstance(buffer, UninitializedBuffer):
+                    raise GraphError(
+                        f"buffer {prefix + name!r} is not initialised yet (a lazy module); run the module once before "
+                        "tracing"
+                    )
             result.buffers.update(map(id, buffers.values()))
             if "num_batches_tracked" in buffers:
                 result.counters.add(id(buffers["num_batches_tracked"]))
@@ -122,7 +132,14 @@ def _add(result: Survey, name: str, parameter: torch.Tensor) -> None:
         raise GraphError(
             f"parameter {name!r} is sparse or quantized; only dense floating-point parameters are predicted"
         )
-    if result.dtype is None and parameter.dtype.is_floating_point:
+    if not parameter.dtype.is_floating_point:
+        raise GraphError(
+            f"parameter {name!r} is {parameter.dtype}; only floating-point parameters are predicted (a table of "
+            "integers is a buffer)"
+        )
+    if not parameter.numel():
+        raise GraphError(f"parameter {name!r} of shape {tuple(parameter.shape)} has no elements to predict")
+    if result.dtype is None:
         result.dtype = parameter.dtype
     result.number[id(parameter)] = len(result.names)
     result.names.append(name)

@@ -6,6 +6,8 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import prod
+from operator import index
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +22,7 @@ from .survey import survey
 
 # Frames of these are not the user's.
 _LIBRARIES = tuple(f"{os.path.dirname(os.path.abspath(file))}{os.sep}" for file in (torch.__file__, __file__))
+LARGEST = 1 << 32  # numbers in one image
 BATCH = 2  # with a batch of one, `squeeze()` would take the batch dimension away
 
 
@@ -45,6 +48,8 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
             result = module(image)
     except GraphError as error:
         raise GraphError(f"{_place(error, module)[0]}: {error}") from None
+    except SystemExit as stop:
+        raise GraphError(f"{_place(stop, module)[0]} ends the program (exit code {stop.code}) in its forward") from stop
     except Exception as error:
         where, came = _place(error, module)
         raise GraphError(
@@ -56,7 +61,7 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     outputs = list(tensors(result))
     if not outputs:
         raise GraphError(f"{type(module).__name__} returned {type(result).__name__}, in which there is no tensor")
-    first, *more = [recorder.values.get(id(output)) for output in outputs]
+    first, *more = [recorder.current(output) for output in outputs]
     if first is None:
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
     further = dict.fromkeys(i for i in more if i is not None and i != first)
@@ -108,15 +113,17 @@ def _checked(module: object, input_shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(module, nn.Module):
         raise GraphError(f"trace() takes a torch.nn.Module, got {type(module).__name__}")
     try:
-        shape = tuple(int(size) for size in input_shape)
+        shape = tuple(index(size) for size in input_shape)
     except (TypeError, ValueError):
         shape = ()
     if not shape or min(shape) < 1:
         raise GraphError(f"input_shape is {input_shape!r}; it must be positive integers, for instance (3, 32, 32)")
+    if prod(shape) > LARGEST:
+        raise GraphError(f"input_shape is {input_shape!r}, more than {LARGEST:,} numbers; give that of one image")
     return shape
 
 
-def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
+def _place(error: BaseException, module: nn.Module) -> tuple[str, str]:
     """The submodule in which the forward pass failed, and the shapes that came there and the line, where known."""
     paths = {id(child): path for path, child in module.named_modules()}
     where, shapes, line = type(module).__name__, "", ""

@@ -93,7 +93,8 @@ def load(name: str | os.PathLike[str], *, revision: str | None = None, token: st
             )
         if tensor.dtype != expected[key].dtype or not bool(tensor.isfinite().all()):
             raise CheckpointError(
-                f"{directory / WEIGHTS}: '{key}' is {tensor.dtype} and must be finite {expected[key].dtype}; "
+                f"{directory / WEIGHTS}: '{key}' must be finite {expected[key].dtype}, and is {tensor.dtype}"
+                f"{'' if bool(tensor.isfinite().all()) else ' with NaN or infinite values'}; "
                 "train or fetch the checkpoint again"
             )
     ghn.load_state_dict(weights)

@@ -12,7 +12,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ghnq.errors import GraphError
 
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 
@@ -20,7 +22,8 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dty
 def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """What `copy.deepcopy(module, memo)` returns; what a class says of its own copying is respected.
 
-    memo: from the id of an object to what stands for it in the copy.
+    memo: from the id of an object to what stands for it in the copy. Raises GraphError for an attribute that cannot be
+    copied.
     """
     known = memo.get(id(module))
     if known is not None:
@@ -38,7 +41,10 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         elif type_ is OrderedDict and not value:  # most of what a layer has: tables of hooks
             attributes[name] = OrderedDict()
         elif name != "_compiled_call_impl":  # belongs to the module it was compiled for
-            attributes[name] = _copied(value, memo)
+            try:
+                attributes[name] = _copied(value, memo)
+            except (TypeError, RuntimeError) as error:  # what `copy` raises for a lock, a generator, an open file
+                raise GraphError(f"{kind.__name__}.{name} cannot be copied: {error}") from error
     return new
 
 
@@ -56,6 +62,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
             for key, item in value.items():
                 new[key] = _copied(item, memo)
             return new
+    if isinstance(value, Tensor) and not value.is_leaf and id(value) not in memo:
+        # Computed from parameters (weight normalisation of the old kind); `copy` refuses it.
+        memo[id(value)] = value.detach().clone()
     if kind is tuple and all(type(item) in _ATOMS for item in value):
         return value
     return copy.deepcopy(value, memo)

@@ -54,8 +54,11 @@ def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]
 def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
     """Returns a copy of the module that holds the given tensors, not copies of them, and fresh batch-norm statistics.
 
-    Other buffers are copied. Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer
-    on `meta` has no known initial value.
+    Predicted tensors of one shape are parts of one storage, and stay so: `clone()` one before it is saved alone. They
+    are cast to the type of the module's parameters. Other buffers are copied.
+
+    Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer on `meta` has no known
+    initial value.
     """
     memo: dict[int, Any] = {}
     left = dict(parameters)
@@ -74,7 +77,8 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
                     f"the module wants {tuple(parameter.shape)}"
                 )
             # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
-            memo[id(parameter)] = nn.Parameter(tensor.detach(), requires_grad=parameter.requires_grad)
+            # `.data` gives it a version counter of its own: tensors of one shape are parts of one stack.
+            memo[id(parameter)] = nn.Parameter(tensor.data.to(parameter.dtype), requires_grad=parameter.requires_grad)
         if child._buffers:
             memo |= _fresh_buffers(child, path)
     if missing or left:

@@ -74,7 +74,8 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         """Parameters of every architecture of the batch, in the batch's order; schemes: one for each, or all float."""
         stacks = self.decode(self.encode(batch, schemes), batch, channels_last=channels_last)
         networks: list[Parameters] = [{} for _ in range(batch.size)]
-        for group, tensors in zip(batch.groups, stacks, strict=True):
+        for group, stack in zip(batch.groups, stacks, strict=True):
+            tensors = stack if channels_last else stack.contiguous()
             for slot, tensor in zip(group.slots, tensors.unbind(0), strict=True):
                 networks[slot.graph][slot.name] = tensor
         return networks

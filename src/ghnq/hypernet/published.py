@@ -49,6 +49,7 @@ RENAMES = {
     r"decoder_1d\.fc\.2\.": "vectors.outer.",
     r"bias_class\.1\.": "vectors.classes.",
 }
+READABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CONFIG_KEYS = {
     "max_shape", "num_classes", "hypernet", "decoder", "weight_norm", "ve", "layernorm", "hid",
     "heads", "layers", "is_ghn2", "pretrained",
@@ -64,7 +65,7 @@ def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]
     config = dict(infer_config(state) if config is None else config)
     unknown = config.keys() - CONFIG_KEYS
     if unknown or not {"max_shape", "num_classes"} <= config.keys():
-        raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(config)}")
+        raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(map(str, config))}")
     try:
         ours = _our_config(config, transformer)
         # Nothing is allocated before it fits: a size may be anything.
@@ -72,7 +73,7 @@ def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]
             expected = GHN(ours).state_dict()
     except (ValidationError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"this published configuration cannot be used: {error}") from error
-    fitted = _fit({_rename(key): tensor for key, tensor in state.items()}, expected)
+    fitted = _fit(_renamed(state), expected)
     ghn = GHN(ours)
     ghn.load_state_dict(fitted)
     return ghn.eval()
@@ -127,6 +128,18 @@ def _our_config(config: Mapping[str, Any], transformer: bool) -> GHNConfig:
     )
 
 
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under our names; raises CheckpointError where two of theirs have the same."""
+    theirs: dict[str, str] = {}
+    for key in state:
+        before = theirs.setdefault(_rename(key), key)
+        if before != key:
+            raise CheckpointError(
+                f"the tensors '{before}' and '{key}' are both '{_rename(key)}' here; keep one of them"
+            )
+    return {ours: state[key] for ours, key in theirs.items()}
+
+
 def _fit(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors in our shapes: 1x1 convolutions are stored with four dimensions or two."""
     if renamed.keys() != expected.keys():
@@ -134,15 +147,22 @@ def _fit(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[
             f"the published weights do not fit: missing {sorted(expected.keys() - renamed.keys())}, "
             f"unknown {sorted(renamed.keys() - expected.keys())}"
         )
+    fitted: dict[str, Tensor] = {}
     for key, tensor in renamed.items():
         if _without_ones(tensor.shape) != _without_ones(expected[key].shape):
             raise CheckpointError(
                 f"the published weights do not fit their configuration: '{key}' has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(expected[key].shape)}"
             )
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"'{key}' is {tensor.dtype} and must be finite floating-point numbers")
-    return {key: tensor.reshape(expected[key].shape).to(expected[key].dtype) for key, tensor in renamed.items()}
+        if tensor.dtype not in READABLE or tensor.layout is not torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"'{key}' is a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; expected dense "
+                "floating-point numbers"
+            )
+        fitted[key] = tensor.reshape(expected[key].shape).to(expected[key].dtype)
+        if not bool(fitted[key].isfinite().all()):
+            raise CheckpointError(f"'{key}' holds values that are NaN, infinite, or too large for float32")
+    return fitted
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ def read_published(path: Path) -> GHN:
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that another pickle protocol may fail, before it does
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error):
+        if "unsupported global" not in str(error).lower():
             raise CheckpointError(f"'{path}' {DAMAGED}; {EXPECTED}") from error
         raise CheckpointError(
             f"'{path}' holds more than tensors and plain values, and only those are read (torch.load with "

@@ -53,7 +53,7 @@ class Quantization(BaseModel):
 
     model_config = _STRICT
 
-    mix: dict[str, Annotated[float, Field(strict=False)]] = Field(
+    mix: dict[str, Annotated[float, Field(strict=False, allow_inf_nan=False)]] = Field(
         default={"float32": 1.0},
         description="Schemes and how often each is drawn for a network, such as `{float32: 1, w4a8: 2}`; `mixed` draws "
         "bits for every layer.",
