@@ -129,9 +129,8 @@ def _instantiate(value: object, reference: str) -> nn.Module:
             "that returns one when called without arguments."
         )
     if isinstance(value, type) and hasattr(value, "config_class") and callable(value.config_class):
-        build: Callable[[], object] = partial(
-            value, value.config_class()
-        )  # as `transformers` wants it: the default configuration
+        # As the classes of `transformers` want it: with their default configuration.
+        build: Callable[[], object] = partial(value, value.config_class())
     else:
         _needs_no_arguments(value, reference)
         build = value

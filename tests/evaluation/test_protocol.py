@@ -23,7 +23,7 @@ from ghnq.hypernet.checkpoint import checkpoint_hash
 from tests.evaluation.conftest import small_digits, small_ghn
 
 # What the killed process and this one do alike.
-SPLITS, SCHEMES, LIMIT = ("test", "bnfree"), ("float32", "w4a8"), 4
+SPLITS, SCHEMES, LIMIT = ("test", "bnfree"), ("float32", "w4a8"), 10
 
 
 def measure(ghn: GHN, digits: ImageDataset, out: Path | None = None, workers: int = 1, **changes: object) -> Results:
