@@ -1,8 +1,12 @@
 """Fixtures for all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A suite that a shell started in its background ignores Ctrl-C, and so would the processes that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
