@@ -14,6 +14,17 @@ from tests.hypernet.graphs import random_graph
 from tests.hypernet.oracle import gated_gnn, graphormer
 
 
+def assert_same_gradients(
+    actual: torch.Tensor, expected: torch.Tensor, inputs: list[torch.Tensor], **tolerance: float
+) -> None:
+    """Of both, along one random direction, with respect to every input."""
+    direction = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * direction).sum(), inputs)
+    got = torch.autograd.grad((actual * direction).sum(), inputs)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
 @pytest.mark.parametrize("virtual_edges", [True, False])
 @pytest.mark.parametrize("max_distance", [50, 2])
 @pytest.mark.parametrize("levels", [levels_numpy, levels_torch])
@@ -35,12 +46,7 @@ def test_level_batched_traversal_equals_the_papers_loop(
     # The batch holds 1 / distance in float32: that, not the order of the arithmetic, is the tolerance.
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
 
-    direction = torch.randn_like(expected)
-    inputs = [h, *gnn.parameters()]
-    wanted = torch.autograd.grad((expected * direction).sum(), inputs)
-    got = torch.autograd.grad((actual * direction).sum(), inputs)
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    assert_same_gradients(actual, expected, [h, *gnn.parameters()], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("virtual_edges", [True, False])
@@ -56,12 +62,7 @@ def test_transformer_over_nodes_equals_a_loop_over_pairs(virtual_edges: bool, ma
     )
     actual = encoder(h, GraphBatch.from_graphs(graphs, max_distance=max_distance))
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-    direction = torch.randn_like(expected)
-    inputs = [h, *encoder.parameters()]
-    wanted = torch.autograd.grad((expected * direction).sum(), inputs)
-    got = torch.autograd.grad((actual * direction).sum(), inputs)
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert_same_gradients(actual, expected, [h, *encoder.parameters()], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer"])

@@ -7,7 +7,7 @@ import pytest
 
 from ghnq.training import Recipe
 from ghnq.training.ahead import Ahead
-from tests.training.test_loop import assert_same_run, die_and_resume, go
+from tests.training.runs import assert_same_run, die_and_resume, go
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])

@@ -1,7 +1,6 @@
 """Crashes at every moment and in every file: no run is lost, and what went wrong is said."""
 
 import errno
-import io
 import json
 import os
 import random
@@ -15,42 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
-from ghnq.training import Recipe, train
+from ghnq.training import Recipe
 from ghnq.training import loop as loop_module
 from ghnq.training import trainer as trainer_module
 from ghnq.training.journal import Journal
 from ghnq.training.keep import PREVIOUS, STATE, last_state
 from ghnq.training.recipe import dump_recipe
-
-STEP = trainer_module.Trainer.step
-
-
-def go(recipe: Recipe, out: Path, **options: Any) -> Path:
-    return train(recipe, out=out, console=Console(file=io.StringIO()), **options)
-
-
-def go_until(recipe: Recipe, out: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies without warning when it begins a step."""
-
-    def dies(self: Any, **arguments: Any) -> Any:
-        if self.progress.step == step:
-            raise RuntimeError("the lights go out")
-        return STEP(self, **arguments)
-
-    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
-    with pytest.raises(RuntimeError, match="lights"):
-        go(recipe, out)
-    monkeypatch.undo()
-
-
-def assert_same_end(a: Path, b: Path) -> None:
-    first, second = load_file(a / STATE), load_file(b / STATE)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+from tests.training.runs import assert_same_end, go, go_until
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Whole runs: identical after resuming, nothing lost, everything refused that should be."""
 
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from ghnq.errors import CheckpointError, RecipeError, TrainingError
 from ghnq.hypernet.model import GHN
@@ -18,41 +16,7 @@ from ghnq.training import trainer as trainer_module
 from ghnq.training.keep import STATE
 from ghnq.training.recipe import Quantization, validate_recipe
 from tests.training.conftest import TINY
-
-
-def go(recipe: Recipe, out: Path, **options: Any) -> Path:
-    return train(recipe, out=out, console=Console(file=io.StringIO()), **options)
-
-
-def log(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def losses(out: Path) -> list[tuple[float, float]]:
-    return [(line["step"], line["loss"]) for line in log(out) if "loss" in line]
-
-
-def die_and_resume(recipe: Recipe, out: Path, *, at_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends a run without warning one step after a saving, and goes on with it."""
-    real_step = trainer_module.Trainer.step
-
-    def dies(self: Any, **arguments: Any) -> Any:
-        if self.progress.step == at_step:
-            raise RuntimeError("the lights go out")
-        return real_step(self, **arguments)
-
-    monkeypatch.setattr(trainer_module.Trainer, "step", dies)
-    with pytest.raises(RuntimeError, match="lights"):
-        go(recipe, out)
-    monkeypatch.undo()
-    go(recipe, out, resume=True)
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    first, second = load_file(a / STATE), load_file(b / STATE)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert losses(a) == losses(b)
+from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
 
 
 def test_a_run_leaves_what_it_promises(tiny: Recipe, tmp_path: Path) -> None:

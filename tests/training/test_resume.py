@@ -1,33 +1,24 @@
 """Resuming with another recipe: refused, or, with --override, recorded and carried out; what cannot change is named."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from ghnq.data import ImageDataset, load
 from ghnq.errors import CheckpointError, TrainingError
-from ghnq.training import Recipe, train
+from ghnq.training import Recipe
 from ghnq.training import loop as loop_module
 from ghnq.training.keep import STATE, last_state
 from ghnq.training.recipe import validate_recipe
 from tests.training.conftest import TINY
-
-
-def go(recipe: Recipe, out: Path, **options: Any) -> Path:
-    return train(recipe, out=out, console=Console(file=io.StringIO()), **options)
+from tests.training.runs import go, log
 
 
 def changed(**changes: Any) -> Recipe:
     return validate_recipe({**TINY, **changes}, "changed")
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

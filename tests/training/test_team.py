@@ -18,12 +18,19 @@ from ghnq.training.balance import spread
 from ghnq.training.place import Place, choose_place
 from ghnq.training.recipe import dump_recipe, validate_recipe
 from tests.training.conftest import TINY
-from tests.training.test_loop import assert_same_run, die_and_resume, go, log, losses
+from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
 
 
 @pytest.fixture
 def pair() -> Recipe:
     return validate_recipe({**TINY, "workers": 2, "meta_batch": 4}, "pair")
+
+
+def run_script(recipe: Recipe, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a folder that holds the recipe as `recipe.yaml`."""
+    (folder / "script.py").write_text(text)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    return subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -37,8 +44,9 @@ def test_two_processes_repeat_to_the_bit_and_resume_to_the_bit(
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_with_its_name(pair: Recipe, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
+    done = run_script(
+        pair,
+        tmp_path,
         "import multiprocessing, os, signal, threading, time\n"
         "from pathlib import Path\n"
         "from ghnq.training import load_recipe, train\n"
@@ -48,23 +56,20 @@ def test_a_process_that_dies_ends_the_run_with_its_name(pair: Recipe, tmp_path: 
         "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"
         "    threading.Thread(target=kill, daemon=True).start()\n"
-        "    train(load_recipe('recipe.yaml', ['steps=100000']), out=Path('run'))\n"
+        "    train(load_recipe('recipe.yaml', ['steps=100000']), out=Path('run'))\n",
     )
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(pair))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "a training process is gone; resume the run with --resume" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told(pair: Recipe, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
+    done = run_script(
+        pair,
+        tmp_path,
         "from pathlib import Path\nfrom ghnq.training import load_recipe, train\n"
-        "train(load_recipe('recipe.yaml'), out=Path('run'))\n"
+        "train(load_recipe('recipe.yaml'), out=Path('run'))\n",
     )
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(pair))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "needs `if __name__ == '__main__':`" in done.stderr
 

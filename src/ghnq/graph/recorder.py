@@ -134,10 +134,7 @@ class Recorder(TorchFunctionMode):
             return self._constant(func, name, args, kwargs)
         base = name if name.startswith("__") else name.rstrip("_")
         if name in functions.DATA_DEPENDENT or (base == "where" and len(args) + len(kwargs) == 1):
-            raise GraphError(
-                f"`{name}` asks for the values of an activation or a parameter; only networks whose control flow and "
-                "shapes do not depend on the data have one graph"
-            )
+            raise _data_dependent(f"`{name}` asks for the values of an activation or a parameter")
         if name in functions.RECURRENT:
             raise GraphError(f"`{name}` is recurrent; only feed-forward networks are architectures here")
         if name == "__getitem__":
@@ -180,10 +177,7 @@ class Recorder(TorchFunctionMode):
             if not isinstance(item, Tensor) or item.dtype is not torch.bool:
                 found.append(item)
             elif self.value(item) is not None or item.is_meta:
-                raise GraphError(
-                    "selecting by a mask asks for the values of an activation; only networks whose control flow and "
-                    "shapes do not depend on the data have one graph"
-                )
+                raise _data_dependent("selecting by a mask asks for the values of an activation")
             else:
                 found.extend(item.nonzero(as_tuple=True))
         return tuple(found)
@@ -276,6 +270,10 @@ class Recorder(TorchFunctionMode):
         if args and id(args[0]) in self.survey.counters and name in functions.DATA_DEPENDENT:
             return 1.0  # a cumulative batch norm divides by its count, which is at least one inside its forward
         return func(*args, **kwargs)
+
+
+def _data_dependent(what: str) -> GraphError:
+    return GraphError(f"{what}; only networks whose control flow and shapes do not depend on the data have one graph")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -62,16 +62,14 @@ def traversal(graphs: Sequence[ArchGraph], pairs: Reach, max_distance: int, *, b
     )
 
 
-def _levels(graph: ArchGraph, *, backward: bool) -> list[int]:
+def _levels(graph: ArchGraph, *, backward: bool) -> Sequence[int]:
     """Longest path, in edges, from the input to each node, or from each node to the end."""
+    if not backward:
+        return graph.levels
     level = [0] * len(graph.nodes)
-    # Edges are sorted by their first node, so whatever an edge leads on from is final when its turn comes.
-    if backward:
-        for u, v in reversed(graph.edges):
-            level[u] = max(level[u], level[v] + 1)
-    else:
-        for u, v in graph.edges:
-            level[v] = max(level[v], level[u] + 1)
+    # Edges are sorted by their first node, so in reverse all that an edge leads to is final when its turn comes.
+    for u, v in reversed(graph.edges):
+        level[u] = max(level[u], level[v] + 1)
     return level
 
 

@@ -41,9 +41,8 @@ class _Fill(torch.autograd.Function):
         if source.shape == stored.shape:
             torch.mul(source, gain, out=stored)
         else:
-            _repeat(
-                torch.mul(source, gain, out=torch.empty_like(source, memory_format=torch.contiguous_format)), stored
-            )
+            scaled = torch.empty_like(source, memory_format=torch.contiguous_format)
+            _repeat(torch.mul(source, gain, out=scaled), stored)
         return stored.permute(back)
 
     @staticmethod

@@ -64,17 +64,17 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     left = dict(parameters)
     missing = []
     for path, child in module.named_modules():
-        for name, parameter in child._parameters.items():
+        for own, parameter in child._parameters.items():
             if parameter is None or id(parameter) in memo:
                 continue
-            tensor = left.pop(f"{path}.{name}" if path else name, None)
+            name = f"{path}.{own}" if path else own
+            tensor = left.pop(name, None)
             if tensor is None:
-                missing.append(f"{path}.{name}" if path else name)
+                missing.append(name)
                 continue
             if parameter.shape != tensor.shape:
                 raise GraphError(
-                    f"parameter '{f'{path}.{name}' if path else name}' has shape {tuple(tensor.shape)}, "
-                    f"the module wants {tuple(parameter.shape)}"
+                    f"parameter '{name}' has shape {tuple(tensor.shape)}, the module wants {tuple(parameter.shape)}"
                 )
             # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
             # `.data` gives it a version counter of its own: tensors of one shape are parts of one stack.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_up
-from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, WeightRequest, centre
+from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, WeightRequest, centre, own_depthwise
 
 
 class PositionDecoder(nn.Module):
@@ -88,9 +88,8 @@ class ConvDecoder(PieceDecoder):
                 centred=config.kernel == "centre",
             )
 
-        o, _, h, w = config.max_shape
         dense = positions(config.max_shape)
-        own = positions((o, 1, h, w)) if config.depthwise == "own" else None
+        own = own_depthwise(config, positions)
         return cls(max_shape=config.max_shape, num_classes=config.num_classes, dense=dense, depthwise=own)
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:

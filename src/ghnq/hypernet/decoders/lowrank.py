@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear
-from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, centre
+from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, centre, own_depthwise
 
 
 class FactorDecoder(nn.Module):
@@ -75,6 +75,5 @@ class LowRankDecoder(PieceDecoder):
                 centred=config.kernel == "centre",
             )
 
-        o, _, h, w = config.max_shape
-        own = factors((o, 1, h, w)) if config.depthwise == "own" else None
+        own = own_depthwise(config, factors)
         return cls(max_shape=config.max_shape, dense=factors(config.max_shape), depthwise=own)

@@ -5,11 +5,12 @@ Dimensions: S slots of a group, D hidden, O/I out- and in-channels, K kernel hei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.corner import Corner
 
 Shape4 = tuple[int, int, int, int]
@@ -51,6 +52,12 @@ class PieceDecoder(nn.Module):
         """The part of `max_shape` to compute for a weight."""
         o, i, h, w = (min(s, m) for s, m in zip(request.shape, self.max_shape, strict=True))
         return o, i, h, w
+
+
+def own_depthwise(config: GHNConfig, make: Callable[[Shape4], nn.Module]) -> nn.Module | None:
+    """A decoder for the depthwise weights alone, where the configuration has one; make: from a largest shape."""
+    o, _, h, w = config.max_shape
+    return make((o, 1, h, w)) if config.depthwise == "own" else None
 
 
 def centre(grid: Corner, piece: Corner) -> Corner:
