@@ -119,7 +119,9 @@ def test_filling_what_is_large_enough_for_huge_pages() -> None:
 def test_a_centred_kernel_is_the_middle_of_the_largest(most: int) -> None:
     """GHN-3: rows from max(0, o - k // 2) to o + ceil(k / 2), o half the grid."""
     torch.manual_seed(0)
-    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, most, most), centred=True).double()
+    decoder = PositionDecoder(
+        hidden=8, widths=(4, 6), max_shape=(3, 5, most, most), centred=True, normalised=False
+    ).double()
     h, middle = torch.randn(2, 8, dtype=torch.double), most // 2
     (full,) = decoder([h], [(3, 5, most, most)])
     for height in range(1, most + 1):
@@ -130,8 +132,43 @@ def test_a_centred_kernel_is_the_middle_of_the_largest(most: int) -> None:
 
 
 def test_the_largest_centred_kernel_is_the_largest_corner() -> None:
-    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, 7, 7), centred=True)
+    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, 7, 7), centred=True, normalised=False)
     h = torch.randn(2, 8)
     (centred,) = decoder([h], [(3, 5, 7, 7)])
     decoder.centred = False
     assert torch.equal(decoder([h], [(3, 5, 7, 7)])[0], centred)
+
+
+def test_a_normalised_decoder_is_the_plain_formula() -> None:
+    torch.manual_seed(0)
+    decoder = PositionDecoder(hidden=8, widths=(4, 6), max_shape=(3, 5, 3, 3), centred=False, normalised=True).double()
+    h = torch.randn(2, 8, dtype=torch.double)
+
+    def active(x: torch.Tensor) -> torch.Tensor:
+        x = x.clamp(min=0)
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+
+    positions = active(decoder.positions(h).view(2, 4, 3, 3).permute(0, 2, 3, 1))
+    full = decoder.matrix(active(decoder.mix(positions))).view(2, 3, 3, 3, 5).permute(0, 3, 4, 1, 2)
+    for shape in [(3, 5, 3, 3), (2, 1, 1, 3), (1, 5, 2, 2)]:
+        o, i, height, width = shape
+        (part,) = decoder([h], [shape])
+        torch.testing.assert_close(part, full[:, :o, :i, :height, :width], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_how_a_new_decoder_begins(normalised: bool) -> None:
+    """Normalised: near variance 1, and hardly anything common to all kernel positions; as published: neither."""
+    torch.manual_seed(0)
+    decoder = PositionDecoder(
+        hidden=32, widths=(128, 256), max_shape=(64, 64, 5, 5), centred=False, normalised=normalised
+    )
+    with torch.no_grad():
+        weights = decoder([torch.randn(8, 32)], [(64, 64, 5, 5)])[0].flatten(3)
+    common = (weights.mean(3).var() / weights.var()).item()
+    if normalised:
+        assert 0.9 < weights.std().item() < 1.1
+        assert common < 0.2
+    else:
+        assert weights.std().item() < 0.2
+        assert common > 0.4

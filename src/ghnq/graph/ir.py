@@ -130,6 +130,14 @@ class ArchGraph:
             levels.append(1 + max((levels[u] for u in before), default=-1))
         return tuple(levels)
 
+    @cached_property
+    def heights(self) -> tuple[int, ...]:
+        """For every node the longest path to a node from which no edge leads on."""
+        heights = [0] * len(self.nodes)
+        for u in reversed(range(len(self.nodes))):
+            heights[u] = 1 + max((heights[v] for v in self.successors[u]), default=-1)
+        return tuple(heights)
+
     @property
     def depth(self) -> int:
         """Length in edges of the longest path from the input to the output."""

@@ -41,12 +41,18 @@ class GHNConfig(BaseModel):
     decoder_hidden: tuple[int, int] | None = Field(
         default=None, strict=False, description="Widths inside the decoder; (4, 8) times `hidden` if absent."
     )
+    decoder_norm: bool = Field(
+        default=False,
+        description="Layer norms inside the decoder `conv`: predicted weights begin at He's scale, hardly correlated "
+        "between kernel positions, and learn faster.",
+    )
     depthwise: Depthwise = Field(
         default="own", description="Depthwise weights from a decoder of their own, or from the first input channel."
     )
     kernel: Literal["corner", "centre"] = Field(
         default="corner", description="Which part of the largest kernel a smaller one is."
     )
+    place: bool = Field(default=False, description="Tell every node how deep it lies and at which resolution.")
     condition: bool = Field(
         default=False, description="Tell every node the bit-widths and granularity its parameters will be run at."
     )
@@ -60,6 +66,8 @@ class GHNConfig(BaseModel):
             raise ValueError(f"max_shape is {self.max_shape}; all sizes must be positive and height equal to width")
         if self.encoder == "graphormer" and self.hidden % self.num_heads:
             raise ValueError(f"hidden is {self.hidden}; it must be a multiple of heads, which is {self.num_heads}")
+        if self.decoder_norm and self.decoder != "conv":
+            raise ValueError(f"decoder_norm is for decoder 'conv'; the decoder is '{self.decoder}'")
         return self
 
     @property

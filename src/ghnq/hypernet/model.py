@@ -25,6 +25,7 @@ from ghnq.hypernet.embed import NodeEmbedding
 from ghnq.hypernet.encoders import ENCODERS
 from ghnq.hypernet.fit import norm_scale, shift
 from ghnq.hypernet.forms import fit_kernel, fit_table, fit_vector, form_of, request_for
+from ghnq.hypernet.place import PlaceEmbedding, place_features
 from ghnq.quant.scheme import QuantScheme
 
 Parameters = dict[str, Tensor]
@@ -48,6 +49,7 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             num_classes=config.num_classes,
             max_kernel=config.max_shape[3],
         )
+        self.place = PlaceEmbedding(hidden=config.hidden) if config.place else None
         self.precision = PrecisionEmbedding(hidden=config.hidden) if config.condition else None
         self.encoder = ENCODERS[config.encoder](config)
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
@@ -83,6 +85,8 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def encode(self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None) -> Tensor:
         """Node embeddings after message passing, [N, D]."""
         h = self.embed(batch.op, batch.shape)
+        if self.place is not None:
+            h = h + self.place(place_features(batch.graphs).to(h.device))
         if self.precision is not None:
             features = precision_features(batch.graphs, schemes or [FLOAT] * batch.size)
             h = h + self.precision(features.to(h.device))

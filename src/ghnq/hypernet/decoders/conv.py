@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
@@ -25,16 +26,24 @@ class PositionDecoder(nn.Module):
     """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`.
 
     centred: a smaller kernel is the centre of the largest one (GHN-3), not its first rows and columns (GHN-2).
+    normalised: layer norms behind both ReLUs. As published, the values behind a ReLU share a mean, which makes half of
+        the variance of a new decoder's weights common to all kernel positions, a blur; and weights begin at a tenth of
+        He's scale and grow from there, against a learning rate that does not.
     """
 
-    def __init__(self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4, centred: bool) -> None:
+    def __init__(
+        self, *, hidden: int, widths: tuple[int, int], max_shape: Shape4, centred: bool, normalised: bool
+    ) -> None:
         super().__init__()
-        self.centred = centred
+        self.centred, self.normalised = centred, normalised
         self.max_shape = max_shape
         self.positions = nn.Linear(hidden, widths[0] * max_shape[2] * max_shape[3])
         self.mix = nn.Linear(widths[0], widths[1])
         self.matrix = nn.Linear(widths[1], max_shape[0] * max_shape[1])
         self.width = widths[0]
+        if normalised:
+            nn.init.normal_(self.matrix.weight, std=widths[1] ** -0.5)
+            nn.init.zeros_(self.matrix.bias)
 
     def forward(self, groups: Sequence[Tensor], shapes: Sequence[Shape4]) -> list[Tensor]:
         """shapes: per group (O, I, K, K), none larger than `max_shape`."""
@@ -52,7 +61,7 @@ class PositionDecoder(nn.Module):
             (self.width, height, width),
         )
         rows = {g: x.flatten(2).transpose(1, 2).flatten(0, 1) for g, x in zip(by_kernel, positions, strict=True)}
-        mixed = torch.relu(self.mix(torch.relu(torch.cat([rows[g] for g in by_matrix]))))
+        mixed = self._active(self.mix(self._active(torch.cat([rows[g] for g in by_matrix]))))
         matrices = corner_linear(
             mixed,
             [Rows(len(rows[g]), shapes[g][:2], computed[g]) for g in by_matrix],
@@ -65,6 +74,10 @@ class PositionDecoder(nn.Module):
             for g, m in zip(by_matrix, matrices, strict=True)
         }
         return [decoded[g] for g in range(len(groups))]
+
+    def _active(self, x: Tensor) -> Tensor:
+        x = torch.relu(x)
+        return F.layer_norm(x, x.shape[-1:]) if self.normalised else x
 
     def _start(self, kernel: Corner) -> Corner:
         """Where a kernel (C, height, width) lies in the grid."""
@@ -86,6 +99,7 @@ class ConvDecoder(PieceDecoder):
                 widths=config.decoder_widths,
                 max_shape=max_shape,
                 centred=config.kernel == "centre",
+                normalised=config.decoder_norm,
             )
 
         dense = positions(config.max_shape)
