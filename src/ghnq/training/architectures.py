@@ -16,6 +16,7 @@ from ghnq.spaces import convnets
 from ghnq.training.balance import effort, spread
 
 Shape3 = tuple[int, int, int]
+_STRIDE = 100_003  # without a common factor with the size of the split, so that every member is reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ArchitectureStream:
     size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
     batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
     in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
+    most: multiply-adds for an image of 3x32x32 beyond which an architecture is not drawn, until the step `most_until`.
     """
 
     def __init__(
@@ -49,13 +51,17 @@ class ArchitectureStream:
         seed: int,
         reuse: int = 1,
         batch_size: int = 64,
+        most: float | None = None,
+        most_until: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        self.most, self.most_until = most, most_until
         self.size, self.reuse, self.seed, self.rank, self.world = size, reuse, seed, rank, world
         self.input_shape, self.num_classes, self.batch_size = input_shape, num_classes, batch_size
         self._built: OrderedDict[int, tuple[nn.Module, ArchGraph]] = OrderedDict()
         self._efforts: OrderedDict[int, float] = OrderedDict()
+        self._prices: OrderedDict[int, float] = OrderedDict()
 
     def indices(self, step: int) -> tuple[int, ...]:
         """Which architectures of split `train` the team trains in a step."""
@@ -64,7 +70,10 @@ class ArchitectureStream:
         else:
             rng = np.random.default_rng((self.seed, 0, step))
             chosen = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
-        return tuple((chosen % convnets.SPLITS["train"]).tolist())
+        indices: list[int] = (chosen % convnets.SPLITS["train"]).tolist()
+        if self.most is not None and step < self.most_until:
+            return tuple(self._affordable(index, self.most) for index in indices)
+        return tuple(indices)
 
     def positions(self, step: int) -> tuple[int, ...]:
         """Which places of the meta-batch of a step this process trains."""
@@ -72,7 +81,6 @@ class ArchitectureStream:
             return tuple(range(self.size))
         indices = self.indices(step)
         owners = spread([self._effort(index) for index in indices], self.world)
-        self._forget(self._efforts)
         return tuple(position for position, owner in enumerate(owners) if owner == self.rank)
 
     def meta_batch_at(self, step: int) -> MetaBatch:
@@ -80,7 +88,8 @@ class ArchitectureStream:
         indices, positions = self.indices(step), self.positions(step)
         own = tuple(indices[position] for position in positions)
         built = [self._build(index) for index in own]
-        self._forget(self._built)
+        for known in (self._built, self._efforts, self._prices):
+            self._forget(known)
         modules, graphs = zip(*built, strict=True)
         return MetaBatch(positions, own, modules, GraphBatch.from_graphs(graphs))
 
@@ -90,6 +99,20 @@ class ArchitectureStream:
             self._built[index] = module, trace(module, self.input_shape)
         self._built.move_to_end(index)
         return self._built[index]
+
+    def _affordable(self, index: int, most: float) -> int:
+        """The architecture itself, or the first of its followers that is cheap enough."""
+        while self._price(index) > most:
+            # Not the next one, which another place of the meta-batch may stand at.
+            index = (index + _STRIDE) % convnets.SPLITS["train"]
+        return index
+
+    def _price(self, index: int) -> float:
+        """Multiply-adds for an image of the space, whatever the data."""
+        if index not in self._prices:
+            self._prices[index] = convnets.cost(convnets.spec("train", index)).multiply_adds
+        self._prices.move_to_end(index)
+        return self._prices[index]
 
     def _effort(self, index: int) -> float:
         if index not in self._efforts:
@@ -101,7 +124,7 @@ class ArchitectureStream:
         return self._efforts[index]
 
     def _forget(self, known: OrderedDict[int, Any]) -> None:
-        while len(known) > 2 * self.size * self.reuse:
+        while len(known) > 8 * self.size * self.reuse:
             known.popitem(last=False)
 
 

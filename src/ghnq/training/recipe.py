@@ -63,6 +63,23 @@ class Quantization(BaseModel):
     )
 
 
+class Curriculum(BaseModel):
+    """An easier beginning: small images, small networks, or both. Validation is always on the whole task."""
+
+    model_config = _STRICT
+
+    steps: int = Field(default=0, ge=0, description="Steps that it lasts; 0: none.")
+    image_size: int | None = Field(
+        default=None, ge=8, description="Images are shrunk to this size meanwhile; absent: as they are."
+    )
+    multiply_adds: float | None = Field(
+        default=None,
+        ge=1e6,
+        strict=False,
+        description="Networks of more multiply-adds, for an image of 3x32x32, are not drawn meanwhile; absent: all.",
+    )
+
+
 class Validation(BaseModel):
     """How often, and on what, the run is measured: architectures of split `val`, training images held out."""
 
@@ -122,6 +139,7 @@ class Recipe(BaseModel):
         strict=False,
         description="Decay of the weight average that is validated and saved; 0: none.",
     )
+    curriculum: Curriculum = Field(default=Curriculum(), description="See Curriculum.")
     validation: Validation = Field(default=Validation(), description="See Validation.")
     save_every: int = Field(default=500, ge=1, description="Steps between savings of the training state.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")

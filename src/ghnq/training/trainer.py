@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ghnq.data import ImageDataset, Images
@@ -66,6 +67,8 @@ class Trainer:
             seed=recipe.seed,
             reuse=recipe.reuse,
             batch_size=recipe.batch_size,
+            most=recipe.curriculum.multiply_adds,
+            most_until=recipe.curriculum.steps,
             rank=team.rank,
             world=team.size,
         )
@@ -92,7 +95,7 @@ class Trainer:
         outcome = accumulate_gradients(
             self.ghn,
             batch,
-            images,
+            self._shrunk(images, progress.step),
             labels,
             schemes=self._schemes(batch),
             noise=self._noise(batch),
@@ -176,6 +179,13 @@ class Trainer:
         batches = [near.train_batch(n, recipe.batch_size, recipe.seed, augment=recipe.augment) for n in numbers]
         images, labels = zip(*batches, strict=True)
         return images, labels
+
+    def _shrunk(self, images: tuple[Tensor, ...], step: int) -> tuple[Tensor, ...]:
+        """The images as the curriculum wants them at a step."""
+        size = self.recipe.curriculum.image_size
+        if size is None or step >= self.recipe.curriculum.steps:
+            return images
+        return tuple(F.interpolate(x, size=(size, size), mode="bilinear", antialias=True) for x in images)
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
