@@ -77,12 +77,12 @@ def _correcting(wanted: Tensor) -> Hook:
     """Corrects the layer while the images run and hands the corrected output on: one pass corrects all layers."""
 
     def hook(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        width = 1 if isinstance(layer, nn.Linear) else output.dim() - 1  # of the channels' own and later dimensions
         assert isinstance(layer, QuantLayer)
         before = output.new_zeros(wanted.shape) if layer.bias is None else layer.bias.clone()
         layer.set_bias((before.double() + wanted - channel_means(output, layer)).to(output.dtype))
         assert layer.bias is not None
-        added = layer.bias - before
-        return output + (added if isinstance(layer, nn.Linear) else added.reshape(-1, *[1] * (output.dim() - 2)))
+        return output + (layer.bias - before).reshape(-1, *[1] * (width - 1))
 
     return hook
 

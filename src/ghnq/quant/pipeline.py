@@ -80,6 +80,10 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
 
 
+HOLD = 0.25
+"""Fraction of its float variance below which `hold_variances` lets no re-estimated norm variance fall."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A network with float batch-norm statistics, ready to be quantized to any number of schemes."""
@@ -151,6 +155,9 @@ class Prepared:
         which may round weak channels to nothing, give them huge gains and widen the grid still more: there only the
         mean is renewed, which lands in the bias (bias correction, Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 
+        A channel that quantization silences has variance 0, and its norm would amplify whatever comes through later by
+        1 / sqrt(eps), from layer to layer; `hold_variances` stops that.
+
         Norms that stay in the network keep their float statistics where biases are corrected: both would take the same
         error off.
         """
@@ -164,6 +171,8 @@ class Prepared:
                 state = noisy.get_submodule(name).state_dict()
                 if name in grid_depends:
                     state["running_var"] = norm.state_dict()["running_var"]
+                elif "hold_variances" in scheme.steps:
+                    state["running_var"] = state["running_var"].maximum(HOLD * norm.state_dict()["running_var"])
                 norm.load_state_dict(state)
 
     def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:

@@ -157,7 +157,7 @@ class _Probe(TorchFunctionMode):
             involved = [first, second] + ([origin.norm] if origin.norm else [])
             once = all(self.calls[module] == 1 for module in involved)
             own = all(owners[_memory(p)] == 1 for module in involved for p in module.parameters())
-            if once and own and _channels_in(second) == first.weight.shape[0]:  # type: ignore[union-attr,index]
+            if once and own and _channels_in(second) == first.weight.shape[0]:  # type: ignore[index]
                 norm = self.names[origin.norm] if origin.norm else None
                 found.append(Relation(self.names[first], norm, self.names[second]))
         return found
