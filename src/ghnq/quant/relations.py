@@ -156,7 +156,7 @@ class _Probe(TorchFunctionMode):
             first, second = origin.layer, origin.readers[0]
             involved = [first, second] + ([origin.norm] if origin.norm else [])
             once = all(self.calls[module] == 1 for module in involved)
-            own = all(owners[_memory(p)] == 1 for module in involved for p in module.parameters())
+            own = all(owners[p.data_ptr()] == 1 for module in involved for p in module.parameters())
             if once and own and _channels_in(second) == first.weight.shape[0]:  # type: ignore[index]
                 norm = self.names[origin.norm] if origin.norm else None
                 found.append(Relation(self.names[first], norm, self.names[second]))
@@ -203,12 +203,8 @@ def _channels_in(layer: nn.Module) -> int:
 
 
 def _owners(network: nn.Module) -> Counter[int]:
-    """How many modules hold each piece of parameter memory: tied weights are not one layer's to change."""
-    return Counter(_memory(p) for module in network.modules() for p in module._parameters.values() if p is not None)
-
-
-def _memory(parameter: Tensor) -> int:
-    return parameter.untyped_storage().data_ptr()
+    """How many modules hold the parameter at each address: tied weights are not one layer's to change."""
+    return Counter(p.data_ptr() for module in network.modules() for p in module._parameters.values() if p is not None)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
