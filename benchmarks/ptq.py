@@ -35,8 +35,6 @@ SCHEMES = {"w8a8": "w8a8", "w4a8": "w4a8", "w4a4": "w4a4", "w2a2": "w2a2+stem.co
 SETS = {
     "no step": (),
     **{step: (step,) for step in STEPS},
-    "search_weights, squant": ("search_weights", "squant"),
-    "squant, correct_bias": ("squant", "correct_bias"),
     "all but equalize": tuple(step for step in STEPS if step != "equalize"),
     "all": tuple(STEPS),
 }
