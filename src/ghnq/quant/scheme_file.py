@@ -45,9 +45,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.value in seen:
+            if not isinstance(key_node.value, str) or key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                    None, None, f"key {str(key_node.value)[:40]!r} twice, or no word", key_node.start_mark
                 )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
