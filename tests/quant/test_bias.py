@@ -77,7 +77,7 @@ def test_layers_without_a_bias_get_one_and_those_that_run_twice_keep_theirs() ->
 
 
 def test_norms_that_stay_are_not_corrected_twice() -> None:
-    """A norm in front of everything takes a mean off itself; with biases corrected it must keep its float statistics."""
+    """A norm that stays subtracts a mean itself; where biases are corrected it keeps its float statistics."""
     net = network(channels=16)
     prepared = prepare(net, CALIBRATION)
     corrected = prepared.quantize("w4a4", protocol="deploy")

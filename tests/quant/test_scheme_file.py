@@ -102,7 +102,7 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "mixed.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SchemeError, match="cannot be read"):
         load_scheme(tmp_path / "mixed.yaml")
-    with pytest.raises(SchemeError, match="did you mean 'mixed.yaml'"):
+    with pytest.raises(SchemeError, match=r"did you mean 'mixed\.yaml'"):
         QuantScheme.parse(str(tmp_path / "mxied.yaml"))
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(SchemeError, match="no scheme file"):
