@@ -18,8 +18,8 @@ def brute_force(items: list[list[tuple[float, float]]], budget: float) -> float 
     return min((loss for cost, loss in sums if cost <= budget), default=None)
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.lists(options, min_size=1, max_size=6), st.integers(0, 120))
+@settings(deadline=None, max_examples=150)
+@given(st.lists(options, min_size=1, max_size=5), st.integers(0, 120))
 def test_no_combination_is_better(items: list[list[tuple[int, int]]], budget: int) -> None:
     costs, losses = ([[pair[n] for pair in item] for item in items] for n in (0, 1))
     picks = choose(costs, losses, budget)

@@ -30,19 +30,19 @@ def test_wrong_steps_are_told(steps: list[str], part: str) -> None:
         QuantScheme.parse("w4a8", steps=steps)
 
 
-@pytest.mark.parametrize("word", ["w8a8", "w4a4", "w2a2", "w4"])
+@pytest.mark.parametrize("word", ["w4a4", "w2a2", "w4"])
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_gives_a_new_network_and_touches_nothing(step: str, word: str) -> None:
-    net = network(channels=16)
-    prepared = prepare(net, CALIBRATION)
+    net = network(channels=8)
+    prepared = prepare(net, CALIBRATION[:32])
     kept = {key: value.clone() for key, value in prepared.network.state_dict().items()}
     plain = prepared.quantize(word)
     with torch.no_grad():
         logits = plain(TEST)
         new = prepared.quantize(QuantScheme.parse(word, steps=(step,)))
         assert new(TEST).isfinite().all()
-        changes = step not in ("hold_variances",) and not (word == "w4" and step == "search_activations")
-        assert torch.equal(new(TEST), logits) != changes or step == "hold_variances"
+        if step != "hold_variances":  # which finds nothing to hold in most networks
+            assert torch.equal(new(TEST), logits) == (word == "w4" and step == "search_activations")
         assert torch.equal(prepared.quantize(word)(TEST), logits)
     assert all(torch.equal(value, prepared.network.state_dict()[key]) for key, value in kept.items())
 
@@ -54,12 +54,12 @@ def test_steps_of_a_float_scheme_do_nothing() -> None:
 
 
 def test_searches_are_the_estimators_by_another_name() -> None:
-    net = network(channels=16)
-    words = quantize(net, "w3a4", calibration=CALIBRATION, steps=("search_weights", "search_activations"))
+    net, few = network(channels=8), CALIBRATION[:32]
+    words = quantize(net, "w3a4", calibration=few, steps=("search_weights", "search_activations"))
     fields = QuantScheme.parse("w3a4", weight_range="mse", activation_range="mse")
     with torch.no_grad():
-        assert torch.equal(words(TEST), quantize(net, fields, calibration=CALIBRATION)(TEST))
-    percentile = quantize(net, QuantScheme.parse("w3a4", activation_range="percentile"), calibration=CALIBRATION)
+        assert torch.equal(words(TEST), quantize(net, fields, calibration=few)(TEST))
+    percentile = quantize(net, QuantScheme.parse("w3a4", activation_range="percentile"), calibration=few)
     assert percentile(TEST).isfinite().all()
 
 
