@@ -102,4 +102,6 @@ def test_scheme_files_in_an_evaluation_go_by_name_and_content(ghnq: Cli, tiny_ch
     fresh = ghnq("evaluate", tiny_checkpoint, "--limit", 1, "--images", 40, "--schemes", "w4a8", "--steps",
                  "squant,equalize", "--out", tmp_path / "other", "--json")  # fmt: skip
     assert fresh.code == 0, fresh.err
+    assert json.loads(fresh.out)["steps"] == ["equalize", "squant"]
+    assert "deploy protocol + equalize + squant" in (tmp_path / "other" / "accuracy.html").read_text()
     assert json.loads((tmp_path / "other" / "summary.json").read_text())["steps"] == ["equalize", "squant"]
