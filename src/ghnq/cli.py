@@ -39,6 +39,20 @@ ModelName = Annotated[
 InputShape = Annotated[
     str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of one image.")
 ]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Post-training steps: equalize, hold_variances, search_weights, search_activations, squant, correct_bias.",
+        show_default="none",
+    ),
+]
+DataName = Annotated[
+    str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's")
+]
+PredictedBy = Annotated[
+    str, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -116,13 +130,17 @@ def evaluate(
         str, typer.Option(metavar="A,B", help="Splits: val, test, deep, wide, dense, bnfree, train.")
     ] = "test",
     schemes: Annotated[
-        str, typer.Option(metavar="A,B", help="Schemes: float32, w8a8, w4a8, w4 (weights only); 2 to 16 bits.")
+        str,
+        typer.Option(
+            metavar="A,B", help="Schemes: float32, w8a8, w4a8, w4 (weights only), 2 to 16 bits; or FILE.yaml."
+        ),
     ] = "float32,w8a8,w4a8,w4a4",
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Architectures of each split.", show_default="all")
     ] = None,
     images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
     protocol: Annotated[str, typer.Option(metavar="P", help="deploy or paper.")] = "deploy",
+    steps: Steps = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results here, and go on from what is here.")
     ] = None,
@@ -132,8 +150,8 @@ def evaluate(
     from ghnq.commands.evaluate import evaluate as run
 
     run(
-        checkpoint, data=data, splits=splits, schemes=schemes, limit=limit, images=images, protocol=protocol, out=out,
-        as_json=as_json,
+        checkpoint, data=data, splits=splits, schemes=schemes, limit=limit, images=images, protocol=protocol,
+        steps=steps, out=out, as_json=as_json,
     )  # fmt: skip
 
 
@@ -146,7 +164,7 @@ def predict(
     ] = "digits",
     input_shape: InputShape = "3,32,32",
     scheme: Annotated[
-        str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at, such as w4a8.")
+        str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml.")
     ] = "float32",
     as_json: Json = False,
 ) -> None:
@@ -154,6 +172,50 @@ def predict(
     from ghnq.commands.predict import predict as run
 
     run(model, checkpoint=checkpoint, input_shape=input_shape, scheme=scheme, out=out, as_json=as_json)
+
+
+@app.command()
+def sensitivity(
+    model: ModelName,
+    checkpoint: PredictedBy = "digits",
+    scheme: Annotated[str, typer.Option(metavar="SCHEME", help="What each layer is quantized to.")] = "w4a8",
+    data: DataName = None,
+    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    steps: Steps = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each layer costs: quantized alone, and left in float alone."""
+    from ghnq.commands.sensitivity import sensitivity as run
+
+    run(model, checkpoint=checkpoint, scheme=scheme, data=data, images=images, steps=steps, out=out, as_json=as_json)
+
+
+@app.command()
+def mixed(
+    model: ModelName,
+    budget_bits: Annotated[
+        float, typer.Option(metavar="B", help="Average bits of a weight, or bit-operations as of wBaB.")
+    ],
+    checkpoint: PredictedBy = "digits",
+    data: DataName = None,
+    measure: Annotated[str, typer.Option(metavar="M", help="What the budget counts: size or bitops.")] = "size",
+    choices: Annotated[str, typer.Option(metavar="A,B", help="Bits a layer may get.")] = "2,4,8",
+    activations: Annotated[
+        int, typer.Option(metavar="BITS", help="Bits of all activations; with bitops they are chosen, too.")
+    ] = 8,
+    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    steps: Steps = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Write the scheme file here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose the bits of every layer under a budget, and measure what comes out against uniform bits."""
+    from ghnq.commands.mixed import mixed as run
+
+    run(
+        model, checkpoint=checkpoint, data=data, budget_bits=budget_bits, measure=measure, choices=choices,
+        activations=activations, images=images, steps=steps, out=out, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ghnq.commands.options import check_folder, check_protocol, check_splits, parse_words
+from ghnq.commands.options import check_folder, check_protocol, check_splits, parse_steps, parse_words
 from ghnq.commands.progress import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation import dataset_for, summary_table, write_report
@@ -25,6 +25,7 @@ def evaluate(
     limit: int | None,
     images: int | None,
     protocol: str,
+    steps: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -33,6 +34,7 @@ def evaluate(
     check_protocol(protocol)
     split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
     check_splits(split_names, convnets.SPLITS)
+    step_names = parse_steps(steps)
     for name in scheme_names:
         QuantScheme.parse(name, protocol=protocol)
     if out is not None:
@@ -50,6 +52,7 @@ def evaluate(
                 limit=limit,
                 images=images,
                 protocol=protocol,
+                steps=step_names,
                 out=out,
                 progress=progress,
             )

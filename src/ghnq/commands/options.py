@@ -34,6 +34,13 @@ def parse_words(text: str, option: str) -> list[str]:
     return words
 
 
+def parse_steps(text: str | None) -> tuple[str, ...]:
+    """Reads `equalize,squant` into post-training steps in the order of the pipeline; raises GhnqError."""
+    from ghnq.quant import QuantScheme
+
+    return () if text is None else QuantScheme.parse("float32", steps=parse_words(text, "--steps")).steps
+
+
 def check_splits(splits: Iterable[str], allowed: Iterable[str]) -> None:
     """Raises SpaceError for the first split that is none of `allowed`."""
     allowed = list(allowed)

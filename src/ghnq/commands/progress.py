@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def measuring(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (architectures done, architectures in all) that moves a bar; it vanishes at the end."""
+def measuring(console: Console, what: str = "architectures") -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of (done, in all) that moves a bar over so many `what`; it vanishes at the end."""
     columns = (
         TextColumn("measuring"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("architectures,"),
+        TextColumn(f"{what},"),
         TimeElapsedColumn(),
         TextColumn("passed,"),
         TimeRemainingColumn(),

@@ -5,9 +5,9 @@ Dimensions: B images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import torch
@@ -53,6 +53,7 @@ class Bench:
     """What all architectures share: the hypernetwork, the test images, the calibration images, the protocol.
 
     calibration: float32 [B, C, H, W], normalised training images.
+    named: schemes that go by other names than their words.
     """
 
     ghn: GHN
@@ -60,6 +61,7 @@ class Bench:
     images: Images
     calibration: Tensor
     protocol: str
+    named: Mapping[str, QuantScheme] = field(default_factory=dict)
 
     def measure(self, split: str, index: int, schemes: tuple[str, ...]) -> list[Row]:
         """Returns one row per scheme, in the order of `schemes`; the same numbers in any process and any company."""
@@ -67,21 +69,23 @@ class Bench:
         channels = self.dataset.input_shape[0]
         skeleton = convnets.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
         graph = trace(skeleton, self.dataset.input_shape)
-        parsed = [QuantScheme.parse(scheme, protocol=self.protocol) for scheme in schemes]
+        parsed = [QuantScheme.parse(self.named.get(name, name), protocol=self.protocol) for name in schemes]
         return [
             Row(
                 split=split,
                 index=index,
                 structure_hash=spec.structure_hash,
                 scheme=scheme,
-                protocol=self.protocol,
+                protocol=quantized.protocol,
                 correct=count.correct,
                 images=len(self.images),
                 nonfinite=count.nonfinite,
                 parameters=graph.num_parameters,
                 multiply_adds=graph.multiply_adds,
             )
-            for scheme, count in zip(schemes, self._count_under(skeleton, graph, parsed), strict=True)
+            for scheme, quantized, count in zip(
+                schemes, parsed, self._count_under(skeleton, graph, parsed), strict=True
+            )
         ]
 
     def _count_under(self, skeleton: nn.Module, graph: ArchGraph, schemes: list[QuantScheme]) -> Iterator[Count]:

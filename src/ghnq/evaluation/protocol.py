@@ -8,8 +8,10 @@ test images, or on a fixed, class-balanced subset of them.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from ghnq.evaluation.provenance import machine, versions, weights_hash
 from ghnq.evaluation.results import Results
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
-from ghnq.quant import QuantScheme
+from ghnq.quant import QuantScheme, dump_scheme
+from ghnq.quant.scheme import is_scheme_file
 from ghnq.spaces import convnets
 
 CALIBRATION_IMAGES = 512
@@ -42,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     images: int | None = None,
     protocol: str = "deploy",
+    steps: Sequence[str] = (),
     out: str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -51,6 +55,7 @@ def evaluate(
 
     checkpoint: how the results name the hypernetwork. limit: only the first so many architectures of each split.
     images: only so many test images (`dataset.test.first`). seed: which calibration images.
+    schemes: words, or paths of scheme files, which the results call NAME@HASH. steps: post-training steps of the words.
     out: a folder for `results.parquet` and `summary.json`; rows are kept there as they are made, so an interrupted
         evaluation that is called again goes on, and more splits, schemes or architectures can be added later.
     workers: processes, by default one for each core; the numbers do not depend on it.
@@ -59,12 +64,15 @@ def evaluate(
     Raises SpaceError (split), SchemeError (scheme, protocol), DataError (images that do not fit the hypernetwork, or
     too few), GhnqError (`out` holds another evaluation).
     """
-    names = _scheme_names(schemes, protocol)
+    named = _named_schemes(schemes, protocol, tuple(steps))
+    names = tuple(named)
     architectures = _architectures(splits, limit)
     _check_fit(ghn, dataset)
-    bench = _bench(ghn, dataset, images, protocol, seed)
-    fingerprint = _fingerprint(bench, seed)
+    bench = replace(_bench(ghn, dataset, images, protocol, seed), named=named)
+    fingerprint = _fingerprint(bench, seed, steps)
     about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "machine": machine(), "torch_threads": 1}
+    if from_files := {name: scheme for name, scheme in named.items() if name != str(scheme)}:
+        about["scheme_files"] = {name: dump_scheme(scheme) for name, scheme in from_files.items()}
     folder = None if out is None else Path(out)
     with Ledger(folder, fingerprint) as ledger:
         tasks = _missing(architectures, names, ledger)
@@ -89,11 +97,23 @@ def _measure(bench: Bench, task: Task) -> list[Row]:
     return bench.measure(split, index, schemes)
 
 
-def _scheme_names(schemes: Sequence[str], protocol: str) -> tuple[str, ...]:
-    """The schemes as they write themselves, each once; raises SchemeError."""
+def _named_schemes(schemes: Sequence[str], protocol: str, steps: tuple[str, ...]) -> dict[str, QuantScheme]:
+    """The schemes by the names that the results call them, each once; raises SchemeError.
+
+    A word is its own name. A file is named after itself and what it holds, so that rows under an older content of the
+    same file are never taken for rows under this one.
+    """
     if not schemes:
         raise GhnqError(f"No scheme to evaluate; give some of {', '.join(DEFAULT_SCHEMES)}.")
-    return tuple(dict.fromkeys(str(QuantScheme.parse(scheme, protocol=protocol)) for scheme in schemes))
+    named = {}
+    for text in schemes:
+        if is_scheme_file(text):
+            scheme = QuantScheme.parse(text)
+            named[f"{Path(text).stem}@{hashlib.sha256(dump_scheme(scheme).encode()).hexdigest()[:8]}"] = scheme
+        else:
+            scheme = QuantScheme.parse(text, protocol=protocol, steps=steps)
+            named[str(scheme)] = scheme
+    return named
 
 
 def _architectures(splits: Sequence[str], limit: int | None) -> list[tuple[str, int]]:
@@ -138,7 +158,7 @@ def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, s
     )
 
 
-def _fingerprint(bench: Bench, seed: int) -> dict[str, Any]:
+def _fingerprint(bench: Bench, seed: int, steps: Sequence[str]) -> dict[str, Any]:
     """Everything a row hangs on besides its architecture and scheme; part of the summary."""
     return {
         "checkpoint_hash": weights_hash(bench.ghn),
@@ -146,6 +166,8 @@ def _fingerprint(bench: Bench, seed: int) -> dict[str, Any]:
         "data_hash": bench.dataset.content_hash,
         "image_shape": list(bench.dataset.input_shape),
         "protocol": bench.protocol,
+        # Absent where there are none, so that evaluations from before there were steps can go on.
+        **({"steps": list(steps)} if steps else {}),
         "test_images": len(bench.images),
         "calibration_images": len(bench.calibration),
         "seed": seed,

@@ -112,6 +112,7 @@ class Results:
             "checkpoint": self.about["checkpoint"],
             "data": self.about["data"],
             "protocol": self.about["protocol"],
+            **({"steps": self.about["steps"]} if "steps" in self.about else {}),
             "rows": self.summary_rows(),
         }
 

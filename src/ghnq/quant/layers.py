@@ -13,7 +13,8 @@ from ghnq.errors import NotFiniteError
 from ghnq.quant.dynamic import fake_quantize_activation, fake_quantize_weight, weight_qparams
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import LayerBits, QuantScheme
-from ghnq.quant.simulate import encode, fake_quantize, integer_range, scale_zero_point
+from ghnq.quant.simulate import along_channels, encode, fake_quantize, integer_range, scale_zero_point
+from ghnq.quant.squant import squant
 
 BIAS_LIMIT = 2**31 - 1
 _BIAS_ROOM = 2**30  # Half of int32 stays free for what the accumulator adds to the bias.
@@ -73,12 +74,22 @@ class QuantLayer(nn.Module):
         assert self.bits.activation is not None
         scale, zero_point = scale_zero_point(low, high, self.bits.activation, False)
         self.input_scale, self.input_zero_point = scale, zero_point.to(torch.int32)
-        if self.bias is not None:
-            self._make_room_for_bias(self.bias, scale)
-            bias_scale = scale.double() * self.weight_scale.double()
-            bias_int = (self.bias.double() / bias_scale).round().clamp(-BIAS_LIMIT, BIAS_LIMIT)
-            self.bias_int = bias_int.to(torch.int32)
-            self.bias.copy_(bias_int * bias_scale)
+        self._round_bias()
+
+    @torch.no_grad()
+    def set_bias(self, bias: Tensor) -> None:
+        """Gives the layer this bias [O], rounded to the device's integers where the input range is fixed."""
+        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self._round_bias()
+
+    def _round_bias(self) -> None:
+        if self.bias is None or self.input_scale is None:
+            return
+        self._make_room_for_bias(self.bias, self.input_scale)
+        bias_scale = self.input_scale.double() * self.weight_scale.double()
+        bias_int = (self.bias.double() / bias_scale).round().clamp(-BIAS_LIMIT, BIAS_LIMIT)
+        self.bias_int = bias_int.to(torch.int32)
+        self.bias.copy_(bias_int * bias_scale)
 
     def _make_room_for_bias(self, bias: Tensor, input_scale: Tensor) -> None:
         """Widens the weight scale where the bias would not fit into int32 at input_scale * weight_scale.
@@ -159,7 +170,9 @@ def quantize_layer(
     new.register_buffer("weight_zero_point", zero_point.to(torch.int32))
     for buffer in ("input_scale", "input_zero_point", "bias_int"):
         new.register_buffer(buffer, None)
-    if gain is None:
+    if "squant" in scheme.steps:
+        weight = _round_with_squant(new.weight, bits.weight, scheme, gain)
+    elif gain is None:
         weight = fake_quantize(new.weight, scale, zero_point, *new.weight_limits)
     else:
         weight = fake_quantize_weight(new.weight, bits.weight, scheme, gain)
@@ -167,6 +180,17 @@ def quantize_layer(
     if new.bias is not None:
         new.bias = nn.Parameter(new.bias.clone(), requires_grad=False)
     return new
+
+
+def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None) -> Tensor:
+    """As `fake_quantize_weight`, rounded by `squant` instead of to the nearest."""
+    if gain is None or scheme.folding_commutes:
+        factor = torch.ones_like(weight[:1])
+    else:
+        factor = along_channels(gain.where(gain != 0, 1.0), weight)
+    folded = weight * factor
+    qparams = weight_qparams(folded, bits, scheme)
+    return squant(folded, *qparams, *integer_range(bits, scheme.weight_symmetric)) / factor
 
 
 def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:

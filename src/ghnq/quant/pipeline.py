@@ -1,10 +1,15 @@
 """From a float network to its simulated quantized network, step by step.
 
 prepare:   copy -> look at the flow -> batch-norm statistics from the calibration images       (once per network)
-quantize:  re-estimate the statistics through the quantized network -> fold -> quantize weights -> fix activation ranges
+quantize:  [equalize] -> re-estimate the statistics through the quantized network -> fold -> quantize weights
+           -> fix activation ranges -> [correct biases]
+
+The steps in brackets, and other ways to choose scales and to round, are carried out where the scheme names them
+(`QuantScheme.steps`).
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import DataError, SchemeError, nearest
+from ghnq.quant.bias import correct_in_place
 from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
+from ghnq.quant.equalize import equalized
 from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
 from ghnq.quant.layers import check_finite, quantize_layer
@@ -26,20 +33,24 @@ def quantize(
     *,
     calibration: Tensor,
     protocol: str = "deploy",
+    steps: Sequence[str] | None = None,
     batch_size: int = 256,
 ) -> nn.Module:
     """Returns a new network that computes in float arithmetic what the quantized one computes; the module is untouched.
 
     Args:
-        scheme: `w4a8` and the like, or a QuantScheme. `float32` estimates the batch-norm statistics and folds, no more.
+        scheme: `w4a8` and the like, a scheme file, or a QuantScheme. `float32` estimates the batch-norm statistics and
+            folds, no more.
         calibration: normalised float images [B, C, H, W] of the training split.
-        protocol: `deploy` or `paper`; how a scheme given as text is quantized.
+        protocol: `deploy` or `paper`; how a scheme given as a word is quantized.
+        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
 
     Raises:
-        SchemeError: unknown scheme or protocol, nothing to quantize, a layer that is not finite or not supported.
+        SchemeError: unknown scheme, protocol or step, nothing to quantize, a layer that is not finite or not supported.
         DataError: unusable calibration images.
     """
-    scheme = QuantScheme.parse(scheme, protocol=protocol)
+    changes = {} if steps is None else {"steps": tuple(steps)}
+    scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
     return prepare(module, calibration, batch_size=batch_size).quantize(scheme)
 
 
@@ -69,6 +80,10 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
 
 
+HOLD = 0.25
+"""Fraction of its float variance below which `hold_variances` lets no re-estimated norm variance fall."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A network with float batch-norm statistics, ready to be quantized to any number of schemes."""
@@ -85,13 +100,16 @@ class Prepared:
         Raises:
             SchemeError: as for `ghnq.quant.quantize`.
         """
-        scheme = QuantScheme.parse(scheme, protocol=protocol)
+        scheme = QuantScheme.parse(scheme, protocol=protocol).carried_out
         layers = self.layers(scheme)
         if layers:  # a float network may overflow and be counted as it is; a quantized one would hide it behind a clamp
             for name, child in self.network.named_modules():
                 check_finite(name, child, buffers=True)
         network = copy.deepcopy(self.network)
         self._floor_variances(network, scheme)
+        if layers and "equalize" in scheme.steps:
+            network = equalized(network, self.images, self.flow)
+        in_float = copy.deepcopy(network) if layers and "correct_bias" in scheme.steps else None
         if layers and scheme.reestimate:
             self._reestimate(network, layers, scheme)
             self._floor_variances(network, scheme)
@@ -99,6 +117,10 @@ class Prepared:
             fold_pairs(network, self.flow.pairs)
         _quantize_layers(network, layers, scheme)
         fix_activation_ranges(network, self.images, self.batch_size)
+        if in_float is not None:
+            if scheme.fold:
+                fold_pairs(in_float, self.flow.pairs)
+            correct_in_place(network, in_float, self.images, self.batch_size)
         return network
 
     def layers(self, scheme: QuantScheme) -> dict[str, LayerBits]:
@@ -132,16 +154,25 @@ class Prepared:
         and folding commute, that is exact. Elsewhere a new variance would change the folded weight and so its grid,
         which may round weak channels to nothing, give them huge gains and widen the grid still more: there only the
         mean is renewed, which lands in the bias (bias correction, Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+
+        A channel that quantization silences has variance 0, and its norm would amplify whatever comes through later by
+        1 / sqrt(eps), from layer to layer; `hold_variances` stops that.
+
+        Norms that stay in the network keep their float statistics where biases are corrected: both would take the same
+        error off.
         """
         noisy = copy.deepcopy(network)
         _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
         estimate_in_place(noisy, self.images, self.batch_size)
-        grid_depends = {norm for _, norm in self.flow.pairs} if scheme.fold and not scheme.folding_commutes else set()
+        folded = {norm for _, norm in self.flow.pairs} if scheme.fold else set()
+        grid_depends = set() if scheme.folding_commutes else folded
         for name, norm in network.named_modules():
-            if isinstance(norm, _BatchNorm):
+            if isinstance(norm, _BatchNorm) and (name in folded or "correct_bias" not in scheme.steps):
                 state = noisy.get_submodule(name).state_dict()
                 if name in grid_depends:
                     state["running_var"] = norm.state_dict()["running_var"]
+                elif "hold_variances" in scheme.steps:
+                    state["running_var"] = state["running_var"].maximum(HOLD * norm.state_dict()["running_var"])
                 norm.load_state_dict(state)
 
     def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:

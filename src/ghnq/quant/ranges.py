@@ -18,7 +18,13 @@ PERCENTILE = 99.99
 """Share of the values, in percent, below the upper end of a percentile range (and above its lower end)."""
 
 MSE_FACTORS = torch.arange(100, 18, -2, dtype=torch.float64).div(100).tolist()
-"""Fractions of the min-max range tried by the mse estimator, widest first: 1.00, 0.98, ... 0.20."""
+"""Fractions of the min-max range tried by the asymmetric mse estimator, widest first: 1.00, 0.98, ... 0.20."""
+
+FIT_FACTORS = torch.arange(120, 14, -2, dtype=torch.float64).div(100).tolist()
+"""Fractions of the min-max scale from which the symmetric mse estimator starts: 1.20, 1.18, ... 0.16."""
+
+FITS = 5
+"""Turns of fitting a symmetric scale by least squares after the best start."""
 
 SAMPLE = 2**17
 """Values kept per observed batch (and most values sorted or searched per tensor) by percentile and mse."""
@@ -38,6 +44,8 @@ def _percentile(rows: Tensor, bits: int, symmetric: bool) -> Range:
 
 def _mse(rows: Tensor, bits: int, symmetric: bool) -> Range:
     low, high = torch.aminmax(rows, dim=1)
+    if symmetric:
+        return _fit_scale(rows, torch.maximum(-low, high), bits)
     best_low, best_high, best = low, high, torch.full_like(low, math.inf)
     for factor in MSE_FACTORS:
         candidate = low * factor, high * factor
@@ -47,6 +55,34 @@ def _mse(rows: Tensor, bits: int, symmetric: bool) -> Range:
         best = torch.where(better, error, best)
         best_low, best_high = torch.where(better, candidate[0], best_low), torch.where(better, candidate[1], best_high)
     return best_low, best_high
+
+
+def _fit_scale(rows: Tensor, largest: Tensor, bits: int) -> Range:
+    """Symmetric range of least squared error of rows [R, n] with these largest magnitudes [R].
+
+    For integers q the best scale is <x, q> / <q, q>; with that scale the nearest integers are no worse than before
+    (Lloyd's alternation). One such turn from every one of FIT_FACTORS, because the error has many valleys where a row
+    is short, then more of them from the best.
+    """
+    smallest, steps = integer_range(bits, True)
+    widest, _ = scale_zero_point(-largest, largest, bits, True)
+    widest, rows = widest.double(), rows.double()  # errors are compared by their difference from <x, x>
+
+    def turn(scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The refitted scale [R] and its squared error [R], up to the constant <x, x>."""
+        q = (rows / scale[:, None]).round_().clamp_(smallest, steps)
+        inner, square = (rows * q).sum(dim=1), q.square().sum(dim=1)
+        empty = square == 0
+        fitted = torch.where(empty, scale, inner / square.clamp(min=1))
+        return fitted, torch.where(empty, 0.0, -inner * fitted)
+
+    best, error = widest, torch.full_like(widest, math.inf)
+    tries = (widest * factor for factor in FIT_FACTORS)
+    for scale in (*tries, *[None] * FITS):
+        fitted, new = turn(best if scale is None else scale)
+        best, error = torch.where(new < error, fitted, best), torch.minimum(new, error)
+    high = (best * steps).to(largest.dtype)
+    return -high, high
 
 
 ESTIMATE: dict[Estimator, Callable[[Tensor, int, bool], Range]] = {

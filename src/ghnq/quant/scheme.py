@@ -15,6 +15,16 @@ GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 MIN_BITS, MAX_BITS = 2, 16
 
+STEPS: dict[str, str] = {
+    "equalize": "cross-layer equalization of the float weights",
+    "hold_variances": "re-estimated norm variances kept above a quarter of the float ones",
+    "search_weights": "weight scales of least squared error (`weight_range: mse`)",
+    "search_activations": "activation ranges of least squared error (`activation_range: mse`)",
+    "squant": "weights rounded so that rounding errors cancel within kernels and channels",
+    "correct_bias": "mean error of each output channel taken into the bias",
+}
+"""Post-training steps that a scheme may name, in the order in which they are carried out, and what each does."""
+
 GRAMMAR = f"'float32', 'w8a8' (weights and activations) or 'w4' (weights only), with {MIN_BITS} to {MAX_BITS} bits"
 _COMMON = ("float32", "w8a8", "w4a8", "w4a4", "w2a2", "w8", "w4", "w2")
 _SHAPE = re.compile(r"w(\d+)(?:a(\d+))?")
@@ -109,6 +119,8 @@ class QuantScheme:
     """
     overrides: tuple[tuple[str, LayerBits], ...] = ()
     """(module name or fnmatch pattern, bits); the last one that matches a layer wins."""
+    steps: tuple[str, ...] = ()
+    """Names of STEPS that are carried out besides; kept in the order of the pipeline, in whatever order they come."""
 
     def __post_init__(self) -> None:
         self.bits.check(str(self.bits))
@@ -118,6 +130,7 @@ class QuantScheme:
             bits.check(f"{pattern}={bits}")
         if not 0 <= self.variance_floor <= 1:
             raise SchemeError(f"variance_floor must be a fraction from 0 to 1, got {self.variance_floor}")
+        object.__setattr__(self, "steps", _in_order(self.steps))
         _check_word("weight granularity", self.weight_granularity, GRANULARITIES)
         _check_word("weight range estimator", self.weight_range, ESTIMATORS)
         _check_word("activation range estimator", self.activation_range, ESTIMATORS)
@@ -127,14 +140,20 @@ class QuantScheme:
         """Reads `w4a8`, or `w4a4+stem=w8a8+head.*=float32` with overrides; a QuantScheme passes through unchanged.
 
         Args:
+            text: a word, or the path of a scheme file (`.yaml` or `.yml`, see `ghnq.quant.scheme_file`), which says
+                its protocol itself.
             protocol: `deploy` or `paper` (PROTOCOLS): fills every field that is not a bit-width.
             changes: fields that differ from the protocol, for example `fold=False`.
 
         Raises:
-            SchemeError: the text, the protocol or a changed value is unknown.
+            SchemeError: the text, the protocol or a changed value is unknown, or the file is not a scheme.
         """
         if isinstance(text, QuantScheme):
             return replace(text, **changes) if changes else text
+        if is_scheme_file(text):
+            from ghnq.quant.scheme_file import load_scheme
+
+            return cls.parse(load_scheme(text), **changes)
         _check_word("protocol", protocol, PROTOCOLS)
         head, *rest = text.strip().split("+")
         bits = LayerBits.parse(head)
@@ -175,6 +194,13 @@ class QuantScheme:
         return self.weight_symmetric and self.weight_granularity == "channel"
 
     @property
+    def carried_out(self) -> "QuantScheme":
+        """The scheme with the range estimators that its steps ask for."""
+        asked = {"search_weights": "weight_range", "search_activations": "activation_range"}
+        changes: dict[str, Any] = {field: "mse" for step, field in asked.items() if step in self.steps}
+        return replace(self, **changes) if changes else self
+
+    @property
     def protocol(self) -> str:
         """Name of the protocol whose fields these are, or `custom`."""
         for name, fields in PROTOCOLS.items():
@@ -205,6 +231,20 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "reestimate": False,
     },
 }
+
+
+def is_scheme_file(text: str) -> bool:
+    """True where the text names a scheme file rather than being a scheme's word."""
+    return text.lower().endswith((".yaml", ".yml"))
+
+
+def _in_order(steps: Iterable[str]) -> tuple[str, ...]:
+    given = [steps] if isinstance(steps, str) else list(steps)
+    for step in given:
+        _check_word("post-training step", step, STEPS)
+        if given.count(step) > 1:
+            raise SchemeError(f"post-training step {step!r} is named more than once")
+    return tuple(step for step in STEPS if step in given)
 
 
 def _parse_override(part: str, text: str) -> tuple[str, str]:

@@ -1,0 +1,91 @@
+"""`ghnq mixed`: bits for every layer under a budget, written as a scheme file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from ghnq import __version__
+from ghnq.commands.options import check_output, parse_steps, parse_words
+from ghnq.commands.progress import measuring
+from ghnq.commands.studying import load_subject
+from ghnq.commands.terminal import Terminal
+from ghnq.errors import GhnqError, nearest
+from ghnq.evaluation.measure import one_torch_thread
+from ghnq.evaluation.mixed import Budget, Measure, Mixed, layers_table, mix, mixed_table
+from ghnq.files import write_text
+from ghnq.quant import LayerBits, dump_scheme
+
+
+def mixed(
+    model: str,
+    *,
+    checkpoint: str,
+    data: str | None,
+    budget_bits: float,
+    measure: str,
+    choices: str,
+    activations: int,
+    images: int | None,
+    steps: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Chooses bits for every layer of `model`, measures the choice, and with `out` writes it as a scheme file."""
+    bits = _parse_choices(choices)
+    LayerBits(bits[0], activations).check(f"w{bits[0]}a{activations}")
+    budget = Budget(budget_bits, _parse_measure(measure))
+    step_names = parse_steps(steps)
+    if out is not None:
+        check_output(out, (".yaml", ".yml"), "scheme files are written as")
+    with Terminal(as_json=as_json) as terminal:
+        subject = load_subject(model, checkpoint=checkpoint, data=data, images=images)
+        with measuring(terminal.progress, "networks") as progress, one_torch_thread():
+            result = mix(
+                subject, budget, choices=bits, activations=activations, steps=step_names, progress=progress
+            )  # fmt: skip
+        lines = []
+        if out is not None:
+            write_text(out, dump_scheme(result.scheme, _about(result, model, checkpoint, subject.dataset.name)))
+            lines = [f"scheme file: [cyan]{out}[/]"]
+        document = {
+            "model": model,
+            "checkpoint": checkpoint,
+            "data": subject.dataset.name,
+            **result.document(),
+            "out": None if out is None else str(out),
+            "warnings": terminal.warnings,
+        }
+        title = f"{model}, parameters predicted by '{checkpoint}', within {budget.bits:g} bits ({budget.measure})"
+        terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
+
+
+def _about(result: Mixed, model: str, checkpoint: str, data: str) -> dict[str, Any]:
+    """What the scheme file notes of where it comes from."""
+    return {
+        "model": model,
+        "checkpoint": checkpoint,
+        "data": data,
+        "budget_bits": result.budget.bits,
+        "measure": result.budget.measure,
+        "images": result.images,
+        "accuracy": {row.name: round(row.figures.accuracy, 2) for row in result.measured},
+        "ghnq_version": __version__,
+    }
+
+
+def _parse_choices(text: str) -> list[int]:
+    words = parse_words(text, "--choices")
+    for word in words:
+        if not word.isdecimal():
+            raise GhnqError(f"--choices '{text}': '{word}' is not a number of bits. Give some, for example 2,4,8.")
+        LayerBits(int(word), None).check(f"w{word}")
+    return sorted(int(word) for word in words)
+
+
+def _parse_measure(text: str) -> Measure:
+    allowed: tuple[Measure, ...] = get_args(Measure)
+    for word in allowed:
+        if text == word:
+            return word
+    raise GhnqError(f"There is no measure '{text}'{nearest(text, allowed)}. Measures are {', '.join(allowed)}.")

@@ -1,0 +1,120 @@
+"""Schemes as YAML files, for those that are too long for a word: bits of every layer, steps, estimators.
+
+scheme: w8a8                # the word for all layers that are not named below
+protocol: deploy            # optional, as are all keys from here on
+overrides:                  # module name or pattern: word; later ones win
+  stem.conv: w4a8
+steps: [search_weights]     # post-training steps
+weight_range: mse           # any other field of QuantScheme that differs from the protocol
+about: {...}                # notes, not looked at
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ghnq.errors import SchemeError, nearest
+from ghnq.quant.scheme import PROTOCOLS, LayerBits, QuantScheme
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "weight_granularity": str,
+    "weight_symmetric": bool,
+    "weight_range": str,
+    "activation_range": str,
+    "fold": bool,
+    "reestimate": bool,
+    "variance_floor": (int, float),
+}
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "scheme": str,
+    "protocol": str,
+    "overrides": dict,
+    "steps": list,
+    "about": dict,
+    **_FIELDS,
+}
+_SAID = {str: "a word", bool: "true or false", dict: "a mapping", list: "a list", (int, float): "a number"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that comes twice: the first value would vanish without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node.value, str) or key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {str(key_node.value)[:40]!r} twice, or no word", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_scheme(path: str | Path) -> QuantScheme:
+    """Reads a scheme file.
+
+    Raises:
+        SchemeError: no such file, not YAML, an unknown key (the nearest is named), or a value that is not allowed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        raise SchemeError(f"there is no scheme file '{file}'{nearest(file.name, beside)}")
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SchemeError(f"scheme file '{file}' cannot be read as YAML: {_one_line(error)}") from error
+    try:
+        return _from_mapping(raw)
+    except SchemeError as error:
+        raise SchemeError(f"scheme file '{file}': {error}") from error
+
+
+def dump_scheme(scheme: QuantScheme, about: Mapping[str, Any] | None = None) -> str:
+    """The text of a scheme file that `load_scheme` reads back as an equal scheme; `about`: notes kept in it."""
+    protocol = scheme.protocol if scheme.protocol in PROTOCOLS else "deploy"
+    plain = QuantScheme.parse("float32", protocol=protocol)
+    raw: dict[str, Any] = {"scheme": str(scheme.bits), "protocol": protocol}
+    raw |= {name: getattr(scheme, name) for name in _FIELDS if getattr(scheme, name) != getattr(plain, name)}
+    if scheme.steps:
+        raw["steps"] = list(scheme.steps)
+    if scheme.overrides:
+        # Of a pattern that comes twice only the last one counts, at its own place.
+        raw["overrides"] = {pattern: str(bits) for pattern, bits in _last(scheme.overrides)}
+    if about:
+        raw["about"] = dict(about)
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
+def _last(overrides: tuple[tuple[str, LayerBits], ...]) -> list[tuple[str, LayerBits]]:
+    return [pair for number, pair in enumerate(overrides) if pair[0] not in [p for p, _ in overrides[number + 1 :]]]
+
+
+def _from_mapping(raw: object) -> QuantScheme:
+    if not isinstance(raw, dict):
+        raise SchemeError(f"expected keys and values, such as 'scheme: w4a8', got {type(raw).__name__}")
+    for key, value in raw.items():
+        if key not in _KEYS:
+            raise SchemeError(f"unknown key {key!r}{nearest(str(key), _KEYS)}: known are {', '.join(_KEYS)}")
+        kind = _KEYS[key]
+        # A bool is an int to Python, not to the reader.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise SchemeError(f"key {key!r} must be {_SAID[kind]}, got {value!r}")
+    if "scheme" not in raw:
+        raise SchemeError("the key 'scheme' is missing: give the word for all layers, such as 'scheme: w8a8'")
+    if raw["scheme"].lower().endswith((".yaml", ".yml")):
+        raise SchemeError(f"key 'scheme' must be a word such as w8a8, got {raw['scheme']!r}")
+    for key, values in (("steps", raw.get("steps", [])), ("overrides", raw.get("overrides", {}).items())):
+        for value in values:
+            if not all(isinstance(word, str) for word in (value if isinstance(value, tuple) else (value,))):
+                raise SchemeError(f"key {key!r} holds {value!r}: expected words only")
+    changes = {key: raw[key] for key in _FIELDS if key in raw}
+    scheme = QuantScheme.parse(raw["scheme"], protocol=raw.get("protocol", "deploy"), **changes)
+    return replace(scheme, steps=tuple(raw.get("steps", ()))).override(raw.get("overrides", {}))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,107 @@
+"""`ghnq sensitivity`, `ghnq mixed`, and scheme files on their way through the other commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ghnq.quant import load_scheme
+
+from .conftest import Cli
+
+MODEL = "small.py:Small"
+SMALL = """
+import torch
+from torch import nn
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8)
+        self.middle, self.classifier = nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.classifier(torch.relu(self.middle(x)).mean((2, 3)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(models: Path) -> None:
+    """A model of three layers for the digits, in the working directory."""
+    (models.parent / "small.py").write_text(SMALL)
+
+
+def test_sensitivity_gives_document_table_and_figure(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ["sensitivity", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", "w3a8", "--images", 40]
+    call = ghnq(*words, "--json", "--out", tmp_path / "figure.html")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert document["scheme"] == "w3a8"
+    assert document["images"] == 40
+    names = [row["layer"] for row in document["layers"]]
+    assert names == ["stem", "middle", "classifier"]
+    assert all(row["alone"]["divergence"] >= 0 for row in document["layers"])
+    page = (tmp_path / "figure.html").read_text()
+    assert "Sensitivity of" in page
+    assert "classifier" in page
+    assert "<script src" not in page  # it needs no network
+    told = ghnq(*words)
+    assert told.code == 0
+    assert "classifier" in told.out
+    assert "divergence" in told.out
+
+
+def test_a_mixed_scheme_goes_its_way(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mixed.yaml"
+    call = ghnq(
+        "mixed", MODEL, "--checkpoint", tiny_checkpoint, "--budget-bits", 4.5, "--images", 40, "--choices", "3,4,8",
+        "--steps", "squant", "--out", file, "--json",
+    )  # fmt: skip
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    scheme = load_scheme(file)
+    assert str(scheme) == document["scheme"]
+    assert scheme.steps == ("squant",)
+    assert yaml.safe_load(file.read_text())["about"]["model"] == MODEL
+    rows = {row["name"]: row for row in document["measured"]}
+    assert rows["mixed"]["bits"] <= 4.5
+    assert {"float32", "w3a8", "w4a8", "mixed"} == set(rows)
+    # Measured anew through the scheme file, the numbers are the same.
+    again = ghnq("sensitivity", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", file, "--images", 40, "--json")
+    assert again.code == 0, again.err
+    quantized = json.loads(again.out)["quantized"]
+    assert quantized["divergence"] == pytest.approx(rows["mixed"]["divergence"], rel=1e-6)
+    predicted = ghnq(
+        "predict", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", file, "--input-shape", "1,8,8",
+        "--out", tmp_path / "a.safetensors", "--json",
+    )  # fmt: skip
+    assert predicted.code == 0, predicted.err
+    assert json.loads(predicted.out)["scheme"] == str(scheme)
+
+
+def test_scheme_files_in_an_evaluation_go_by_name_and_content(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "edges.yaml", tmp_path / "out"
+    words = ["evaluate", tiny_checkpoint, "--limit", 1, "--images", 40, "--out", out, "--json"]
+    file.write_text("scheme: w2a8\noverrides: {stem.conv: w8a8, classifier: w8a8}\n")
+    first = ghnq(*words, "--schemes", f"float32,{file}")
+    assert first.code == 0, first.err
+    file.write_text("scheme: w8a8\n")  # other content, other name: the old rows are not taken for these
+    second = ghnq(*words, "--schemes", f"float32,{file}")
+    assert second.code == 0, second.err
+    names = [[row["scheme"] for row in json.loads(call.out)["rows"]] for call in (first, second)]
+    assert all(name.startswith("edges@") for _, name in names)
+    assert names[0][1] != names[1][1]
+    about = json.loads((out / "summary.json").read_text())
+    assert "scheme: w8a8" in about["scheme_files"][names[1][1]]
+    # Steps change what rows hang on, and are refused in a folder of rows without them.
+    mixed_up = ghnq(*words, "--schemes", "w4a8", "--steps", "squant")
+    assert mixed_up.code == 2
+    assert "steps was None, now ['squant']" in mixed_up.err
+    fresh = ghnq("evaluate", tiny_checkpoint, "--limit", 1, "--images", 40, "--schemes", "w4a8", "--steps",
+                 "squant,equalize", "--out", tmp_path / "other", "--json")  # fmt: skip
+    assert fresh.code == 0, fresh.err
+    assert json.loads(fresh.out)["steps"] == ["equalize", "squant"]
+    assert "deploy protocol + equalize + squant" in (tmp_path / "other" / "accuracy.html").read_text()
+    assert json.loads((tmp_path / "other" / "summary.json").read_text())["steps"] == ["equalize", "squant"]

@@ -1,0 +1,239 @@
+"""Equalization: the closed form of the paper, an unchanged function, and hands off where it would change one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ghnq.quant import equalize, estimate_batch_norm, fold_batch_norm, prepare, quantize
+from ghnq.quant.equalize import equalized
+from ghnq.quant.flow import observe_flow
+from ghnq.quant.relations import observe_relations
+from ghnq.spaces import convnets
+from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers, randomise
+
+
+def found(net: nn.Module) -> list[tuple[str, str]]:
+    relations = observe_relations(net.eval(), CALIBRATION[:2], observe_flow(net, CALIBRATION[:2]))
+    return [(relation.first, relation.second) for relation in relations]
+
+
+def chain(*between: nn.Module) -> nn.Sequential:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), *between, nn.Conv2d(6, 5, 1), nn.Flatten(), nn.LazyLinear(4))
+    net(TEST[:1])  # the lazy layer becomes a linear one
+    randomise(net)
+    return net
+
+
+def assert_same_function(new: nn.Module, old: nn.Module, x: Tensor = TEST) -> None:
+    with torch.no_grad():
+        expected = old(x)
+        assert (new(x) - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+# The paper's Eq. 11, for plain weights without norms, in plain Python.
+def closed_form(first: nn.Conv2d, second: nn.Conv2d) -> list[float]:
+    factors = []
+    for i in range(first.out_channels):
+        r1 = max(abs(v) for v in first.weight[i].flatten().tolist())
+        r2 = max(abs(v) for v in second.weight[:, i].flatten().tolist())
+        factors.append((r1 * r2) ** 0.5 / r2)
+    return factors
+
+
+def test_factors_equal_the_closed_form() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1))
+    randomise(net)
+    new = equalize(net, CALIBRATION)
+    for i, s in enumerate(closed_form(net[0], net[2])):
+        torch.testing.assert_close(new[0].weight[i], net[0].weight[i] / s)
+        torch.testing.assert_close(new[0].bias[i], net[0].bias[i] / s)
+        torch.testing.assert_close(new[2].weight[:, i], net[2].weight[:, i] * s)
+    torch.testing.assert_close(new[0].weight.abs().amax((1, 2, 3)), new[2].weight.abs().amax((0, 2, 3)))
+    assert torch.equal(new[2].bias, net[2].bias)
+    assert_same_function(new, net)
+
+
+def test_three_in_a_row_end_at_the_geometric_mean() -> None:
+    """With a depthwise layer between, r1 r2 r3 of a channel is kept and shared evenly."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 5, 1))
+    randomise(net)
+    new = equalize(net, CALIBRATION)
+
+    def sizes(n: nn.Sequential) -> Tensor:
+        return torch.stack([n[0].weight.abs().amax((1, 2, 3)), n[2].weight.abs().amax((1, 2, 3)),
+                            n[4].weight.abs().amax((0, 2, 3))])  # fmt: skip
+
+    mean = sizes(net).prod(dim=0) ** (1 / 3)
+    torch.testing.assert_close(sizes(new), mean.expand(3, -1), rtol=1e-3, atol=0)
+    assert_same_function(new, net)
+
+
+def test_grouped_readers_and_norms_are_understood() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8, affine=False), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, groups=4, bias=False), nn.BatchNorm2d(12), nn.PReLU(12), nn.AvgPool2d(2),
+        nn.Conv2d(12, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Dropout(), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+    net = estimate_batch_norm(randomise(net), CALIBRATION)
+    assert found(net) == [("0", "4"), ("4", "8"), ("8", "12")]
+    new = equalize(net, CALIBRATION)
+    assert_same_function(new, net)
+    assert_same_function(fold_batch_norm(new, images=CALIBRATION), net)
+    folded = fold_batch_norm(new, images=CALIBRATION)
+    rows = folded[4].weight.abs().amax((1, 2, 3))
+    torch.testing.assert_close(rows, folded[8].weight.abs().amax((0, 2, 3)), rtol=1e-3, atol=0)
+    columns = folded[4].weight.reshape(4, 3, 2, 9).abs().amax((1, 3)).flatten()
+    torch.testing.assert_close(folded[0].weight.abs().amax((1, 2, 3)), columns, rtol=1e-3, atol=0)
+    # Equalizing before folding and after it gives the same weights.
+    after = equalize(fold_batch_norm(net, images=CALIBRATION), CALIBRATION)
+    torch.testing.assert_close(after[4].weight, folded[4].weight, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("split", "index"), [("test", 0), ("test", 1), ("test", 17), ("bnfree", 2), ("dense", 3)])
+def test_members_of_the_space_compute_the_same(split: str, index: int) -> None:
+    torch.manual_seed(index)
+    net = randomise(convnets.build(convnets.spec(split, index)))
+    x = images(8, size=32)
+    prepared = prepare(net, x)
+    new = equalized(prepared.network, x, prepared.flow)
+    with torch.no_grad():
+        before, after = prepared.network.double()(x.double()), new.double()(x.double())
+    assert (after - before).abs().max() <= 1e-5 * before.abs().max()
+    old = dict(prepared.network.named_parameters())
+    changed = [name for name, parameter in new.named_parameters() if not torch.equal(parameter, old[name].double())]
+    assert changed or not observe_relations(prepared.network.float(), x[:2], prepared.flow)
+
+
+def test_dead_and_empty_channels_get_no_factor() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    randomise(net)
+    with torch.no_grad():
+        net[0].weight[1] = 0
+        net[2].weight[:, 2] = 0
+    new = equalize(net, CALIBRATION)
+    assert torch.equal(new[0].weight[1:3], net[0].weight[1:3])
+    assert all(bool(p.isfinite().all()) for p in new.parameters())
+    assert_same_function(new, net)
+
+
+class Fan(nn.Module):
+    """Two readers of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        return self.b(x) + self.c(x)
+
+
+class Skip(Fan):
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        return x + self.b(x)
+
+
+class Twice(Fan):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.b(F.relu(self.a(x)))))
+
+
+class Shown(Fan):
+    """The tensor between is an output, too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.a(x))
+        return self.b(x), x
+
+
+class Tied(Fan):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c.weight = self.b.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.sigmoid(self.b(F.relu(self.a(x)))))
+
+
+class ChannelMean(Fan):
+    """A mean over channels whose result has, by chance, the same first sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)[:, :, :4]
+        return self.b(y.mean(1)[..., None])
+
+
+class Numpy(Fan):
+    """The values leave by a door that tensors cannot see."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        return self.b(y) + float(y.detach().numpy().mean())
+
+
+class InPlaceBehind(Fan):
+    """Changed in place after it was read."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = F.relu(y)
+        y.add_(1)
+        return self.b(z) + y
+
+
+class Asks(Fan):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x), inplace=True)
+        assert y.shape[1] == y.size(1) == 4
+        return self.b(y.contiguous())
+
+
+@pytest.mark.parametrize(
+    "net",
+    [chain(nn.ReLU6()), chain(nn.Sigmoid()), chain(nn.Hardswish()), chain(nn.GELU()), chain(nn.Softmax(1)),
+     chain(nn.BatchNorm2d(6), nn.ReLU6()), chain(nn.Hardtanh()), chain(nn.ReLU(), nn.LocalResponseNorm(2)),
+     chain(nn.ReLU(), nn.BatchNorm2d(6)), chain(nn.ReLU(), nn.GroupNorm(2, 6)), chain(nn.ChannelShuffle(2)),
+     Fan(), Skip(), Twice(), Shown(), Tied(), ChannelMean(), Numpy(), InPlaceBehind()],
+    ids=lambda net: "-".join(type(child).__name__ for child in net) if isinstance(net, nn.Sequential) else str(net),
+)  # fmt: skip
+def test_hands_off(net: nn.Module) -> None:
+    net.eval()
+    named = {("0", str(len(net) - 3))} if isinstance(net, nn.Sequential) else {("a", "b"), ("b", "b"), ("b", "c")}
+    assert not named & set(found(net))
+    new = equalize(net, CALIBRATION[:, :, :4, :4] if isinstance(net, ChannelMean) else CALIBRATION)
+    if not isinstance(net, nn.Sequential):
+        for key, value in net.state_dict().items():
+            assert torch.equal(new.state_dict()[key], value)
+
+
+def test_questions_about_shape_do_no_harm() -> None:
+    assert found(Asks()) == [("a", "b")]
+
+
+def test_a_wrong_relation_is_found_out_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ghnq.quant import equalize as function
+    from ghnq.quant.relations import Relation
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 2, 1))
+    randomise(net)
+    module = __import__("sys").modules["ghnq.quant.equalize"]
+    monkeypatch.setattr(module, "observe_relations", lambda *_: (Relation("0", None, "2"),))
+    new = function(net, CALIBRATION)
+    assert torch.equal(new[0].weight, net[0].weight)
+
+
+def test_the_step_is_carried_out_and_the_module_left_alone() -> None:
+    net = network()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    plain = quantize(net, "w8a8", calibration=CALIBRATION)
+    new = quantize(net, "w8a8", calibration=CALIBRATION, steps=("equalize",))
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
+    scales = [
+        float(layer.weight_scale.max() / layer.weight_scale.min())
+        for module in (plain, new)
+        for name, layer in quant_layers(module)
+        if name == "3.conv1"
+    ]
+    assert scales[0] != scales[1]

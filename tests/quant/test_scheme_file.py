@@ -1,0 +1,109 @@
+"""Scheme files: read back as written, taken wherever a scheme is, and refused with the place of the mistake."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnq.errors import SchemeError
+from ghnq.quant import STEPS, QuantScheme, dump_scheme, load_scheme, quantize
+from tests.quant.nets import CALIBRATION, TEST, network
+
+words = st.sampled_from(["float32", "w8a8", "w4", "w2a16"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["w8a8", "w3", "float32"]),
+    st.sampled_from(["deploy", "paper"]),
+    st.lists(st.tuples(st.sampled_from(["a", "b.conv", "c.*", "stages.0.0"]), words), max_size=5),
+    st.sets(st.sampled_from(list(STEPS))),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "weight_range": st.sampled_from(["mse", "percentile"]),
+            "weight_symmetric": st.booleans(),
+            "fold": st.booleans(),
+            "reestimate": st.booleans(),
+            "variance_floor": st.sampled_from([0.0, 0.25]),
+        },
+    ),
+)
+def test_round_trip(
+    word: str, protocol: str, pairs: list[tuple[str, str]], steps: set[str], changes: dict[str, object]
+) -> None:
+    import tempfile
+
+    scheme = QuantScheme.parse(word, protocol=protocol, steps=tuple(steps), **changes).override(pairs)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scheme.yaml"
+        file.write_text(dump_scheme(scheme, {"note": "über"}), encoding="utf-8")
+        back = load_scheme(file)
+    names = ["a", "b.conv", "c.d", "stages.0.0", "other"]
+    assert [back.bits_for(name) for name in names] == [scheme.bits_for(name) for name in names]
+    assert QuantScheme.parse(back, overrides=()) == QuantScheme.parse(scheme, overrides=())
+
+
+def test_taken_wherever_a_scheme_is(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.yml"
+    file.write_text("scheme: w4a8\nprotocol: paper\noverrides: {'11': w8a8}\nsteps: [squant]\n")
+    expected = QuantScheme.parse("w4a8+11=w8a8", protocol="paper", steps=("squant",))
+    assert QuantScheme.parse(str(file)) == expected == load_scheme(file)
+    assert QuantScheme.parse(str(file), steps=()).steps == ()
+    with torch.no_grad():
+        a = quantize(network(), str(file), calibration=CALIBRATION)(TEST)
+        assert torch.equal(a, quantize(network(), expected, calibration=CALIBRATION)(TEST))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "expected keys and values"),
+        ("w4a8", "expected keys and values"),
+        ("- w4a8", "got list"),
+        ("overrides: {a: w4}", "'scheme' is missing"),
+        ("scheme: w4a8\nstep: [squant]", "unknown key 'step' .did you mean 'steps'"),
+        ("scheme: w4a8\nsteps: squant", "'steps' must be a list"),
+        ("scheme: w4a8\nsteps: [squnt]", "did you mean 'squant'"),
+        ("scheme: w4a8\nsteps: [1]", "words only"),
+        ("scheme: w4a8\nsteps: [[squant]]", "words only"),
+        ("scheme: w4a8\noverrides: {a: 4}", "words only"),
+        ("scheme: w4a8\noverrides: {1: w4}", "words only"),
+        ("scheme: w4a8\noverrides: {a: w44}", "44 weight bits"),
+        ("scheme: w4a8\noverrides: [a]", "must be a mapping"),
+        ("scheme: w4a8\noverrides: {a: w4, a: w8}", "twice"),
+        ("scheme: w4a8\nscheme: w8a8", "twice"),
+        ("scheme: 4", "must be a word"),
+        ("scheme: w4b8", "unknown scheme 'w4b8'"),
+        ("scheme: other.yaml", "must be a word such as"),
+        ("scheme: w4a8\nprotocol: deplyo", "did you mean 'deploy'"),
+        ("scheme: w4a8\nfold: 1", "true or false"),
+        ("scheme: w4a8\nvariance_floor: true", "a number"),
+        ("scheme: w4a8\nvariance_floor: 2", "fraction from 0 to 1"),
+        ("scheme: w4a8\nweight_range: msee", "did you mean 'mse'"),
+        ("scheme: [w4a8", "cannot be read as YAML"),
+        ("scheme: !!python/object:os.system w4", "cannot be read as YAML"),
+        ("{[a]: b}", "cannot be read as YAML"),
+        ("scheme: w4a8\n<<: 3", "cannot be read as YAML"),
+    ],
+)
+def test_what_is_no_scheme_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "scheme.yaml"
+    file.write_text(text)
+    with pytest.raises(SchemeError, match=part) as caught:
+        load_scheme(file)
+    assert str(file) in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    (tmp_path / "mixed.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SchemeError, match="cannot be read"):
+        load_scheme(tmp_path / "mixed.yaml")
+    with pytest.raises(SchemeError, match=r"did you mean 'mixed\.yaml'"):
+        QuantScheme.parse(str(tmp_path / "mxied.yaml"))
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(SchemeError, match="no scheme file"):
+        load_scheme(tmp_path / "folder.yaml")
