@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.conv import PositionDecoder
 from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
-from ghnq.hypernet.fill import HUGE, fill
+from ghnq.hypernet.fill import HUGE, Identity, fill
 from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
+
+IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
 
 
 @settings(deadline=None, max_examples=40)
@@ -172,3 +175,31 @@ def test_how_a_new_decoder_begins(normalised: bool) -> None:
     else:
         assert weights.std().item() < 0.2
         assert common > 0.4
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 3), (4, 5, 3, 3), (9, 7, 1, 1), (6, 6, 1, 7), (6, 6, 7, 1), (12, 8, 5, 5)])
+@pytest.mark.parametrize("last", [True, False])
+def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, int, int], last: bool) -> None:
+    o, i, height, width = shape
+    images = torch.randn(2, i, 9, 9, dtype=torch.double)
+    block = torch.zeros(1, 4, 3, height, width, dtype=torch.double)
+    weight = fill(block, shape, 0.25, channels_last=last, identity="dense")[0]
+    out = F.conv2d(images, weight, padding=(height // 2, width // 2))
+    kept = min(o, i)
+    assert torch.equal(out[:, :kept], images[:, :kept])
+    assert not out[:, kept:].any()
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_without_a_block_the_identity_hands_depthwise_channels_on(kernel: int) -> None:
+    images = torch.randn(2, 7, 9, 9, dtype=torch.double)
+    block = torch.zeros(1, 4, 1, kernel, kernel, dtype=torch.double)
+    weight = fill(block, (7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise")[0]
+    assert torch.equal(F.conv2d(images, weight, padding=kernel // 2, groups=7), images)
+
+
+def test_the_identity_is_added_and_has_no_gradient() -> None:
+    block = torch.randn(2, 2, 3, 3, 3, dtype=torch.double, requires_grad=True)
+    plain, added = (fill(block, (5, 4, 3, 3), 0.5, channels_last=False, identity=i) for i in IDENTITIES)
+    torch.testing.assert_close((added - plain).sum(), torch.tensor(2.0 * 4, dtype=torch.double))
+    assert torch.autograd.gradcheck(lambda w: fill(w, (5, 4, 3, 3), 0.5, channels_last=True, identity="dense"), [block])

@@ -66,3 +66,29 @@ def test_the_graph_matters_to_the_graph_network_and_not_to_the_baseline() -> Non
         ghn = GHN(GHNConfig(hidden=8, encoder=encoder))  # type: ignore[arg-type]
         a, b = ghn.predict(graph), ghn.predict(other)
         assert all(torch.equal(a[k], b[k]) for k in a) == same
+
+
+def test_with_identity_only_kernels_differ_and_by_the_identity() -> None:
+    graph = random_graph(3, size=20)
+    networks = []
+    for identity in (False, True):
+        torch.manual_seed(0)
+        ghn = GHN(GHNConfig(hidden=8, max_shape=(24, 20, 5, 5), identity=identity))
+        with torch.no_grad():
+            networks.append(ghn.predict(graph))
+    kernels = 0
+    for parameter in graph.parameters:
+        difference = networks[1][parameter.name] - networks[0][parameter.name]
+        if parameter.role != "weight":
+            assert not difference.any()
+            continue
+        kernels += 1
+        o, i, height, width = parameter.shape
+        expected = torch.zeros(parameter.shape)
+        if graph.nodes[parameter.node].op == "sep_conv":
+            expected[:, 0, height // 2, width // 2] = 1
+        else:
+            for channel in range(min(o, i)):
+                expected[channel, channel, height // 2, width // 2] = 1
+        torch.testing.assert_close(difference, expected, rtol=0, atol=1e-6)
+    assert kernels > 3

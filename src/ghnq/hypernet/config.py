@@ -49,6 +49,10 @@ class GHNConfig(BaseModel):
     depthwise: Depthwise = Field(
         default="own", description="Depthwise weights from a decoder of their own, or from the first input channel."
     )
+    identity: bool = Field(
+        default=False,
+        description="Predict how kernels differ from the one that hands every channel on, which all networks begin as.",
+    )
     kernel: Literal["corner", "centre"] = Field(
         default="corner", description="Which part of the largest kernel a smaller one is."
     )

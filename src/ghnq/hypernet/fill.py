@@ -9,7 +9,7 @@ Dimensions: S slots of a group, O/I channels of the layer, o/i of the block, K k
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,21 +18,25 @@ from torch.autograd.function import once_differentiable
 
 from ghnq.graph.ir import Shape
 
+Identity = Literal["dense", "depthwise"]
 HUGE = 1 << 22
 """Bytes from which numpy asks for huge pages."""
 
 
-def fill(block: Tensor, shape: Shape, gain: float, *, channels_last: bool) -> Tensor:
+def fill(block: Tensor, shape: Shape, gain: float, *, channels_last: bool, identity: Identity | None = None) -> Tensor:
     """gain * block [S, o, i, k, k], repeated and cut to [S, *shape] with shape (O, I, K, K).
 
     channels_last: store each kernel of the stack so; convolutions on a CPU run fastest with it.
+    identity: add the kernel of a `dense` or `depthwise` convolution that hands every channel on.
     """
-    return torch.as_tensor(_Fill.apply(block, shape, gain, channels_last))  # type: ignore[no-untyped-call]
+    return torch.as_tensor(_Fill.apply(block, shape, gain, channels_last, identity))  # type: ignore[no-untyped-call]
 
 
 class _Fill(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, block: Tensor, shape: Shape, gain: float, channels_last: bool) -> Tensor:
+    def forward(
+        ctx: Any, block: Tensor, shape: Shape, gain: float, channels_last: bool, identity: Identity | None
+    ) -> Tensor:
         ctx.block, ctx.gain = block.shape, gain
         there, back = ((0, 1, 3, 4, 2), (0, 1, 4, 2, 3)) if channels_last else ((0, 1, 2, 3, 4),) * 2
         source = block[(slice(None), *(slice(0, size) for size in shape))].permute(there)
@@ -43,11 +47,15 @@ class _Fill(torch.autograd.Function):
         else:
             scaled = torch.empty_like(source, memory_format=torch.contiguous_format)
             _repeat(torch.mul(source, gain, out=scaled), stored)
-        return stored.permute(back)
+        filled = stored.permute(back)
+        if identity is not None:
+            middle = filled[:, :, :, shape[2] // 2, shape[3] // 2]
+            (middle if identity == "depthwise" else middle.diagonal(dim1=1, dim2=2)).add_(1)
+        return filled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         sizes = ctx.block[1:]
         for dim, size in enumerate(sizes, start=1):
             if grad.shape[dim] > size:
@@ -60,7 +68,7 @@ class _Fill(torch.autograd.Function):
             whole = grad.new_zeros(ctx.block)
             whole[tuple(slice(0, size) for size in grad.shape)] = grad
             grad = whole
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ghnq.graph.batch import SlotGroup
 from ghnq.graph.ir import Shape
+from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.pieces import Shape4, WeightRequest
-from ghnq.hypernet.fill import fill
+from ghnq.hypernet.fill import Identity, fill
 from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
 
 Form = Literal["kernel", "table", "vector"]
@@ -42,12 +43,19 @@ def request_for(group: SlotGroup, max_kernel: int) -> WeightRequest:
 
 
 def fit_kernel(
-    decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool, channels_last: bool
+    decoded: Tensor, request: WeightRequest, group: SlotGroup, *, config: GHNConfig, channels_last: bool
 ) -> Tensor:
-    """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer."""
+    """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer.
+
+    With `identity` it is what the layer does besides handing every channel on (Dirac nets, arXiv 1706.00388, Eq. 1);
+    the classification layer has no channels to hand on.
+    """
     shape = _out_first(group)
-    gain = weight_gain(shape) if normalise else 1.0
-    weight = fill(decoded, request.shape, gain, channels_last=channels_last).reshape(-1, *shape)
+    gain = weight_gain(shape) if config.normalise else 1.0
+    identity: Identity | None = None
+    if config.identity and not request.classifies:
+        identity = "depthwise" if request.depthwise else "dense"
+    weight = fill(decoded, request.shape, gain, channels_last=channels_last, identity=identity).reshape(-1, *shape)
     return weight.transpose(1, 2) if group.transposed else weight
 
 

@@ -111,11 +111,11 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
     def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, channels_last: bool) -> list[Tensor]:
         requests = [request_for(g, self.config.max_shape[3]) for g in groups]
-        normalise = self.config.normalise
+        config = self.config
         return [
-            fit_table(d, r, g, normalise=normalise)
+            fit_table(d, r, g, normalise=config.normalise)
             if form_of(g) == "table"
-            else fit_kernel(d, r, g, normalise=normalise, channels_last=channels_last)
+            else fit_kernel(d, r, g, config=config, channels_last=channels_last)
             for d, r, g in zip(self.decoder(parts, requests), requests, groups, strict=True)
         ]
 
