@@ -1,0 +1,119 @@
+"""What makes a hypernetwork better per hour: one recipe, one change at a time, the same minutes, measured on `val`.
+
+    python benchmarks/study.py --data ../shared/data [--minutes 12] [--rows base,lr_2e-3] [--jobs 2] [--out runs/study]
+
+Each row is a `ghnq train` of one process on one core and then a `ghnq evaluate`; `--jobs` rows run side by side. A row
+that is there already is not repeated, and one that was interrupted goes on. The best recipe of the shipped checkpoints
+came from this table (docs/training.md); `test` is never looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10.yaml"
+ROWS: dict[str, dict[str, object]] = {
+    "base": {},
+    "no_identity": {"hypernet.identity": False},
+    "no_place": {"hypernet.place": False},
+    "decoder_norm": {"hypernet.decoder_norm": True},
+    "hidden_64": {"hypernet.hidden": 64},
+    "hidden_24": {"hypernet.hidden": 24},
+    "mlp": {"hypernet.encoder": "mlp"},
+    "graphormer": {"hypernet.encoder": "graphormer"},
+    "lowrank": {"hypernet.decoder": "lowrank"},
+    "centre": {"hypernet.kernel": "centre"},
+    "no_virtual_edges": {"hypernet.virtual_edges": False},
+    "meta_4": {"meta_batch": 4},
+    "meta_16": {"meta_batch": 16},
+    "images_16": {"batch_size": 16},
+    "images_64": {"batch_size": 64},
+    "lr_5e-4": {"optimizer.lr": 5e-4},
+    "lr_2e-3": {"optimizer.lr": 2e-3},
+    "lr_4e-3": {"optimizer.lr": 4e-3},
+    "decay_0.05": {"optimizer.weight_decay": 0.05},
+    "constant": {"schedule.name": "constant"},
+    "no_ema": {"ema": 0.0},
+    "no_augment": {"augment": False},
+    "smoothing_0.1": {"label_smoothing": 0.1},
+    "share_images": {"share_images": True},
+    "small_images_first": {"curriculum.steps": 300, "curriculum.image_size": 16},
+    "small_networks_first": {"curriculum.steps": 300, "curriculum.multiply_adds": 3e6},
+    "fresh": {"reuse": 1},
+}
+
+
+def run_row(name: str, data: str, minutes: float, out: Path, architectures: int, images: int) -> dict[str, Any]:
+    """Trains and measures one row, or what is left of it; returns its figures."""
+    folder = out / name
+    figures = folder / "row.json"
+    if figures.exists():
+        return dict(json.loads(figures.read_text()))
+    ghnq = [sys.executable, "-m", "ghnq"]
+    changes = {"workers": 1, **ROWS[name]}
+    settings = [word for key, value in changes.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    resume = ["--resume"] if (folder / "state.safetensors").exists() else []
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{name}.txt").open("a") as log:
+        subprocess.run(
+            [*ghnq, "train", str(RECIPE), "--data", data, "--out", str(folder), "--max-minutes", str(minutes)]
+            + [*settings, *resume],
+            check=True, stdout=log, stderr=log,
+        )  # fmt: skip
+        subprocess.run(
+            [*ghnq, "evaluate", str(folder / "last"), "--data", data, "--splits", "val", "--limit", str(architectures)]
+            + ["--images", str(images), "--schemes", "float32,w8a8,w4a4", "--out", str(folder / "val")],
+            check=True, stdout=log, stderr=log,
+        )  # fmt: skip
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "loss" in line][-1]
+    row = {"row": name, "changes": ROWS[name], "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
+    row |= {"summary": json.loads((folder / "val" / "summary.json").read_text())}
+    figures.write_text(json.dumps(row))
+    return row
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Directory or hub id of CIFAR-10.")],
+    minutes: Annotated[float, typer.Option(help="Of training, each row.")] = 12.0,
+    rows: Annotated[str | None, typer.Option(help="Comma-separated; absent: all.")] = None,
+    jobs: Annotated[int, typer.Option(help="Rows side by side, one core each.")] = 2,
+    architectures: Annotated[int, typer.Option(help="Of split val.")] = 50,
+    images: Annotated[int, typer.Option(help="Test images.")] = 1000,
+    out: Annotated[Path, typer.Option()] = Path("runs/study"),
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Prints a table."""
+    chosen = rows.split(",") if rows else list(ROWS)
+    unknown = sorted(set(chosen) - set(ROWS))
+    if unknown:
+        raise typer.BadParameter(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    with ThreadPoolExecutor(jobs) as pool:
+        done = list(pool.map(lambda name: run_row(name, data, minutes, out, architectures, images), chosen))
+    if as_json:
+        print(json.dumps(done))
+        return
+    table = Table(title=f"{minutes:g} minutes each, {architectures} val architectures, {images} images")
+    for column in ("row", "steps", "float32", "w8a8", "w4a4"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for row in done:
+        table.add_row(row["row"], str(row["steps"]), *_accuracies(row["summary"]))
+    Console().print(table)
+
+
+def _accuracies(summary: dict[str, Any]) -> list[str]:
+    cells = {cell["scheme"]: cell for cell in summary["results"]}
+    return [f"{cells[scheme]['mean']:.1f} ± {cells[scheme]['sem']:.1f}" for scheme in ("float32", "w8a8", "w4a4")]
+
+
+if __name__ == "__main__":
+    typer.run(main)
