@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ghnq.errors import CheckpointError as CheckpointError
 from ghnq.errors import DataError as DataError
+from ghnq.errors import ExportError as ExportError
 from ghnq.errors import GhnqError as GhnqError
 from ghnq.errors import GraphError as GraphError
 from ghnq.errors import MissingExtraError as MissingExtraError
@@ -38,6 +39,7 @@ __all__ = [
     "ArchGraph",
     "CheckpointError",
     "DataError",
+    "ExportError",
     "GhnqError",
     "GraphError",
     "MissingExtraError",
