@@ -1,8 +1,8 @@
 """ResNet-20, MobileNetV2 and a VGG for 32x32 images in plain torch: networks with names, for `ghnq export` and parity.
 
 ResNet-20 after He et al. 2016 (1512.03385, section 4.2, projections where shapes change), MobileNetV2 after Sandler et
-al. 2018 (1801.04381) with the strides of the stem and of the second stage set to 1, and a VGG-11 of half the width with
-batch norm (Simonyan & Zisserman 2015, 1409.1556).
+al. 2018 (1801.04381) with a stem of stride 1, and a VGG-11 of half the width with batch norm (Simonyan & Zisserman
+2015, 1409.1556).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-INVERTED = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

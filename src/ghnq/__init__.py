@@ -22,6 +22,7 @@ from ghnq.errors import TrainingError as TrainingError
 if TYPE_CHECKING:
     from ghnq import spaces as spaces
     from ghnq.data import load as load_dataset
+    from ghnq.deploy import export_onnx as export_onnx
     from ghnq.evaluation import evaluate as evaluate
     from ghnq.graph import ArchGraph as ArchGraph
     from ghnq.graph import trace as trace
@@ -51,6 +52,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_onnx",
     "initialize",
     "load_dataset",
     "load_recipe",
@@ -66,6 +68,7 @@ _LAZY = {
     "GHN": ("ghnq.hypernet", "GHN"),
     "QuantScheme": ("ghnq.quant", "QuantScheme"),
     "evaluate": ("ghnq.evaluation", "evaluate"),
+    "export_onnx": ("ghnq.deploy", "export_onnx"),
     "initialize": ("ghnq.hypernet.initialize", "initialize"),
     "load_dataset": ("ghnq.data", "load"),
     "load_recipe": ("ghnq.training", "load_recipe"),

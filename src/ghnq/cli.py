@@ -157,6 +157,56 @@ def predict(
 
 
 @app.command()
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.onnx", help="The file to write.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
+    ] = "digits",
+    scheme: Annotated[
+        str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
+    ] = "w8a8",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's"),
+    ] = None,
+    protocol: Annotated[str, typer.Option(metavar="P", help="deploy or paper.")] = "deploy",
+    calibration: Annotated[int, typer.Option(metavar="N", min=2, help="Training images for the ranges.")] = 512,
+    pack_int4: Annotated[
+        bool,
+        typer.Option("--pack-int4", help="Weights of up to 4 bits as INT4: smaller, but convolutions run in float."),
+    ] = False,
+    int8_weights: Annotated[
+        bool,
+        typer.Option("--int8-weights", help="8-bit weights as int8: only for processors with VNNI, or ARM."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model with predicted, quantized weights as ONNX, for integer kernels."""
+    from ghnq.commands.export import export as run
+
+    run(
+        model, checkpoint=checkpoint, scheme=scheme, data=data, out=out, protocol=protocol, calibration=calibration,
+        pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
+    ] = None,
+    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that a file computes on ONNX Runtime what was simulated, and in which kernels."""
+    from ghnq.commands.verify import verify as run
+
+    run(file, data=data, images=images, as_json=as_json)
+
+
+@app.command()
 def draw(
     model: ModelName,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .svg or .html.")],

@@ -2,6 +2,7 @@
 
 from ghnq.deploy.export import Exported as Exported
 from ghnq.deploy.export import export_onnx as export_onnx
+from ghnq.deploy.integers import in_integers as in_integers
 from ghnq.deploy.metadata import Origin as Origin
 from ghnq.deploy.parity import Parity as Parity
 from ghnq.deploy.parity import verify as verify

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from ghnq.deploy.arithmetic import dequantize, quantize
 from ghnq.deploy.capture import module_of
 from ghnq.deploy.extra import need
-from ghnq.deploy.metadata import FORMAT, FORMAT_KEY
+from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
 from ghnq.deploy.onnx_words import READERS
 from ghnq.errors import ExportError
 
@@ -40,6 +40,11 @@ def load_model(path: Path) -> Any:
             "its own files ghnq knows what the simulation is"
         )
     return model
+
+
+def facts_of(model: Any, path: Path) -> Facts:
+    """What the file says of itself; raises ExportError where that is damaged."""
+    return Facts.from_properties({prop.key: prop.value for prop in model.metadata_props}, str(path))
 
 
 def read_simulation(model: Any, origin: str) -> fx.GraphModule:

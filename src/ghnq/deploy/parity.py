@@ -1,4 +1,7 @@
-"""Whether a file computes on ONNX Runtime what its simulation computes in torch: the same images through both."""
+"""Whether a file computes on ONNX Runtime what its simulation computes in torch: the same images through both.
+
+The simulation is rebuilt from the file and sums in integers (`integers.py`), so what is left is rounding at ties.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from ghnq.data import ImageDataset, Images
 from ghnq.deploy import runtime
 from ghnq.deploy.arithmetic import dequantize
 from ghnq.deploy.extra import need
+from ghnq.deploy.integers import in_integers
 from ghnq.deploy.metadata import Facts
-from ghnq.deploy.onnx_reader import load_model, read_simulation
+from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx_writer import SAFE_WEIGHT
 from ghnq.deploy.ops import aten
 from ghnq.deploy.processor import Processor, this_processor
@@ -61,14 +65,14 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
         DataError: images of another shape, or too few.
     """
     model = load_model(path)
-    facts = Facts.from_properties({p.key: p.value for p in model.metadata_props}, str(path))
+    facts = facts_of(model, path)
     if dataset.input_shape != facts.input_shape:
         came, want = ("x".join(map(str, shape)) for shape in (dataset.input_shape, facts.input_shape))
         raise DataError(f"'{path}' takes images of {want}, '{dataset.name}' has {came}")
     simulation = read_simulation(model, str(path))
     data = model.SerializeToString()
     chosen = dataset.test if images is None else dataset.test.first(images)
-    ours, theirs = logits_of_both(simulation, runtime.session(data), dataset, chosen, facts)
+    ours, theirs = logits_of_both(in_integers(simulation), runtime.session(data), dataset, chosen, facts)
     if ours.shape[1] < dataset.num_classes:
         raise DataError(f"'{path}' has {ours.shape[1]} outputs, '{dataset.name}' {dataset.num_classes} classes")
     difference = (ours - theirs).abs()
