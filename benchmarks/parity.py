@@ -32,13 +32,13 @@ from ghnq.spaces import convnets
 
 def networks(count: int, dataset: ImageDataset) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules without weights."""
-    for name, build in named.NAMED.items():
-        if dataset.input_shape == (3, 32, 32):
-            yield name, build()
     for i in range(count):
         spec = convnets.spec("test", i)
         shape = {"in_channels": dataset.input_shape[0], "num_classes": dataset.num_classes}
         yield f"convnets/test/{i}", convnets.build(spec, **shape, device="meta")
+    for name, build in named.NAMED.items():
+        if dataset.input_shape == (3, 32, 32):
+            yield name, build()
 
 
 def measure(network: nn.Module, scheme: str, dataset: ImageDataset, images: int, evaluated: bool) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def _is_quantized(node: fx.Node) -> bool:
 def _rewrite(module: fx.GraphModule, node: fx.Node) -> None:
     """Replaces one layer by its sums, and the rounding behind it (or the values it gives) by one multiplication."""
     arguments: tuple[Any, ...] = node.args
+    function: Any = node.target
     x, weight, bias = arguments[:3]
     q, input_scale, input_zero = x.args
     integers, weight_scale, weight_zero = (_value(module, arg) for arg in weight.args)
@@ -83,7 +84,7 @@ def _rewrite(module: fx.GraphModule, node: fx.Node) -> None:
         summed = module.graph.call_function(
             accumulate,
             (q, input_zero, _keep(module, f"{node.name}_exact", exact), None if bias is None else bias.args[0],
-             node.target, arguments[3:]),
+             function, arguments[3:]),
         )  # fmt: skip
         real = module.graph.call_function(rescale, (summed, _keep(module, f"{node.name}_scale", scale)))
     for user in list(node.users):
