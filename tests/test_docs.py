@@ -17,6 +17,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/quantization.md",
+    "docs/deployment.md",
     "docs/graph.md",
     "docs/hypernetwork.md",
     "docs/spaces.md",

@@ -143,7 +143,7 @@ def test_refuses_files_that_are_not_ours(file: Path, dataset: ImageDataset, tmp_
 def test_refuses_images_of_another_shape(file: Path, dataset: ImageDataset) -> None:
     wide = Images(torch.zeros(20, 3, 8, 9, dtype=torch.uint8), torch.arange(20) % 10)
     other = ImageDataset.build("wide", wide, wide, dataset.class_names, flip=False)
-    with pytest.raises(DataError, match="3x8x8.*3x8x9"):
+    with pytest.raises(DataError, match=r"3x8x8.*3x8x9"):
         verify(file, other)
 
 

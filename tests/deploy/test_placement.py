@@ -98,7 +98,8 @@ def test_a_clip_is_dropped_only_where_it_changes_nothing(limits: tuple[float | N
         if grid.cuts_like(*limits):
             dropped += 1
             assert torch.equal(fake_quantize(x, *parts), fake_quantize(clipped, *parts))
-    assert dropped > 0
+    # Zero is on every grid; -1 and 1 may lie between two steps, and then the clip stays.
+    assert dropped > 0 or limits == (-1.0, 1.0)
 
 
 def test_more_than_8_bits_have_no_kernel() -> None:

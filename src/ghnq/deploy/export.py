@@ -62,7 +62,7 @@ def export_onnx(
     """
     need("onnx")
     scheme = QuantScheme.parse(scheme, protocol=protocol)
-    if isinstance(calibration, Tensor) and len(calibration) < batch_size:
+    if isinstance(calibration, Tensor) and calibration.dim() == 4 and len(calibration) < batch_size:
         raise DataError(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
             "give more images, or a smaller batch_size"
