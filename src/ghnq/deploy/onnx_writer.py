@@ -174,10 +174,17 @@ class Writer:
         if self.storage.pack_int4 and high - low < 16 and (low >= -8 and high < 8 if signed else high < 16):
             kind = self.types.INT4 if signed else self.types.UINT4
             for each, values in ((name, integers), (zero_name, zeros)):
-                flat = values.to(torch.int32).flatten().tolist()
-                self.initializers[each] = self.helper.make_tensor(each, kind, list(values.shape), flat)
+                self.initializers[each] = self.helper.make_tensor(
+                    each, kind, list(values.shape), _packed(values), raw=True
+                )
             return name, zero_name
         if signed and not self.storage.int8_weights and max(-low, high) > SAFE_WEIGHT:
             integers, zeros = (integers.to(torch.int32) + 128).to(torch.uint8), zeros + 128
         kind = integers.numpy().dtype
         return self.initializer(name, integers.numpy()), self.initializer(zero_name, zeros.numpy().astype(kind))
+
+
+def _packed(values: Tensor) -> bytes:
+    """Integers of 4 bits, two to a byte, the first in the lower half."""
+    halves = np.append(values.to(torch.int32).flatten().numpy() & 15, [0] * (values.numel() % 2)).astype(np.uint8)
+    return bytes(halves[::2] | halves[1::2] << 4)

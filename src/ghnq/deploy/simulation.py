@@ -61,8 +61,10 @@ class _Builder:
             self._store(node, self.values[node.args[0]])
             return
         layer = self.placement.layers.get(node)
-        args: Any = fx.map_arg(node.args, self._value)
-        if layer is not None:
+        args: Any = node.args
+        if layer is None:
+            args = fx.map_arg(args, self._value)
+        else:
             args = (self._input(node, layer), *self._weights(node, layer), *args[3:])
         assert callable(node.target)
         self._store(node, self._add(self.graph.call_function(node.target, args), node))
