@@ -65,7 +65,7 @@ LONGEST_SCREEN = 24
         (["export", "models.py:Net", "--out", "net.onnx", "--scheme", "w8b8"], "did you mean 'w8a8'"),
         (["export", "models.py:Net", "--out", "net.onnx", "--protocol", "deplyo"], "did you mean 'deploy'"),
         (["export", "models.py:Net", "--out", "net.onnx", "--calibration", "1"], "--calibration"),
-        (["export", "models.py:Net", "--out", "net.onnx", "--checkpoint", "CKPT"], "1x8x8"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--checkpoint", "CKPT"], "takes 3 channels"),
         (["verify", "nothing.onnx"], "there is no file 'nothing.onnx'"),
         (["verify", "pickled.pt"], "no ONNX model"),
         (["verify", "empty"], "there is no file"),
