@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions
 
-from ghnq.deploy.normal import KEPT, SEVERAL, Builder, rule_for
+from ghnq.deploy.builder import Builder
+from ghnq.deploy.normal import KEPT, SEVERAL, rule_for
 from ghnq.errors import ExportError
 from ghnq.quant.layers import QuantLayer
 
