@@ -17,6 +17,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/quantization.md",
+    "docs/deployment.md",
     "docs/graph.md",
     "docs/hypernetwork.md",
     "docs/spaces.md",
@@ -48,7 +49,7 @@ def test_links_lead_somewhere(repo_root: Path, page: str) -> None:
 def test_the_readme_names_every_command_with_its_own_options(repo_root: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     text = (repo_root / "README.md").read_text().replace("\\|", "|")
-    told = {name: set(re.findall(r"--[a-z-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)}
+    told = {name: set(re.findall(r"--[a-z0-9-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)}
     assert told.keys() == commands.keys()
     for name, options in told.items():
         known = {option for parameter in commands[name].params for option in parameter.opts}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ghnq.errors import CheckpointError as CheckpointError
 from ghnq.errors import DataError as DataError
+from ghnq.errors import ExportError as ExportError
 from ghnq.errors import GhnqError as GhnqError
 from ghnq.errors import GraphError as GraphError
 from ghnq.errors import MissingExtraError as MissingExtraError
@@ -21,6 +22,7 @@ from ghnq.errors import TrainingError as TrainingError
 if TYPE_CHECKING:
     from ghnq import spaces as spaces
     from ghnq.data import load as load_dataset
+    from ghnq.deploy import export_onnx as export_onnx
     from ghnq.evaluation import evaluate as evaluate
     from ghnq.graph import ArchGraph as ArchGraph
     from ghnq.graph import trace as trace
@@ -38,6 +40,7 @@ __all__ = [
     "ArchGraph",
     "CheckpointError",
     "DataError",
+    "ExportError",
     "GhnqError",
     "GraphError",
     "MissingExtraError",
@@ -49,6 +52,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_onnx",
     "initialize",
     "load_dataset",
     "load_recipe",
@@ -64,6 +68,7 @@ _LAZY = {
     "GHN": ("ghnq.hypernet", "GHN"),
     "QuantScheme": ("ghnq.quant", "QuantScheme"),
     "evaluate": ("ghnq.evaluation", "evaluate"),
+    "export_onnx": ("ghnq.deploy", "export_onnx"),
     "initialize": ("ghnq.hypernet.initialize", "initialize"),
     "load_dataset": ("ghnq.data", "load"),
     "load_recipe": ("ghnq.training", "load_recipe"),

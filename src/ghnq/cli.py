@@ -16,6 +16,17 @@ from typing import Annotated
 import typer
 
 from ghnq import __version__
+from ghnq.commands.arguments import (
+    CheckpointName,
+    DataName,
+    Images,
+    InputShape,
+    Json,
+    ModelName,
+    PredictedBy,
+    Protocol,
+    Steps,
+)
 from ghnq.errors import GhnqError
 
 app = typer.Typer(
@@ -30,29 +41,6 @@ app = typer.Typer(
 )
 spaces = typer.Typer(help="Look at the spaces that unseen architectures come from.", no_args_is_help=True)
 app.add_typer(spaces, name="spaces")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, or convnets/SPLIT/INDEX.")
-]
-InputShape = Annotated[
-    str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of one image.")
-]
-Steps = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A,B",
-        help="Post-training steps: equalize, hold_variances, search_weights, search_activations, squant, correct_bias.",
-        show_default="none",
-    ),
-]
-DataName = Annotated[
-    str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's")
-]
-PredictedBy = Annotated[
-    str, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -122,10 +110,7 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: CheckpointName,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's"),
-    ] = None,
+    data: DataName = None,
     splits: Annotated[
         str, typer.Option(metavar="A,B", help="Splits: val, test, deep, wide, dense, bnfree, train.")
     ] = "test",
@@ -138,8 +123,8 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Architectures of each split.", show_default="all")
     ] = None,
-    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
-    protocol: Annotated[str, typer.Option(metavar="P", help="deploy or paper.")] = "deploy",
+    images: Images = None,
+    protocol: Protocol = "deploy",
     steps: Steps = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results here, and go on from what is here.")
@@ -159,9 +144,7 @@ def evaluate(
 def predict(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],
-    checkpoint: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
-    ] = "digits",
+    checkpoint: PredictedBy = "digits",
     input_shape: InputShape = "3,32,32",
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml.")
@@ -180,7 +163,7 @@ def sensitivity(
     checkpoint: PredictedBy = "digits",
     scheme: Annotated[str, typer.Option(metavar="SCHEME", help="What each layer is quantized to.")] = "w4a8",
     data: DataName = None,
-    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    images: Images = None,
     steps: Steps = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure here.")] = None,
     as_json: Json = False,
@@ -204,7 +187,7 @@ def mixed(
     activations: Annotated[
         int, typer.Option(metavar="BITS", help="Bits of all activations; with bitops they are chosen, too.")
     ] = 8,
-    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")] = None,
+    images: Images = None,
     steps: Steps = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Write the scheme file here.")] = None,
     as_json: Json = False,
@@ -216,6 +199,51 @@ def mixed(
         model, checkpoint=checkpoint, data=data, budget_bits=budget_bits, measure=measure, choices=choices,
         activations=activations, images=images, steps=steps, out=out, as_json=as_json,
     )  # fmt: skip
+
+
+@app.command()
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.onnx", help="The file to write.")],
+    checkpoint: PredictedBy = "digits",
+    scheme: Annotated[
+        str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
+    ] = "w8a8",
+    data: DataName = None,
+    protocol: Protocol = "deploy",
+    calibration: Annotated[int, typer.Option(metavar="N", min=2, help="Training images for the ranges.")] = 512,
+    pack_int4: Annotated[
+        bool,
+        typer.Option("--pack-int4", help="Weights of up to 4 bits as INT4: smaller, but convolutions run in float."),
+    ] = False,
+    int8_weights: Annotated[
+        bool,
+        typer.Option("--int8-weights", help="8-bit weights as int8: only for processors with VNNI, or ARM."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model with predicted, quantized weights as ONNX, for integer kernels."""
+    from ghnq.commands.export import export as run
+
+    run(
+        model, checkpoint=checkpoint, scheme=scheme, data=data, out=out, protocol=protocol, calibration=calibration,
+        pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
+    ] = None,
+    images: Images = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that a file computes on ONNX Runtime what was simulated, and in which kernels."""
+    from ghnq.commands.verify import verify as run
+
+    run(file, data=data, images=images, as_json=as_json)
 
 
 @app.command()

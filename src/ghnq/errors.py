@@ -44,6 +44,10 @@ class TrainingError(GhnqError):
     """A training run that cannot start or cannot go on."""
 
 
+class ExportError(GhnqError):
+    """A network that cannot be written for a device, or a file that is not one of those we wrote."""
+
+
 class MissingExtraError(GhnqError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -91,6 +91,17 @@ LONGEST_SCREEN = 24
         (["draw", "models.py:nothing_to_predict", "-o", "a.svg"], "parameter"),
         (["predict", "models.py:nothing_to_predict", "--checkpoint", "CKPT", "--out", "a.safetensors"], "parameter"),
         (["predict", "models.py:Net", "--checkpoint", "CKPT", "--out", "a.safetensors", "--input-shape", "x"], "three"),
+        # Files for a device.
+        (["export", "models.py:Net"], "--out"),
+        (["export", "models.py:Net", "--out", "net.pt"], ".onnx"),
+        (["export", "models.py:Net", "--out", "models.py/net.onnx"], "is a file"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--scheme", "w8b8"], "did you mean 'w8a8'"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--protocol", "deplyo"], "did you mean 'deploy'"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--calibration", "1"], "--calibration"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--checkpoint", "CKPT"], "takes 3 channels"),
+        (["verify", "nothing.onnx"], "there is no file 'nothing.onnx'"),
+        (["verify", "pickled.pt"], "no ONNX model"),
+        (["verify", "empty"], "there is no file"),
         # Spaces.
         (["spaces", "describe", "convnet"], "did you mean 'convnets'"),
         (["spaces", "show", "convnets/test"], "convnets/test/17"),

@@ -15,7 +15,7 @@ from ghnq.models import load_model
 
 from .conftest import Cli
 
-COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "import", "checkpoints"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "import", "checkpoints", "export", "verify"]
 
 
 def test_help_names_every_command(ghnq: Cli) -> None:
@@ -151,6 +151,32 @@ def test_checkpoints(ghnq: Cli) -> None:
     assert [row["name"] for row in document["checkpoints"]] == list(shipped_checkpoints())
     people = ghnq("checkpoints")
     assert all(name in people.out for name in shipped_checkpoints())
+
+
+def test_export_and_verify(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
+    (models.parent / "grey.py").write_text(
+        "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), "
+        "nn.Linear(288, 10))\n"
+    )
+    words = ["export", "grey.py:net", "--checkpoint", tiny_checkpoint, "--scheme", "w4a8", "--out", "net.onnx"]
+    call = ghnq(*words, "--calibration", 64, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert document["bytes"] == Path("net.onnx").stat().st_size
+    assert (document["scheme"], document["protocol"], document["opset"]) == ("w4a8", "deploy", 17)
+    assert len(document["checkpoint_sha256"]) == 64
+
+    call = ghnq("verify", "net.onnx", "--images", 50, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert (document["images"], document["agreement"], document["saturation"]) == (50, 1.0, False)
+    assert document["kernels"]["integer"].items() >= {"QLinearConv": 1, "Reshape": 1, "QGemm": 1}.items()
+    assert document["kernels"]["floating"] == {}
+    assert document["facts"]["origin"]["model"] == "grey.py:net"
+    people = ghnq("verify", "net.onnx", "--data", "digits", "--images", 50)
+    assert "100.00 %" in people.out
+    assert "1 QLinearConv" in people.out
+    assert "in float: nothing" in people.out
 
 
 @pytest.mark.slow

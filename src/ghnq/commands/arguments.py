@@ -1,0 +1,32 @@
+"""Arguments and options that several commands have, each said once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, or convnets/SPLIT/INDEX.")
+]
+InputShape = Annotated[
+    str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of one image.")
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Post-training steps: equalize, hold_variances, search_weights, search_activations, squant, correct_bias.",
+        show_default="none",
+    ),
+]
+DataName = Annotated[
+    str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's")
+]
+PredictedBy = Annotated[
+    str, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
+]
+Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
+Protocol = Annotated[str, typer.Option(metavar="P", help="deploy or paper.")]

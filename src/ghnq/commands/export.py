@@ -1,0 +1,89 @@
+"""`ghnq export`: one model with predicted parameters, calibrated, quantized and written as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ghnq.commands.options import check_output, check_protocol
+from ghnq.commands.terminal import Terminal
+from ghnq.deploy import Exported, Origin, export_onnx
+from ghnq.deploy.extra import need
+from ghnq.evaluation import dataset_for
+from ghnq.evaluation.provenance import weights_hash
+from ghnq.hypernet import GHN
+from ghnq.hypernet.initialize import initialize
+from ghnq.models import load_model
+from ghnq.quant import QuantScheme
+
+BATCH = 256
+SEED = 0
+
+
+def export(
+    model: str,
+    *,
+    checkpoint: str,
+    scheme: str,
+    data: str | None,
+    out: Path,
+    protocol: str,
+    calibration: int,
+    pack_int4: bool,
+    int8_weights: bool,
+    as_json: bool,
+) -> None:
+    """Predicts the parameters of `model` and writes the quantized network to `out`."""
+    check_protocol(protocol)
+    parsed = QuantScheme.parse(scheme, protocol=protocol)
+    check_output(out, (".onnx",), "networks are written as")
+    need("onnx")
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
+        ghn = GHN.from_pretrained(checkpoint)
+        dataset = dataset_for(ghn, data)
+        module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        network = initialize(module, ghn, dataset.input_shape, scheme=parsed)
+        origin = Origin(
+            model=model,
+            checkpoint=checkpoint,
+            checkpoint_sha256=weights_hash(ghn),
+            data=dataset.name,
+            calibration_seed=SEED,
+            mean=tuple(dataset.mean.tolist()),
+            std=tuple(dataset.std.tolist()),
+        )
+        exported = export_onnx(
+            network,
+            parsed,
+            calibration=dataset.calibration(calibration, SEED),
+            out=out,
+            batch_size=min(BATCH, calibration),
+            pack_int4=pack_int4,
+            int8_weights=int8_weights,
+            origin=origin,
+        )
+        document = _document(exported, model) | {"warnings": terminal.warnings}
+    terminal.finish(
+        document,
+        f"[bold]{model}[/] as {exported.facts.scheme}, protocol {exported.facts.protocol}: "
+        f"[bold]{exported.size:,}[/] bytes, opset {exported.opset}",
+        f"written to [cyan]{out}[/]",
+        f"prove it with: ghnq verify {out} --data {dataset.name}",
+    )
+
+
+def _document(exported: Exported, model: str) -> dict[str, object]:
+    facts = exported.facts
+    return {
+        "model": model,
+        "out": str(exported.path),
+        "scheme": facts.scheme,
+        "protocol": facts.protocol,
+        "bytes": exported.size,
+        "opset": exported.opset,
+        "calibration_images": facts.calibration_images,
+        "calibration_seed": facts.origin.calibration_seed,
+        "checkpoint": facts.origin.checkpoint,
+        "checkpoint_sha256": facts.origin.checkpoint_sha256,
+        "data": facts.origin.data,
+        "input_shape": list(facts.input_shape),
+    }

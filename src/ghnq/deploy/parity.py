@@ -1,0 +1,144 @@
+"""Whether a file computes on ONNX Runtime what its simulation computes in torch: the same images through both.
+
+The simulation is rebuilt from the file and sums in integers (`integers.py`), so what is left is rounding at ties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ghnq.data import ImageDataset, Images
+from ghnq.deploy import runtime
+from ghnq.deploy.arithmetic import dequantize
+from ghnq.deploy.extra import need
+from ghnq.deploy.integers import in_integers
+from ghnq.deploy.metadata import Facts
+from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
+from ghnq.deploy.onnx_writer import SAFE_WEIGHT
+from ghnq.deploy.ops import aten
+from ghnq.deploy.processor import Processor, this_processor
+from ghnq.errors import DataError
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What one comparison showed; shares and accuracies are from 0 to 1.
+
+    largest_difference: of any logit of any image. largest_difference_steps: the same, in units of what one quantization
+        step of one input of the last layer moves that logit at most (None where the last layer is not quantized).
+    saturation: whether 8-bit weights, as this file stores them, can overflow on this processor; None: not known.
+    """
+
+    file: str
+    facts: Facts
+    images: int
+    agreement: float
+    accuracy_simulation: float
+    accuracy_runtime: float
+    largest_difference: float
+    largest_difference_steps: float | None
+    kernels: runtime.Kernels
+    opset: int
+    processor: Processor
+    saturation: bool | None
+    onnxruntime: str
+
+    def document(self) -> dict[str, Any]:
+        """The comparison as plain values for JSON."""
+        return asdict(self)
+
+
+def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> Parity:
+    """Runs simulation and ONNX Runtime on test images of `dataset` (all, or a fixed balanced subset).
+
+    The simulation is rebuilt from the file itself; images are normalised as the file says.
+
+    Raises:
+        ExportError: no file that ghnq wrote, or the runtime refuses it.
+        DataError: images of another shape, or too few.
+    """
+    model = load_model(path)
+    facts = facts_of(model, path)
+    if dataset.input_shape != facts.input_shape:
+        came, want = ("x".join(map(str, shape)) for shape in (dataset.input_shape, facts.input_shape))
+        raise DataError(f"'{path}' takes images of {want}, '{dataset.name}' has {came}")
+    simulation = read_simulation(model, str(path))
+    data = model.SerializeToString()
+    chosen = dataset.test if images is None else dataset.test.first(images)
+    ours, theirs = logits_of_both(in_integers(simulation), runtime.session(data), dataset, chosen, facts)
+    if ours.shape[1] < dataset.num_classes:
+        raise DataError(f"'{path}' has {ours.shape[1]} outputs, '{dataset.name}' {dataset.num_classes} classes")
+    difference = (ours - theirs).abs()
+    steps = last_layer_steps(simulation)
+    processor = this_processor()
+    return Parity(
+        file=str(path),
+        facts=facts,
+        images=len(chosen),
+        agreement=_share(ours.argmax(1) == theirs.argmax(1)),
+        accuracy_simulation=_share(ours.argmax(1) == chosen.labels),
+        accuracy_runtime=_share(theirs.argmax(1) == chosen.labels),
+        largest_difference=difference.max().item(),
+        largest_difference_steps=None if steps is None else (difference / steps).max().item(),
+        kernels=runtime.kernels(data),
+        opset=model.opset_import[0].version,
+        processor=processor,
+        saturation=processor.saturates if has_wide_int8(simulation) else False,
+        onnxruntime=need("onnxruntime").__version__,
+    )
+
+
+@torch.inference_mode()
+def logits_of_both(
+    simulation: fx.GraphModule, session: Any, dataset: ImageDataset, images: Images, facts: Facts
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, K] of the simulation and of the runtime."""
+    ours, theirs = [], []
+    for start in range(0, len(images), BATCH):
+        batch = _normalise(images.pixels[start : start + BATCH], dataset, facts)
+        ours.append(simulation(batch))
+        theirs.append(runtime.run(session, batch))
+    return torch.cat(ours), torch.cat(theirs)
+
+
+def last_layer_steps(simulation: fx.GraphModule) -> Tensor | None:
+    """What one step of one input of the last layer moves each logit at most, [K]: input scale * largest weight."""
+    layers = [node for node in simulation.graph.nodes if node.target in (aten.linear.default, aten.conv2d.default)]
+    if not layers:
+        return None
+    source, weight = layers[-1].args[:2]
+    if source.target is not dequantize or weight.target is not dequantize:
+        return None
+    values = dequantize(*(getattr(simulation, str(arg.target)) for arg in weight.args))
+    scale: Tensor = getattr(simulation, str(source.args[1].target))
+    steps: Tensor = scale * values.abs().flatten(1).amax(1)
+    steps[steps == 0] = torch.inf  # a class without weights has no steps
+    return steps
+
+
+def has_wide_int8(simulation: fx.GraphModule) -> bool:
+    """Whether a weight is stored as int8 with values that two products may overflow 16 bits with."""
+    return any(
+        tensor.dtype == torch.int8 and tensor.dim() > 1 and int(tensor.to(torch.int32).abs().max()) > SAFE_WEIGHT
+        for tensor in simulation.buffers()
+    )
+
+
+def _normalise(pixels: Tensor, dataset: ImageDataset, facts: Facts) -> Tensor:
+    mean, std = facts.origin.mean, facts.origin.std
+    if mean is None or std is None:
+        return dataset.normalise(pixels)
+    shift = 255 * torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+    scale = (1 / (255 * torch.tensor(std, dtype=torch.float32))).view(-1, 1, 1)
+    return pixels.to(torch.float32).sub_(shift).mul_(scale)
+
+
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()

@@ -1,0 +1,51 @@
+"""What this processor has for integers, as far as the system tells."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+_KNOWN = ("sse4_1", "avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "asimddp", "amx_int8"}
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Name, instruction sets that matter to integer kernels, and whether products of bytes are summed in 32 bits.
+
+    `dot_product` is None where the system does not say.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    dot_product: bool | None
+    x86: bool
+
+    @property
+    def saturates(self) -> bool | None:
+        """Whether two products of uint8 and int8 are added in 16 bits, which overflow: x86 without VNNI."""
+        if not self.x86:
+            return False
+        return None if self.dot_product is None else not self.dot_product
+
+
+def this_processor() -> Processor:
+    """The processor this runs on; Linux tells its features, other systems do not."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    facts = _cpuinfo(Path("/proc/cpuinfo"))
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    return Processor(
+        name=facts.get("model name") or platform.processor() or platform.machine(),
+        features=tuple(flag for flag in _KNOWN if flag in flags),
+        dot_product=bool(_DOT_PRODUCTS & flags) if flags else None,
+        x86=x86,
+    )
+
+
+def _cpuinfo(file: Path) -> dict[str, str]:
+    """The facts of the first core."""
+    if not file.is_file():
+        return {}
+    lines = (line.partition(":") for line in file.read_text().split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}

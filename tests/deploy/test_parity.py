@@ -1,0 +1,169 @@
+"""`verify`: what it reports, and the files it refuses."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from ghnq.data import ImageDataset, Images
+from ghnq.deploy import Origin, export_onnx, runtime, verify
+from ghnq.deploy.parity import last_layer_steps
+from ghnq.deploy.processor import Processor
+from ghnq.errors import DataError, ExportError, MissingExtraError
+from tests.deploy.conftest import Exports
+from tests.deploy.nets import chain
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ImageDataset:
+    """Coloured noise with labels that mean nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> Images:
+        pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        return Images(pixels, torch.arange(count) % 10)
+
+    return ImageDataset.build("noise", images(80), images(60), tuple("abcdefghij"), flip=False)
+
+
+@pytest.fixture(scope="module")
+def file(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network, for those images."""
+    out = tmp_path_factory.mktemp("parity") / "net.onnx"
+    origin = Origin(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist()))
+    export_onnx(chain(), "w8a8", calibration=dataset.calibration(64, 0), out=out, batch_size=64, origin=origin)
+    return out
+
+
+def test_reports_both_sides(file: Path, dataset: ImageDataset) -> None:
+    parity = verify(file, dataset)
+    assert (parity.images, parity.agreement, parity.saturation) == (60, 1.0, False)
+    assert parity.accuracy_simulation == parity.accuracy_runtime
+    assert parity.largest_difference < 1e-4
+    assert parity.kernels.integer["QLinearConv"] == 2
+    assert parity.kernels.integer["QGemm"] == 1
+    assert parity.kernels.floating == {}
+    assert json.loads(json.dumps(parity.document()))["facts"]["scheme"] == "w8a8"
+    assert verify(file, dataset, images=10).images == 10
+
+
+def test_sees_a_runtime_that_computes_something_else(
+    file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = runtime.run
+
+    def broken(session: object, images: Tensor) -> Tensor:
+        return honest(session, images).roll(1, dims=1)
+
+    monkeypatch.setattr(runtime, "run", broken)
+    parity = verify(file, dataset)
+    assert parity.agreement < 0.5
+    assert parity.largest_difference_steps is not None
+    assert parity.largest_difference_steps > 1
+
+
+def test_the_images_are_normalised_as_the_file_says(file: Path, dataset: ImageDataset, tmp_path: Path) -> None:
+    model = onnx.load(file)
+    for prop in model.metadata_props:
+        if prop.key == "ghnq.mean":
+            prop.value = "[9.0, 9.0, 9.0]"
+    onnx.save(model, tmp_path / "shifted.onnx")
+    assert verify(tmp_path / "shifted.onnx", dataset).accuracy_runtime != verify(file, dataset).accuracy_runtime
+
+
+def test_steps_are_those_of_the_last_layer(exports: Exports) -> None:
+    exported = exports("chain", "w8a8")
+    steps = last_layer_steps(exported.simulation)
+    assert steps is not None
+    images = torch.zeros(1, 3, 8, 8)
+    assert steps.shape == exported.simulation(images)[0].shape
+    assert last_layer_steps(exports("chain", "float32").simulation) is None
+
+
+def test_float_layers_are_named(exports: Exports) -> None:
+    found = runtime.kernels(exports("chain", "w4").path.read_bytes())
+    assert len(found.float_layers) == 3
+    assert found.integer == {}
+
+
+def test_kernels_are_sorted_by_the_type_they_compute_in() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("MaxPool", ["q"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("DequantizeLinear", ["p", "s", "z"], ["d"]),
+        helper.make_node("MaxPool", ["d"], ["e"], kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["e", "w"], ["y"], name="the_one"),
+    ]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "g", made[:1], made[1:]))
+    found = runtime.sort_kernels(model)
+    assert found.integer == {"MaxPool": 1}
+    assert found.floating == {"MaxPool": 1, "Conv": 1}
+    assert found.borders == {"QuantizeLinear": 1, "DequantizeLinear": 1}
+    assert found.float_layers == ("the_one",)
+
+
+@pytest.mark.parametrize(
+    ("x86", "dot_product", "saturates"),
+    [(True, False, True), (True, True, False), (True, None, None), (False, None, False), (False, False, False)],
+)
+def test_only_x86_without_dot_products_saturates(x86: bool, dot_product: bool | None, saturates: bool | None) -> None:
+    assert Processor("p", (), dot_product, x86).saturates is saturates
+
+
+def test_refuses_files_that_are_not_ours(file: Path, dataset: ImageDataset, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    foreign = onnx.load(file)
+    del foreign.metadata_props[:]
+    other_op = onnx.load(file)
+    other_op.graph.node[-1].op_type = "MatMul"
+    other_facts = onnx.load(file)
+    for prop in other_facts.metadata_props:
+        if prop.key == "ghnq.input_shape":
+            prop.value = "[3, 8]"
+    for name, content, says in (
+        ("missing.onnx", None, "there is no file"),
+        ("empty.onnx", b"", "no ONNX model"),
+        ("text.onnx", b"hello, this is text", "no ONNX model"),
+        ("cut.onnx", data[: len(data) // 2], "no ONNX model"),
+        ("foreign.onnx", foreign.SerializeToString(), "was not written by ghnq export"),
+        ("op.onnx", other_op.SerializeToString(), "no ONNX model|not as ghnq writes it"),
+        ("facts.onnx", other_facts.SerializeToString(), "damaged metadata"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ExportError, match=says):
+            verify(tmp_path / name, dataset)
+
+
+def test_refuses_images_of_another_shape(file: Path, dataset: ImageDataset) -> None:
+    wide = Images(torch.zeros(20, 3, 8, 9, dtype=torch.uint8), torch.arange(20) % 10)
+    other = ImageDataset.build("wide", wide, wide, dataset.class_names, flip=False)
+    with pytest.raises(DataError, match=r"3x8x8.*3x8x9"):
+        verify(file, other)
+
+
+def test_a_missing_runtime_is_named(file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match="onnxruntime"):
+        verify(file, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", ["test/0", "test/1", "test/2", "deep/0", "wide/3", "dense/0", "bnfree/0"])
+def test_members_of_the_space_agree(member: str, tmp_path: Path, dataset: ImageDataset) -> None:
+    from ghnq.spaces import convnets
+    from tests.quant.nets import randomise
+
+    split, index = member.split("/")
+    module: nn.Module = randomise(convnets.build(convnets.spec(split, int(index))))
+    for scheme in ("w8a8", "w4a4"):
+        out = tmp_path / "net.onnx"
+        export_onnx(module, scheme, calibration=dataset.calibration(64, 0), out=out, batch_size=64)
+        parity = verify(out, dataset)
+        assert parity.kernels.float_layers == ()
+        assert parity.agreement >= 59 / 60

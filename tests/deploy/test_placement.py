@@ -1,0 +1,116 @@
+"""Which tensors lie on which grid."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghnq.deploy import simulate
+from ghnq.deploy.arithmetic import dequantize, quantize
+from ghnq.deploy.grid import Grid
+from ghnq.deploy.ops import aten
+from ghnq.errors import SchemeError
+from ghnq.quant import fake_quantize, prepare
+from tests.deploy.nets import CALIBRATION, Branches, ConvHead
+from tests.quant.nets import Residual, randomise
+
+
+def tops(module: nn.Module, scheme: str) -> dict[str, list[int]]:
+    """The largest integers each tensor is rounded to, by the name of what makes it, in order."""
+    graph = simulate(prepare(module, CALIBRATION), scheme).graph
+    found: dict[str, list[int]] = {}
+    for node in graph.nodes:
+        if node.target is quantize:
+            source = node.args[0]
+            while source.target is dequantize:
+                source = source.args[0].args[0]
+            found.setdefault(source.name, []).append(node.args[4])
+    return found
+
+
+def test_a_sum_is_stored_in_8_bits_and_rounded_again_for_layers_of_fewer() -> None:
+    net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(8), Residual(8), nn.Flatten(),
+                                  nn.Linear(288, 10)))  # fmt: skip
+    found = tops(net, "w4a4")
+    # The images and what only convolutions read; what a sum reads too; sums; the last sum, which one layer reads.
+    assert found["images"] == [15]
+    assert found["conv2d_default"] == [255, 15]
+    assert found["conv2d_default_1"] == [15]
+    assert found["conv2d_default_2"] == [255]
+    assert found["add_tensor"] == [255, 15]
+    assert found["add_tensor_1"][0] == 15
+    assert tops(net, "w8a8")["conv2d_default"] == [255]
+
+
+def test_no_relu_is_left() -> None:
+    graph = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w4a8").graph
+    assert {node.target for node in graph.nodes} & {aten.relu.default, aten.clamp.default} == set()
+
+
+def test_a_relu_on_a_tensor_that_others_read_stays() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.one(x)
+            return self.head((self.two(torch.relu(x)) + x).mean((2, 3)))
+
+    graph = simulate(prepare(randomise(Both()), CALIBRATION), "w8a8").graph
+    (relu,) = [node for node in graph.nodes if node.target is aten.relu.default]
+    assert relu.args[0].target is dequantize
+    assert [user.target for user in relu.users] == [quantize]
+
+
+def test_what_moves_values_keeps_the_grid_and_a_concatenation_shares_its_own() -> None:
+    simulation = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w8a8")
+    for node in simulation.graph.nodes:
+        if node.target in (aten.max_pool2d.default, aten.reshape.default):
+            (before,), (after,) = [node.args[0].args[1:]], [next(iter(node.users)).args[1:3]]
+            for one, other in zip(before, after, strict=True):
+                assert torch.equal(getattr(simulation, one.target), getattr(simulation, other.target))
+        if node.target is aten.cat.default:
+            scales = {getattr(simulation, arg.args[1].target).item() for arg in node.args[0]}
+            assert getattr(simulation, next(iter(node.users)).args[1].target).item() in scales
+
+
+def test_logits_stay_in_float_unless_a_convolution_makes_them() -> None:
+    for module in (Branches(), ConvHead()):
+        graph = simulate(prepare(randomise(module), CALIBRATION), "w8a8").graph
+        assert graph.output_node().args[0].target in (aten.linear.default, aten.reshape.default)
+    only = nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())
+    targets = [n.target for n in simulate(prepare(randomise(only), CALIBRATION), "w8a8").graph.nodes]
+    assert targets.index(quantize, targets.index(aten.conv2d.default)) > 0
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("limits", [(0.0, None), (0.0, 6.0), (-1.0, 1.0), (None, 2.0)])
+def test_a_clip_is_dropped_only_where_it_changes_nothing(limits: tuple[float | None, float | None], bits: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    x = torch.randn(4000, generator=generator) * 5
+    dropped = 0
+    for _ in range(40):
+        low, high = -3 * torch.rand((), generator=generator), 8 * torch.rand((), generator=generator)
+        clipped = x.clamp(*limits)
+        low, high = (clipped.min(), clipped.max()) if torch.rand((), generator=generator) < 0.5 else (low, high)
+        grid = Grid.of_range(low, high, bits)
+        parts = grid.scale, grid.zero_point.float(), 0, grid.largest
+        if grid.cuts_like(*limits):
+            dropped += 1
+            assert torch.equal(fake_quantize(x, *parts), fake_quantize(clipped, *parts))
+    # Zero is on every grid; -1 and 1 may lie between two steps, and then the clip stays.
+    assert dropped > 0 or limits == (-1.0, 1.0)
+
+
+def test_more_than_8_bits_have_no_kernel() -> None:
+    for scheme in ("w16a8", "w8a16"):
+        with pytest.raises(SchemeError, match=r"'stem'.*2 to 8"):
+            simulate(prepare(randomise(Branches()), CALIBRATION), scheme)
+
+
+def test_a_dead_tensor_is_named() -> None:
+    net = randomise(Branches())
+    net.left.weight.data.zero_()
+    net.stem.bias.data.fill_(-100)
+    with pytest.raises(SchemeError, match=r"aten\.relu.*in module .*0 for every calibration image"):
+        simulate(prepare(net, CALIBRATION), "w8a8")
