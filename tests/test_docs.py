@@ -22,6 +22,7 @@ PAGES = (
     "docs/hypernetwork.md",
     "docs/spaces.md",
     "docs/recipes.md",
+    "docs/training.md",
 )
 
 
