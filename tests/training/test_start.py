@@ -50,6 +50,22 @@ def test_the_checkpoint_decides_and_says_so(checkpoint: Path, tmp_path: Path) ->
     assert GHN.from_pretrained(tmp_path / "run" / "last").config == GHN.from_pretrained(checkpoint).config
 
 
+def test_a_condition_can_be_added_and_learns(
+    checkpoint: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    told: dict[str, object] = {"hypernet": {"condition": True}, "quantization": {"mix": {"w4a4": 1, "float32": 1}}}
+    train(recipe_from(checkpoint, steps=1, ema=0, optimizer={"lr": 1e-12}, **told), out=tmp_path / "same")
+    start, same = GHN.from_pretrained(checkpoint), GHN.from_pretrained(tmp_path / "same" / "last")
+    assert same.config == start.config.model_copy(update={"condition": True})
+    for key, tensor in start.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[key], tensor, rtol=0, atol=1e-9)
+    train(recipe_from(checkpoint, steps=3, ema=0, **told), out=tmp_path / "told")
+    assert not recwarn.list
+    precision = GHN.from_pretrained(tmp_path / "told" / "last").precision
+    assert precision is not None
+    assert bool(precision.outer.weight.any())
+
+
 def test_data_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), num_classes=7)).save_pretrained(tmp_path / "seven")
     with pytest.raises(RecipeError, match="predicts networks for 7 classes, but 'digits' has 10"):

@@ -10,7 +10,12 @@ from ghnq.training.recipe import Recipe
 
 
 def with_hypernet(recipe: Recipe, config: GHNConfig) -> Recipe:
-    """The recipe with the checkpoint's hypernetwork; warns where the recipe describes another one."""
+    """The recipe with the checkpoint's hypernetwork; warns where the recipe describes another one.
+
+    `condition` alone may be added, without effect at first: a float hypernetwork learns to be told the precision.
+    """
+    if recipe.hypernet.condition and not config.condition:
+        config = config.model_copy(update={"condition": True})
     asked, found = recipe.hypernet.model_dump(), config.model_dump()
     others = sorted(k for k in recipe.hypernet.model_fields_set if asked[k] != found[k])
     if others:

@@ -77,8 +77,10 @@ class Trainer:
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
 
     def start_from(self, ghn: GHN) -> None:
-        """Takes the weights of a hypernetwork of the same configuration, before the first step."""
-        self.ghn.load_state_dict(ghn.state_dict())
+        """Takes the weights of a hypernetwork of the same configuration, `condition` aside, before the first step."""
+        loaded = self.ghn.load_state_dict(ghn.state_dict(), strict=False)
+        if loaded.unexpected_keys or any(not key.startswith("precision.") for key in loaded.missing_keys):
+            raise TrainingError(f"the checkpoint to start from is another hypernetwork: {ghn.config}")
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if self.recipe.ema else {}
 
     def step(self, *, fraction_done: float, last: bool) -> StepReport:
