@@ -233,6 +233,7 @@ _word(aten.hardsigmoid.default, "HardSigmoid")(
     (lambda w, n: w.emit("HardSigmoid", [w.name(n.args[0])], n, alpha=1 / 6, beta=0.5),
      lambda r, x, a: r.call(aten.hardsigmoid.default, x[0]))
 )  # fmt: skip
-_word(aten.elu.default, "Elu")((_write_elu, lambda r, x, a: r.call(aten.elu.default, x[0], a["alpha"])))
-_word(aten.gelu.default, "Erf")((_write_gelu, lambda r, x, a: r.call(aten.erf.default, x[0])))
+_word(aten.elu.default, "Elu")((_write_elu, lambda r, x, a: r.call(aten.elu.default, x[0], a["alpha"], 1, 1)))
+_plain(aten.erf.default, "Erf", 1)
+WRITERS[aten.gelu.default] = _write_gelu  # which is read back as what it was written with
 _word(aten.constant_pad_nd.default, "Pad")((_write_pad, _read_pad))
