@@ -32,17 +32,18 @@ class Work(NamedTuple):
 def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Work]:
     """The work of every convolution and linear layer of a graph with shapes; one that runs twice comes twice.
 
-    Multiply-adds are fan-in times output elements. Bits of an input are those of the grid it is rounded to, bits of a
-    weight on a grid those that the scheme gives its layer, and 32 where there is no grid.
+    Multiply-adds are fan-in times output elements. A weight on a grid has the bits that the scheme gives its layer, its
+    input those of the grid it is rounded to, or 32. A layer with a float weight counts as 32 x 32: it runs in float.
     """
     for node in simulation.graph.nodes:
         if node.target in (aten.conv2d.default, aten.linear.default):
             weight = node.args[1]
-            bits = FLOAT_BITS
+            adds = node.meta["val"].numel() * prod(weight.meta["val"].shape[1:])
             if weight.target is dequantize:
                 bits = scheme.bits_for(str(node.meta.get("layer"))).weight or FLOAT_BITS
-            fan_in = prod(weight.meta["val"].shape[1:])
-            yield Work(node.meta["val"].numel() * fan_in, bits, _input_bits(node.args[0]))
+                yield Work(adds, bits, _input_bits(node.args[0]))
+            else:
+                yield Work(adds, FLOAT_BITS, FLOAT_BITS)
 
 
 def _input_bits(source: fx.Node) -> int:

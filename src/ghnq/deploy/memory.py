@@ -97,10 +97,11 @@ def _gives_integers(node: fx.Node) -> bool:
 def _in_place(node: fx.Node) -> bool:
     if node.target is aten.reshape.default:
         return True
+    if KINDS.get(node.target) != "clip":
+        return False
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    mine = source.op != "placeholder" and source.target is not dequantize and len(source.users) == 1
-    return KINDS.get(node.target) == "clip" and mine
+    return source.op != "placeholder" and source.target is not dequantize and len(source.users) == 1
 
 
 def _one_user(node: fx.Node, holds: Callable[[fx.Node], bool]) -> bool:
