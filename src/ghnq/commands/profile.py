@@ -22,8 +22,8 @@ def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_jso
             costs = measure(file, batch=batch, threads=threads, repeats=repeats, progress=progress)
         if costs.float_layers and costs.quantized.bit_operations < costs.float32.bit_operations:
             terminal.warn(
-                f"{len(costs.float_layers)} layers run in float on ONNX Runtime; bit-operations and memory are those of "
-                "a device that has kernels for them"
+                f"{len(costs.float_layers)} layers run in float on ONNX Runtime; bit-operations and memory are those "
+                "of a device that has kernels for them"
             )
         document = costs.document() | {"warnings": terminal.warnings}
     terminal.finish(document, _table(costs), *_lines(costs))
