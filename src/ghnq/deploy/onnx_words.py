@@ -165,8 +165,6 @@ def _write_elu(w: Writer, n: Any) -> str:
 
 def _write_gelu(w: Writer, n: Any) -> str:
     """x * (1 + erf(x / sqrt 2)) / 2: the op Gelu is younger than the opset."""
-    if n.args[1] != "none":
-        raise ExportError(f"{n.meta['where']}: GELU by tanh cannot be expressed; use approximate='none'")
     x = w.name(n.args[0])
     half, one, root = (
         w.initializer(f"number_{name}", np.array(value, dtype=np.float32))
