@@ -84,7 +84,9 @@ def hooked_multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
     return total
 
 
-@pytest.mark.parametrize("member", ["test/0", "test/17", "wide/3"])
+@pytest.mark.parametrize(
+    "member", ["test/17", *(pytest.param(member, marks=pytest.mark.slow) for member in ("test/0", "wide/3"))]
+)
 def test_multiply_adds_are_those_of_the_traced_graph(member: str, tmp_path: Path) -> None:
     split, index = member.split("/")
     module = convnets.build(convnets.spec(split, int(index)))
