@@ -23,6 +23,7 @@ from ghnq.commands.arguments import (
     InputShape,
     Json,
     ModelName,
+    OnnxFile,
     PredictedBy,
     Protocol,
     Steps,
@@ -233,7 +234,7 @@ def export(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")],
+    file: OnnxFile,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
     ] = None,
@@ -244,6 +245,22 @@ def verify(
     from ghnq.commands.verify import verify as run
 
     run(file, data=data, images=images, as_json=as_json)
+
+
+@app.command()
+def profile(
+    file: OnnxFile,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images in one run.")] = 1,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads of ONNX Runtime.")] = 1,
+    repeats: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Timed runs.", show_default="about two seconds")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Report what a file costs (size, arithmetic, memory, latency) beside the same network in float32."""
+    from ghnq.commands.profile import profile as run
+
+    run(file, batch=batch, threads=threads, repeats=repeats, as_json=as_json)
 
 
 @app.command()

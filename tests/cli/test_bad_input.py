@@ -102,6 +102,13 @@ LONGEST_SCREEN = 24
         (["verify", "nothing.onnx"], "there is no file 'nothing.onnx'"),
         (["verify", "pickled.pt"], "no ONNX model"),
         (["verify", "empty"], "there is no file"),
+        (["profile", "nothing.onnx"], "there is no file 'nothing.onnx'"),
+        (["profile", "pickled.pt"], "no ONNX model"),
+        (["profile", "pickled.pt", "--batch", "0"], "--batch"),
+        (["profile", "pickled.pt", "--batch", "9999"], "batch is 9,999; choose 1 to 4,096"),
+        (["profile", "pickled.pt", "--threads", "0"], "--threads"),
+        (["profile", "pickled.pt", "--threads", "9999"], "threads is 9,999"),
+        (["profile", "pickled.pt", "--repeats", "0"], "--repeats"),
         # Spaces.
         (["spaces", "describe", "convnet"], "did you mean 'convnets'"),
         (["spaces", "show", "convnets/test"], "convnets/test/17"),

@@ -15,7 +15,19 @@ from ghnq.models import load_model
 
 from .conftest import Cli
 
-COMMANDS = ["demo", "train", "evaluate", "predict", "draw", "spaces", "import", "checkpoints", "export", "verify"]
+COMMANDS = [
+    "demo",
+    "train",
+    "evaluate",
+    "predict",
+    "draw",
+    "spaces",
+    "import",
+    "checkpoints",
+    "export",
+    "verify",
+    "profile",
+]
 
 
 def test_help_names_every_command(ghnq: Cli) -> None:
@@ -177,6 +189,19 @@ def test_export_and_verify(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> No
     assert "100.00 %" in people.out
     assert "1 QLinearConv" in people.out
     assert "in float: nothing" in people.out
+
+    before = sorted(models.parent.iterdir())
+    call = ghnq("profile", "net.onnx", "--repeats", 3, "--batch", 2, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert document["quantized"]["bytes"] == Path("net.onnx").stat().st_size
+    assert document["multiply_adds"] == 36 * 8 * 9 + 2880
+    assert document["quantized"]["bit_operations"] == 32 * document["multiply_adds"]
+    assert (document["batch"], document["threads"], document["repeats"], document["warnings"]) == (2, 1, 3, [])
+    people = ghnq("profile", "net.onnx", "--repeats", 3)
+    assert "5,472" in people.out
+    assert "batch 1, threads 1, 3 runs of each, CPUExecutionProvider" in people.out
+    assert sorted(models.parent.iterdir()) == before
 
 
 @pytest.mark.slow

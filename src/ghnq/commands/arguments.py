@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,3 +31,4 @@ PredictedBy = Annotated[
 ]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[str, typer.Option(metavar="P", help="deploy or paper.")]
+OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")]

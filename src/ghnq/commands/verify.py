@@ -68,10 +68,7 @@ def _lines(parity: Parity) -> list[str]:
     if kernels.float_layers:
         lines.append(f"[yellow]layers in float[/]: {', '.join(kernels.float_layers)}")
     lines.append(f"between the two: {_counts(kernels.borders)}")
-    processor = parity.processor
-    vnni = {True: "byte products summed in 32 bits (VNNI or the like)", False: "no VNNI", None: "VNNI unknown"}
-    features = ", ".join(processor.features) or "features unknown"
-    lines.append(f"{processor.name}: {features}; {vnni[processor.dot_product]}; ONNX Runtime {parity.onnxruntime}")
+    lines.append(f"{parity.processor.line()}; ONNX Runtime {parity.onnxruntime}")
     return lines
 
 

@@ -49,6 +49,13 @@ def _identity(b: Builder, node: fx.Node) -> fx.Node:
     return x
 
 
+def _gelu(b: Builder, node: fx.Node) -> fx.Node:
+    x, approximate = b.mapped(full_args(node))
+    if approximate != "none":
+        raise ExportError(f"{place_of(node)} by {approximate} cannot be expressed; use approximate='none'")
+    return b.call(node.target, x, like=node)  # the word is by erf; its one option is no positional argument
+
+
 def _reshape(b: Builder, node: fx.Node) -> fx.Node:
     return b.reshape(b.mapped(node.args[0]), node)
 
@@ -259,8 +266,9 @@ RULES: dict[Any, Rule] = {
          aten._to_copy.default, aten.lift_fresh_copy.default),
         _identity,
     ),
+    aten.gelu.default: _gelu,
     **dict.fromkeys(
-        (aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.hardsigmoid.default, aten.hardswish.default,
+        (aten.sigmoid.default, aten.tanh.default, aten.hardsigmoid.default, aten.hardswish.default,
          aten.elu.default, aten.leaky_relu.default, aten.matmul.default, aten.constant_pad_nd.default),
         _as_it_is,
     ),

@@ -14,6 +14,7 @@ from ghnq.deploy.capture import module_of
 from ghnq.deploy.extra import need
 from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
 from ghnq.deploy.onnx_words import READERS
+from ghnq.deploy.ops import aten
 from ghnq.errors import ExportError
 
 
@@ -115,7 +116,11 @@ class Reader:
             return self.call(dequantize, inputs[0], inputs[1], zero)
         if node.op_type not in READERS:
             raise ExportError(f"'{self.origin}': node {node.name!r} is a {node.op_type}, which ghnq does not write")
-        return READERS[node.op_type](self, inputs, attributes)
+        call = READERS[node.op_type](self, inputs, attributes)
+        layer, found, _ = node.name.rpartition(f"_{node.op_type}_")
+        if found and call.target in (aten.conv2d.default, aten.linear.default):
+            call.meta["layer"] = layer
+        return call
 
     def _wide(self, node: Any) -> fx.Node:
         """A zero point as int32, as the simulation has it."""

@@ -165,8 +165,6 @@ def _write_elu(w: Writer, n: Any) -> str:
 
 def _write_gelu(w: Writer, n: Any) -> str:
     """x * (1 + erf(x / sqrt 2)) / 2: the op Gelu is younger than the opset."""
-    if n.args[1] != "none":
-        raise ExportError(f"{n.meta['where']}: GELU by tanh cannot be expressed; use approximate='none'")
     x = w.name(n.args[0])
     half, one, root = (
         w.initializer(f"number_{name}", np.array(value, dtype=np.float32))
@@ -233,6 +231,7 @@ _word(aten.hardsigmoid.default, "HardSigmoid")(
     (lambda w, n: w.emit("HardSigmoid", [w.name(n.args[0])], n, alpha=1 / 6, beta=0.5),
      lambda r, x, a: r.call(aten.hardsigmoid.default, x[0]))
 )  # fmt: skip
-_word(aten.elu.default, "Elu")((_write_elu, lambda r, x, a: r.call(aten.elu.default, x[0], a["alpha"])))
-_word(aten.gelu.default, "Erf")((_write_gelu, lambda r, x, a: r.call(aten.erf.default, x[0])))
+_word(aten.elu.default, "Elu")((_write_elu, lambda r, x, a: r.call(aten.elu.default, x[0], a["alpha"], 1, 1)))
+_plain(aten.erf.default, "Erf", 1)
+WRITERS[aten.gelu.default] = _write_gelu  # which is read back as what it was written with
 _word(aten.constant_pad_nd.default, "Pad")((_write_pad, _read_pad))

@@ -29,6 +29,11 @@ class Processor:
             return False
         return None if self.dot_product is None else not self.dot_product
 
+    def line(self) -> str:
+        """Name, features, and what is known of sums of byte products, in one line for people."""
+        vnni = {True: "byte products summed in 32 bits (VNNI or the like)", False: "no VNNI", None: "VNNI unknown"}
+        return f"{self.name}: {', '.join(self.features) or 'features unknown'}; {vnni[self.dot_product]}"
+
 
 def this_processor() -> Processor:
     """The processor this runs on; Linux tells its features, other systems do not."""

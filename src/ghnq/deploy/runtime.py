@@ -27,6 +27,8 @@ WEIGHTED = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul",
 def session(model: bytes, *, optimise: bool = True, threads: int = 1, save_to: Path | None = None) -> Any:
     """An ONNX Runtime session on the CPU with default options; `save_to` gets the optimised model.
 
+    Its threads stop as soon as a run ends, so that another session that runs next has the cores.
+
     Raises ExportError where the runtime refuses the model.
     """
     ort = need("onnxruntime")
@@ -34,6 +36,7 @@ def session(model: bytes, *, optimise: bool = True, threads: int = 1, save_to: P
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # it warns that a saved optimised model suits this machine only: it is not kept
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)

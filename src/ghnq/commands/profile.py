@@ -1,0 +1,65 @@
+"""`ghnq profile`: what one file of ours costs, beside the same network in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from ghnq.commands.progress import measuring
+from ghnq.commands.terminal import Terminal
+from ghnq.deploy import Profile
+from ghnq.deploy import profile as measure
+from ghnq.deploy.extra import need
+
+
+def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
+    """Counts and times the file and prints both columns."""
+    need("onnx")
+    need("onnxruntime")
+    with Terminal(as_json=as_json) as terminal:
+        with measuring(terminal.progress, "turns") as progress:
+            costs = measure(file, batch=batch, threads=threads, repeats=repeats, progress=progress)
+        if costs.float_layers and costs.quantized.bit_operations < costs.float32.bit_operations:
+            terminal.warn(
+                f"{len(costs.float_layers)} layers run in float on ONNX Runtime; bit-operations and memory are those "
+                "of a device that has kernels for them"
+            )
+        document = costs.document() | {"warnings": terminal.warnings}
+    terminal.finish(document, _table(costs), *_lines(costs))
+
+
+def _table(costs: Profile) -> Table:
+    table = Table(title=f"{costs.file}: {costs.facts.scheme}, protocol {costs.facts.protocol}")
+    table.add_column("")
+    for column in ("this file", "float32", "float32 / file"):
+        table.add_column(column, justify="right")
+    this, other = costs.quantized, costs.float32
+    table.add_row("multiply-adds per image", *[f"{costs.multiply_adds:,}"] * 2, "1.00")
+    for what, one, two in (
+        ("bit-operations per image", this.bit_operations, other.bit_operations),
+        ("bytes", this.bytes, other.bytes),
+        ("of these weights", this.weight_bytes, other.weight_bytes),
+        ("bytes, compressed", this.compressed_bytes, other.compressed_bytes),
+        ("of these weights", this.compressed_weight_bytes, other.compressed_weight_bytes),
+        ("peak bytes of activations, one image", this.peak_activation_bytes, other.peak_activation_bytes),
+    ):
+        table.add_row(what, f"{one:,}", f"{two:,}", _ratio(one, two))
+    for what, fast, slow in (
+        ("median milliseconds", this.latency.median_ms, other.latency.median_ms),
+        ("95th percentile", this.latency.p95_ms, other.latency.p95_ms),
+    ):
+        table.add_row(what, f"{fast:.3f}", f"{slow:.3f}", _ratio(fast, slow))
+    return table
+
+
+def _ratio(this: float, other: float) -> str:
+    return f"{other / this:.2f}" if this else "-"
+
+
+def _lines(costs: Profile) -> list[str]:
+    return [
+        f"timed in turns: batch {costs.batch}, threads {costs.threads}, {costs.repeats:,} runs of each, "
+        f"{costs.provider} of ONNX Runtime {costs.onnxruntime}",
+        costs.processor.line(),
+    ]
