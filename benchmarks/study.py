@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10.yaml"
+SCHEMES = "float32,w8a8,w4a4"
 ROWS: dict[str, dict[str, object]] = {
     "base": {},
     "no_identity": {"hypernet.identity": False},
@@ -31,13 +32,14 @@ ROWS: dict[str, dict[str, object]] = {
     "mlp": {"hypernet.encoder": "mlp"},
     "graphormer": {"hypernet.encoder": "graphormer"},
     "lowrank": {"hypernet.decoder": "lowrank"},
-    "centre": {"hypernet.kernel": "centre"},
+    "corner": {"hypernet.kernel": "corner"},
     "no_virtual_edges": {"hypernet.virtual_edges": False},
     "meta_4": {"meta_batch": 4},
     "meta_16": {"meta_batch": 16},
     "images_16": {"batch_size": 16},
     "images_64": {"batch_size": 64},
     "lr_5e-4": {"optimizer.lr": 5e-4},
+    "lr_1e-3": {"optimizer.lr": 1e-3},
     "lr_2e-3": {"optimizer.lr": 2e-3},
     "lr_4e-3": {"optimizer.lr": 4e-3},
     "decay_0.05": {"optimizer.weight_decay": 0.05},
@@ -64,16 +66,11 @@ def run_row(name: str, data: str, minutes: float, out: Path, architectures: int,
     resume = ["--resume"] if (folder / "state.safetensors").exists() else []
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{name}.txt").open("a") as log:
-        subprocess.run(
-            [*ghnq, "train", str(RECIPE), "--data", data, "--out", str(folder), "--max-minutes", str(minutes)]
-            + [*settings, *resume],
-            check=True, stdout=log, stderr=log,
-        )  # fmt: skip
-        subprocess.run(
-            [*ghnq, "evaluate", str(folder / "last"), "--data", data, "--splits", "val", "--limit", str(architectures)]
-            + ["--images", str(images), "--schemes", "float32,w8a8,w4a4", "--out", str(folder / "val")],
-            check=True, stdout=log, stderr=log,
-        )  # fmt: skip
+        training = [*ghnq, "train", str(RECIPE), "--data", data, "--out", str(folder), *settings, *resume]
+        subprocess.run([*training, "--max-minutes", str(minutes)], check=True, stdout=log, stderr=log)
+        measuring = [*ghnq, "evaluate", str(folder / "last"), "--data", data, "--out", str(folder / "val")]
+        members = ["--splits", "val", "--limit", str(architectures), "--images", str(images)]
+        subprocess.run([*measuring, *members, "--schemes", SCHEMES], check=True, stdout=log, stderr=log)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last = [line for line in lines if "loss" in line][-1]
     row = {"row": name, "changes": ROWS[name], "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
@@ -103,7 +100,7 @@ def main(
         print(json.dumps(done))
         return
     table = Table(title=f"{minutes:g} minutes each, {architectures} val architectures, {images} images")
-    for column in ("row", "steps", "float32", "w8a8", "w4a4"):
+    for column in ("row", "steps", *SCHEMES.split(",")):
         table.add_column(column, justify="left" if column == "row" else "right")
     for row in done:
         table.add_row(row["row"], str(row["steps"]), *_accuracies(row["summary"]))
@@ -111,8 +108,8 @@ def main(
 
 
 def _accuracies(summary: dict[str, Any]) -> list[str]:
-    cells = {cell["scheme"]: cell for cell in summary["results"]}
-    return [f"{cells[scheme]['mean']:.1f} ± {cells[scheme]['sem']:.1f}" for scheme in ("float32", "w8a8", "w4a4")]
+    cells = {cell["scheme"]: cell for cell in summary["rows"]}
+    return [f"{cells[scheme]['mean']:.1f} ± {cells[scheme]['sem']:.1f}" for scheme in SCHEMES.split(",")]
 
 
 if __name__ == "__main__":

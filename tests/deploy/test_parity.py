@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ghnq.data import ImageDataset, Images
 from ghnq.deploy import Origin, export_onnx, runtime, verify
 from ghnq.deploy.parity import last_layer_steps
-from ghnq.deploy.processor import Processor
 from ghnq.errors import DataError, ExportError, MissingExtraError
+from ghnq.processor import Processor
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import chain
 

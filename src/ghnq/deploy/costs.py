@@ -19,9 +19,9 @@ from ghnq.deploy.memory import FLOAT_BYTES, peak_memory
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx_writer import Storage, write_model
-from ghnq.deploy.processor import Processor, this_processor
 from ghnq.deploy.shapes import with_shapes
 from ghnq.errors import GhnqError
+from ghnq.processor import Processor, this_processor
 from ghnq.quant import QuantScheme
 
 LARGEST_BATCH = 4096

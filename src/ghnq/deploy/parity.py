@@ -21,8 +21,8 @@ from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx_writer import SAFE_WEIGHT
 from ghnq.deploy.ops import aten
-from ghnq.deploy.processor import Processor, this_processor
 from ghnq.errors import DataError
+from ghnq.processor import Processor, this_processor
 
 BATCH = 250
 
