@@ -29,6 +29,7 @@ ROWS: dict[str, dict[str, object]] = {
     "decoder_norm": {"hypernet.decoder_norm": True},
     "hidden_64": {"hypernet.hidden": 64},
     "hidden_24": {"hypernet.hidden": 24},
+    "decoder_128": {"hypernet.decoder_hidden": [128, 128]},
     "mlp": {"hypernet.encoder": "mlp"},
     "graphormer": {"hypernet.encoder": "graphormer"},
     "lowrank": {"hypernet.decoder": "lowrank"},
