@@ -104,7 +104,7 @@ def test_finds_a_planted_import_upwards(tmp_path: Path, file: str, source: str, 
         ("spaces/store.py", "from ghnq import graph\nfrom ghnq.quant import QuantScheme\nimport torch"),
         ("training/loop.py", "from ghnq.evaluation import evaluate\nfrom ghnq import __version__"),
         ("cli.py", "from ghnq.commands import predict"),
-        ("__init__.py", "from ghnq.cli import main"),
+        ("__init__.py", "from ghnq.__main__ import main"),
     ],
 )
 def test_lets_imports_downwards_pass(tmp_path: Path, file: str, source: str) -> None:

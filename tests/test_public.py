@@ -32,8 +32,8 @@ def loaded_by(code: str) -> set[str]:
         "import ghnq",
         "import ghnq; dir(ghnq); ghnq.GhnqError, ghnq.__version__",
         "import ghnq.cli",
-        "import sys, ghnq.cli\nsys.argv = ['ghnq', '--help']\nassert ghnq.cli.main() == 0",
-        "import sys, ghnq.cli\nsys.argv = ['ghnq', '--version']\nassert ghnq.cli.main() == 0",
+        "import sys, ghnq.__main__\nsys.argv = ['ghnq', '--help']\nassert ghnq.__main__.main() == 0",
+        "import sys, ghnq.__main__\nsys.argv = ['ghnq', '--version']\nassert ghnq.__main__.main() == 0",
     ],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:
@@ -41,7 +41,7 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_help_of_a_command_loads_only_what_typer_wants() -> None:
-    code = "import sys, ghnq.cli\nsys.argv = ['ghnq', 'evaluate', '--help']\nassert ghnq.cli.main() == 0"
+    code = "import sys, ghnq.__main__\nsys.argv = ['ghnq', 'evaluate', '--help']\nassert ghnq.__main__.main() == 0"
     assert loaded_by(code) <= {"pydantic"}
 
 

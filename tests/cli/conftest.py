@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ghnq import cli
+from ghnq.__main__ import main
 
 MODELS = """
 import torch
@@ -73,7 +73,7 @@ def ghnq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def call(*words: object) -> Call:
         monkeypatch.setattr(sys, "argv", ["ghnq", *map(str, words)])
         capsys.readouterr()
-        code = cli.main()
+        code = main()
         captured = capsys.readouterr()
         return Call(code, captured.out, captured.err)
 
