@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.conv import PositionDecoder
 from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
-from ghnq.hypernet.fill import HUGE, Identity, fill
+from ghnq.hypernet.fill import HUGE, Filling, Identity, fill
 from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
 
 IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
@@ -105,15 +105,15 @@ def test_vectors_are_squashed() -> None:
 def test_filling_repeats_scales_and_lays_out(shape: tuple[int, int, int, int], layout: torch.memory_format) -> None:
     last = layout is torch.channels_last
     block = torch.randn(2, 2, 3, 4, 5, dtype=torch.double).permute(0, 4, 3, 2, 1).detach().requires_grad_()
-    result = fill(block, shape, 0.25, channels_last=last)
+    result = fill(block, Filling(shape, 0.25, channels_last=last))
     assert torch.equal(result, 0.25 * tile(block, shape))
     assert all(kernel.is_contiguous(memory_format=layout) for kernel in result.unbind(0))
-    assert torch.autograd.gradcheck(lambda w: fill(w, shape, 0.25, channels_last=last), [block])
+    assert torch.autograd.gradcheck(lambda w: fill(w, Filling(shape, 0.25, channels_last=last)), [block])
 
 
 def test_filling_what_is_large_enough_for_huge_pages() -> None:
     block = torch.randn(1, 64, 64, 3, 3)
-    result = fill(block, (512, 512, 3, 3), 0.5, channels_last=False)
+    result = fill(block, Filling((512, 512, 3, 3), 0.5, channels_last=False))
     assert 4 * result.numel() > HUGE
     assert torch.equal(result, 0.5 * tile(block, (512, 512, 3, 3)))
 
@@ -183,7 +183,7 @@ def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, i
     o, i, height, width = shape
     images = torch.randn(2, i, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 3, height, width, dtype=torch.double)
-    weight = fill(block, shape, 0.25, channels_last=last, identity="dense")[0]
+    weight = fill(block, Filling(shape, 0.25, channels_last=last, identity="dense"))[0]
     out = F.conv2d(images, weight, padding=(height // 2, width // 2))
     kept = min(o, i)
     assert torch.equal(out[:, :kept], images[:, :kept])
@@ -194,12 +194,14 @@ def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, i
 def test_without_a_block_the_identity_hands_depthwise_channels_on(kernel: int) -> None:
     images = torch.randn(2, 7, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 1, kernel, kernel, dtype=torch.double)
-    weight = fill(block, (7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise")[0]
+    weight = fill(block, Filling((7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise"))[0]
     assert torch.equal(F.conv2d(images, weight, padding=kernel // 2, groups=7), images)
 
 
 def test_the_identity_is_added_and_has_no_gradient() -> None:
     block = torch.randn(2, 2, 3, 3, 3, dtype=torch.double, requires_grad=True)
-    plain, added = (fill(block, (5, 4, 3, 3), 0.5, channels_last=False, identity=i) for i in IDENTITIES)
+    plain, added = (fill(block, Filling((5, 4, 3, 3), 0.5, channels_last=False, identity=i)) for i in IDENTITIES)
     torch.testing.assert_close((added - plain).sum(), torch.tensor(2.0 * 4, dtype=torch.double))
-    assert torch.autograd.gradcheck(lambda w: fill(w, (5, 4, 3, 3), 0.5, channels_last=True, identity="dense"), [block])
+    assert torch.autograd.gradcheck(
+        lambda w: fill(w, Filling((5, 4, 3, 3), 0.5, channels_last=True, identity="dense")), [block]
+    )

@@ -8,6 +8,7 @@ from ghnq.graph.ir import ArchGraph, Node, Parameter, Shape
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.lowrank import FactorDecoder, LowRankDecoder
 from ghnq.hypernet.decoders.pieces import WeightRequest
+from ghnq.hypernet.fill import Filling
 from ghnq.hypernet.model import GHN
 
 
@@ -72,7 +73,8 @@ def test_depthwise_weights_come_from_their_own_factors_or_the_first_channel(dept
     decoder = LowRankDecoder.from_config(config)
     h = torch.randn(2, 8)
     single, full = decoder(
-        [h, h], [WeightRequest((9, 1, 3, 3), True, False), WeightRequest((9, 7, 3, 3), False, False)]
+        [h, h],
+        [WeightRequest(True, False, Filling((9, 1, 3, 3))), WeightRequest(False, False, Filling((9, 7, 3, 3)))],
     )
     assert single.shape == (2, 9, 1, 3, 3)
     assert torch.allclose(single, full[:, :, :1]) == (depthwise == "shared")

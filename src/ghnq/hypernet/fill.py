@@ -9,6 +9,7 @@ Dimensions: S slots of a group, O/I channels of the layer, o/i of the block, K k
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,52 +24,73 @@ HUGE = 1 << 22
 """Bytes from which numpy asks for huge pages."""
 
 
-def fill(block: Tensor, shape: Shape, gain: float, *, channels_last: bool, identity: Identity | None = None) -> Tensor:
-    """gain * block [S, o, i, k, k], repeated and cut to [S, *shape] with shape (O, I, K, K).
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How a block becomes the weights of a layer: gain * block, repeated and cut to `shape` (O, I, K, K).
 
     channels_last: store each kernel of the stack so; convolutions on a CPU run fastest with it.
     identity: add the kernel of a `dense` or `depthwise` convolution that hands every channel on.
     """
-    return torch.as_tensor(_Fill.apply(block, shape, gain, channels_last, identity))  # type: ignore[no-untyped-call]
 
+    shape: Shape
+    gain: float = 1.0
+    channels_last: bool = False
+    identity: Identity | None = None
 
-class _Fill(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, block: Tensor, shape: Shape, gain: float, channels_last: bool, identity: Identity | None
-    ) -> Tensor:
-        ctx.block, ctx.gain = block.shape, gain
-        there, back = ((0, 1, 3, 4, 2), (0, 1, 4, 2, 3)) if channels_last else ((0, 1, 2, 3, 4),) * 2
-        source = block[(slice(None), *(slice(0, size) for size in shape))].permute(there)
-        sizes = (len(block), *shape)
+    def forward(self, block: Tensor) -> Tensor:
+        """[S, o, i, k, k] -> [S, *shape], new memory."""
+        there, back = ((0, 1, 3, 4, 2), (0, 1, 4, 2, 3)) if self.channels_last else ((0, 1, 2, 3, 4),) * 2
+        source = _cut(block, self.shape).permute(there)
+        sizes = (len(block), *self.shape)
         stored = _room(tuple(sizes[dim] for dim in there), block)
         if source.shape == stored.shape:
-            torch.mul(source, gain, out=stored)
+            torch.mul(source, self.gain, out=stored)
         else:
             scaled = torch.empty_like(source, memory_format=torch.contiguous_format)
-            _repeat(torch.mul(source, gain, out=scaled), stored)
+            _repeat(torch.mul(source, self.gain, out=scaled), stored)
         filled = stored.permute(back)
-        if identity is not None:
-            middle = filled[:, :, :, shape[2] // 2, shape[3] // 2]
-            (middle if identity == "depthwise" else middle.diagonal(dim1=1, dim2=2)).add_(1)
+        if self.identity is not None:
+            middle = filled[:, :, :, self.shape[2] // 2, self.shape[3] // 2]
+            (middle if self.identity == "depthwise" else middle.diagonal(dim1=1, dim2=2)).add_(1)
         return filled
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        sizes = ctx.block[1:]
-        for dim, size in enumerate(sizes, start=1):
+    def backward(self, grad: Tensor, block: Tensor) -> None:
+        """Writes the gradient of the block [S, o, i, k, k], given that of the weights [S, *shape]."""
+        for dim, size in enumerate(block.shape[1:], start=1):
             if grad.shape[dim] > size:
                 first, *others = torch.split(grad, size, dim)
                 grad = first.clone()
                 for other in others:  # the last repetition may have been cut
                     grad.narrow(dim, 0, other.shape[dim]).add_(other)
-        grad = grad * ctx.gain
-        if grad.shape[1:] != sizes:
-            whole = grad.new_zeros(ctx.block)
-            whole[tuple(slice(0, size) for size in grad.shape)] = grad
-            grad = whole
-        return grad, None, None, None, None
+        if grad.shape != block.shape:
+            block.zero_()
+        torch.mul(grad, self.gain, out=_cut(block, grad.shape[1:]))
+
+
+def fill(block: Tensor, filling: Filling) -> Tensor:
+    """A block [S, o, i, k, k] as the weights [S, *filling.shape]; differentiable."""
+    return torch.as_tensor(_Fill.apply(block, filling))  # type: ignore[no-untyped-call]
+
+
+class _Fill(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, block: Tensor, filling: Filling) -> Tensor:
+        ctx.block, ctx.filling = block.shape, filling
+        return filling.forward(block)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        into = grad.new_empty(ctx.block)
+        ctx.filling.backward(grad, into)
+        return into, None
+
+
+def _cut(block: Tensor, shape: Shape) -> Tensor:
+    """[S, o, i, k, k] without what goes beyond (O, I, K, K), as a view."""
+    if all(have <= want for have, want in zip(block.shape[1:], shape, strict=True)):
+        return block
+    return block[(slice(None), *(slice(0, size) for size in shape))]
 
 
 def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ghnq.graph.batch import SlotGroup
 from ghnq.graph.ir import Shape
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.pieces import Shape4, WeightRequest
-from ghnq.hypernet.fill import Identity, fill
+from ghnq.hypernet.fill import Filling, Identity
 from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
 
 Form = Literal["kernel", "table", "vector"]
@@ -33,38 +33,38 @@ def form_of(group: SlotGroup) -> Form:
     return "table" if sum(size > 1 for size in group.shape) > 1 else "vector"
 
 
-def request_for(group: SlotGroup, max_kernel: int) -> WeightRequest:
-    """What to ask of the decoder for a kernel or a table; max_kernel: the largest K it predicts in one piece."""
-    if form_of(group) == "table":
-        return WeightRequest(_table_kernel(group.shape, max_kernel), depthwise=False, classifies=False)
-    shape = _four(_out_first(group))
-    depthwise = group.op in ("sep_conv", "dil_conv") and shape[1] == 1
-    return WeightRequest(shape, depthwise, group.role == "class_weight")
+def request_for(group: SlotGroup, config: GHNConfig, *, channels_last: bool) -> WeightRequest:
+    """What to ask of the decoder for a kernel or a table.
 
-
-def fit_kernel(
-    decoded: Tensor, request: WeightRequest, group: SlotGroup, *, config: GHNConfig, channels_last: bool
-) -> Tensor:
-    """[S, O, I, K, K] at most as large as asked -> [S, *shape], scaled by the fan-in of the layer.
-
-    With `identity` it is what the layer does besides handing every channel on (Dirac nets, arXiv 1706.00388, Eq. 1);
-    the classification layer has no channels to hand on.
+    Kernels are scaled by the fan-in of the layer. With `identity` they are what the layer does besides handing every
+    channel on (Dirac nets, arXiv 1706.00388, Eq. 1); the classification layer has no channels to hand on. A table is
+    asked for as a kernel as large as the decoder predicts in one piece.
     """
-    shape = _out_first(group)
-    gain = weight_gain(shape) if config.normalise else 1.0
+    if form_of(group) == "table":
+        return WeightRequest(False, False, Filling(_table_kernel(group.shape, config.max_shape[3])))
+    out_first = _out_first(group)
+    shape = _four(out_first)
+    depthwise = group.op in ("sep_conv", "dil_conv") and shape[1] == 1
+    classifies = group.role == "class_weight"
+    gain = weight_gain(out_first) if config.normalise else 1.0
     identity: Identity | None = None
-    if config.identity and not request.classifies:
-        identity = "depthwise" if request.depthwise else "dense"
-    weight = fill(decoded, request.shape, gain, channels_last=channels_last, identity=identity).reshape(-1, *shape)
+    if config.identity and not classifies:
+        identity = "depthwise" if depthwise else "dense"
+    return WeightRequest(depthwise, classifies, Filling(shape, gain, channels_last, identity))
+
+
+def fit_kernel(filled: Tensor, group: SlotGroup) -> Tensor:
+    """[S, O, I, K, K] -> [S, *shape]."""
+    weight = filled if filled.shape[1:] == group.shape else filled.reshape(-1, *_out_first(group))
     return weight.transpose(1, 2) if group.transposed else weight
 
 
-def fit_table(decoded: Tensor, request: WeightRequest, group: SlotGroup, *, normalise: bool) -> Tensor:
-    """[S, F, I, K, K] at most as large as asked -> [S, *shape], squashed by role."""
+def fit_table(filled: Tensor, group: SlotGroup, *, normalise: bool) -> Tensor:
+    """[S, F, I, K, K] -> [S, *shape], squashed by role."""
     axis = _feature_axis(group.shape)
     features = group.shape[axis]
     others = (*group.shape[:axis], *group.shape[axis + 1 :])
-    by_position = tile(decoded, request.shape).flatten(2)[..., : math.prod(others)].transpose(1, 2)
+    by_position = filled.flatten(2)[..., : math.prod(others)].transpose(1, 2)
     table = by_position.reshape(-1, *others, features).movedim(-1, axis + 1)
     return _squash(table, group) if normalise else table
 

@@ -110,13 +110,10 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         return [decoded[i] for i in range(len(batch.groups))]
 
     def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, channels_last: bool) -> list[Tensor]:
-        requests = [request_for(g, self.config.max_shape[3]) for g in groups]
-        config = self.config
+        requests = [request_for(g, self.config, channels_last=channels_last) for g in groups]
         return [
-            fit_table(d, r, g, normalise=config.normalise)
-            if form_of(g) == "table"
-            else fit_kernel(d, r, g, config=config, channels_last=channels_last)
-            for d, r, g in zip(self.decoder(parts, requests), requests, groups, strict=True)
+            fit_table(w, g, normalise=self.config.normalise) if form_of(g) == "table" else fit_kernel(w, g)
+            for w, g in zip(self.decoder(parts, requests), groups, strict=True)
         ]
 
     def _gains(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:

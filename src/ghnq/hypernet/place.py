@@ -8,13 +8,14 @@ Dimensions: N nodes, D hidden, F features.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ghnq.graph.ir import ArchGraph, Node
+from ghnq.graph.ir import ArchGraph
 
 _WAVES = 4
 FEATURES = _WAVES + 6
@@ -36,23 +37,21 @@ def place_features(graphs: Sequence[ArchGraph]) -> Tensor:
     Cosine waves of the relative depth; logarithms of the longest paths from the input and to the output; how often the
     image has been halved; whether there is an image at all; edges in and out.
     """
-    return torch.tensor([row for graph in graphs for row in _rows(graph)])
+    return torch.from_numpy(np.concatenate([_of_nodes(graph) for graph in graphs]).astype(np.float32))
 
 
-def _rows(graph: ArchGraph) -> list[list[float]]:
+def _of_nodes(graph: ArchGraph) -> NDArray[np.float64]:
+    """The features of one graph's nodes, [n, F]."""
+    below, above = np.array(graph.levels, dtype=float), np.array(graph.heights, dtype=float)
+    depth = np.pi * below / np.maximum(1, below + above)
     size = graph.input_shape[-1]
-    return [
-        [math.cos(math.pi * wave * below / max(1, below + above)) for wave in range(1, _WAVES + 1)]
-        + [math.log1p(below) / 2 - 1, math.log1p(above) / 2 - 1]
-        + _resolution(node, size)
-        + [math.log2(max(1, len(before))), math.log2(max(1, len(after)))]
-        for node, below, above, before, after in zip(
-            graph.nodes, graph.levels, graph.heights, graph.predecessors, graph.successors, strict=True
-        )
-    ]
-
-
-def _resolution(node: Node, size: int) -> list[float]:
-    image = len(node.output_shape) == 3
-    halvings = math.log2(max(1.0, size / node.output_shape[-1])) if image else 0.0
-    return [halvings / 2 - 1, float(image)]
+    image = np.array([len(node.output_shape) == 3 for node in graph.nodes])
+    width = np.array([node.output_shape[-1] if len(node.output_shape) == 3 else size for node in graph.nodes])
+    halvings = np.log2(np.maximum(1, size / width))
+    before, after = (np.array([*map(len, ends)]) for ends in (graph.predecessors, graph.successors))
+    return np.stack(
+        [np.cos(depth * wave) for wave in range(1, _WAVES + 1)]
+        + [np.log1p(below) / 2 - 1, np.log1p(above) / 2 - 1, halvings / 2 - 1, image]
+        + [np.log2(np.maximum(1, before)), np.log2(np.maximum(1, after))],
+        axis=1,
+    )

@@ -12,14 +12,16 @@ Dimensions: S slots of a group, D hidden, C and F widths inside, O/I out- and in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_up
+from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_to_strip, round_up
 from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, WeightRequest, centre, own_depthwise
+from ghnq.hypernet.fill import Filling, fill
 
 
 class PositionDecoder(nn.Module):
@@ -45,13 +47,15 @@ class PositionDecoder(nn.Module):
             nn.init.normal_(self.matrix.weight, std=widths[1] ** -0.5)
             nn.init.zeros_(self.matrix.bias)
 
-    def forward(self, groups: Sequence[Tensor], shapes: Sequence[Shape4]) -> list[Tensor]:
-        """shapes: per group (O, I, K, K), none larger than `max_shape`."""
+    def forward(
+        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], fillings: Sequence[Filling | None] | None = None
+    ) -> list[Tensor]:
+        """shapes: per group (O, I, K, K), none larger than `max_shape`. fillings: what then becomes of the weights."""
         out, in_, height, width = self.max_shape
-        computed = [(round_up(o, out), round_up(i, in_)) for o, i, _, _ in shapes]
-        # Groups of one kernel size share the first product, groups of similar matrices the second.
+        computed = [(round_to_strip(o, out), round_up(i, in_)) for o, i, _, _ in shapes]
+        # Groups of one kernel size share the first product, groups of similar matrices a block of the second.
         by_kernel = sorted(range(len(groups)), key=lambda g: shapes[g][2:])
-        by_matrix = sorted(range(len(groups)), key=lambda g: computed[g])
+        by_matrix = sorted(range(len(groups)), key=lambda g: (computed[g][1], -computed[g][0]))
         kernels = [(self.width, *shapes[g][2:]) for g in by_kernel]
         positions = corner_linear(
             torch.cat([groups[g] for g in by_kernel]),
@@ -62,17 +66,15 @@ class PositionDecoder(nn.Module):
         )
         rows = {g: x.flatten(2).transpose(1, 2).flatten(0, 1) for g, x in zip(by_kernel, positions, strict=True)}
         mixed = self._active(self.mix(self._active(torch.cat([rows[g] for g in by_matrix]))))
+        finished = [_Kernels(f, *shapes[g][2:]) for g, f in enumerate(fillings or [None] * len(groups))]
         matrices = corner_linear(
             mixed,
-            [Rows(len(rows[g]), shapes[g][:2], computed[g]) for g in by_matrix],
+            [Rows(len(rows[g]), shapes[g][:2], computed[g], finish=finished[g]) for g in by_matrix],
             self.matrix.weight,
             self.matrix.bias,
             (out, in_),
         )
-        decoded = {
-            g: m.reshape(len(groups[g]), *shapes[g][2:], *m.shape[1:]).permute(0, 3, 4, 1, 2)
-            for g, m in zip(by_matrix, matrices, strict=True)
-        }
+        decoded = dict(zip(by_matrix, matrices, strict=True))
         return [decoded[g] for g in range(len(groups))]
 
     def _active(self, x: Tensor) -> Tensor:
@@ -82,6 +84,30 @@ class PositionDecoder(nn.Module):
     def _start(self, kernel: Corner) -> Corner:
         """Where a kernel (C, height, width) lies in the grid."""
         return (0, *centre(self.max_shape[2:], kernel[1:])) if self.centred else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernels:
+    """Matrices [S * H * W, O, I], one for each position of a kernel, become kernels [S, O, I, H, W], or filled ones."""
+
+    filling: Filling | None
+    height: int
+    width: int
+
+    def forward(self, part: Tensor) -> Tensor:
+        kernels = self._view(part)
+        return kernels if self.filling is None else self.filling.forward(kernels)
+
+    def backward(self, grad: Tensor, part: Tensor) -> None:
+        kernels = self._view(part)
+        if self.filling is None:
+            kernels.copy_(grad)
+        else:
+            self.filling.backward(grad, kernels)
+
+    def _view(self, part: Tensor) -> Tensor:
+        grid = part.view(-1, self.height, self.width, *part.shape[1:])
+        return grid.permute(0, 3, 4, 1, 2)
 
 
 class ConvDecoder(PieceDecoder):
@@ -107,14 +133,20 @@ class ConvDecoder(PieceDecoder):
         return cls(max_shape=config.max_shape, num_classes=config.num_classes, dense=dense, depthwise=own)
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
-        """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K], at most `max_shape`."""
+        """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K] as the network has them."""
         decoded = super().forward(groups, requests)
-        return [self._classify(d) if r.classifies else d for d, r in zip(decoded, requests, strict=True)]
+        return [
+            fill(self._classify(d), r.filling) if r.classifies else d for d, r in zip(decoded, requests, strict=True)
+        ]
 
     def piece(self, request: WeightRequest) -> Shape4:
         """The part of `max_shape` to compute: all out-channels where they are yet to become classes."""
         o, i, h, w = super().piece(request)
         return (self.max_shape[0] if request.classifies else o, i, h, w)
+
+    def filling(self, request: WeightRequest) -> Filling | None:
+        """None where the out-channels are yet to become classes."""
+        return None if request.classifies else super().filling(request)
 
     def _classify(self, matrix: Tensor) -> Tensor:
         """[S, O, I, 1, 1] -> [S, classes, I, 1, 1]."""

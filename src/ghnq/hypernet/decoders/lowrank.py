@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear
 from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, centre, own_depthwise
+from ghnq.hypernet.fill import Filling, fill
 
 
 class FactorDecoder(nn.Module):
@@ -33,15 +34,20 @@ class FactorDecoder(nn.Module):
         self.out = nn.Linear(rank, max_shape[0] * max_shape[2])
         self.into = nn.Linear(rank, max_shape[1] * max_shape[3])
 
-    def forward(self, groups: Sequence[Tensor], shapes: Sequence[Shape4]) -> list[Tensor]:
-        """shapes: per group (O, I, K, K), none larger than `max_shape`."""
+    def forward(
+        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], fillings: Sequence[Filling | None] | None = None
+    ) -> list[Tensor]:
+        """shapes: per group (O, I, K, K), none larger than `max_shape`. fillings: what then becomes of the weights."""
         hidden = torch.relu(self.outer(torch.relu(self.inner(torch.cat(list(groups))))))
         core = torch.relu(self.core(hidden)).view(-1, 2, self.rank, self.rank)
         rows, columns = (core[:, i].flatten(0, 1) for i in (0, 1))
         sizes = [len(g) for g in groups]
         left = self._factors(rows, sizes, [(o, h) for o, _, h, _ in shapes], self.out, self.max_shape[0::2])
         right = self._factors(columns, sizes, [(i, w) for _, i, _, w in shapes], self.into, self.max_shape[1::2])
-        return [_product(a, b, shape) for a, b, shape in zip(left, right, shapes, strict=True)]
+        products = [_product(a, b, shape) for a, b, shape in zip(left, right, shapes, strict=True)]
+        if fillings is None:
+            return products
+        return [p if filling is None else fill(p, filling) for p, filling in zip(products, fillings, strict=True)]
 
     def _factors(
         self, rows: Tensor, sizes: Sequence[int], corners: Sequence[Corner], layer: nn.Linear, grid: Corner
