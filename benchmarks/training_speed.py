@@ -133,7 +133,7 @@ class Theirs:
         except (RuntimeError, AssertionError):
             return False
         found = {f"{path}.{key}": p for path, m in network.named_modules() for key, p in m._parameters.items()}
-        return all(not isinstance(found[name], nn.Parameter) and found[name].shape == sizes[name] for name in sizes)  # type: ignore[union-attr]
+        return all(not isinstance(found[name], nn.Parameter) and found[name].shape == sizes[name] for name in sizes)
 
     def step(self, number: int, *, threads: int) -> float:
         """Seconds of a step; raises RuntimeError where the loss is not finite."""

@@ -79,11 +79,16 @@ class _Grid:
 
 def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Step and zero point of the values at hand, zero included."""
-    low, high = x.aminmax()
+    low, high = _as_stored(x).aminmax()
     low, high = low.clamp(max=0), high.clamp(min=0)
     step = (high - low) / levels
     step = torch.where(step >= torch.finfo(x.dtype).tiny, step, torch.ones_like(step))
     return step, (-low / step).round_()
+
+
+def _as_stored(x: Tensor) -> Tensor:
+    """The values in the order of memory: `aminmax` copies what is stored channels last."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 and not x.is_contiguous() else x
 
 
 def _disturbed(x: Tensor, step: Tensor, noise: torch.Generator) -> Tensor:
@@ -96,16 +101,19 @@ def _round(x: Tensor, levels: int) -> Tensor:
 
 
 class _Round(torch.autograd.Function):
-    """`quant.dynamic.fake_quantize_activation` in one pass over the values instead of four.
+    """`quant.dynamic.fake_quantize_activation` in four passes over the values in the order of memory.
 
-    PyTorch's kernel multiplies by 1 / step where ours divides, which differs by one step at some ties: of no account to
-    a gradient. The range is that of the values themselves, so nothing is clamped, and the gradient is 1 everywhere.
+    The range is that of the values themselves, so the gradient is 1 everywhere. Nothing falls below the grid, since
+    -low / step rounds to the zero point; above it a tie may fall by one step. `torch.fake_quantize_*` takes ten
+    times as long, and multiplies by 1 / step instead of dividing.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
         step, zero_point = _range(x, levels)
-        return torch.fake_quantize_per_tensor_affine(x, step, zero_point.to(torch.int32), 0, levels)
+        steps = torch.div(x, step).round_()
+        # Not clamp: with bounds that are tensors it takes longer than all the rest.
+        return torch.minimum(steps, levels - zero_point, out=steps).mul_(step)
 
     @staticmethod
     @once_differentiable
