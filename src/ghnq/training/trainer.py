@@ -67,8 +67,7 @@ class Trainer:
             seed=recipe.seed,
             reuse=recipe.reuse,
             batch_size=recipe.batch_size,
-            most=recipe.curriculum.multiply_adds,
-            most_until=recipe.curriculum.steps,
+            curriculum=recipe.curriculum,
             rank=team.rank,
             world=team.size,
         )
