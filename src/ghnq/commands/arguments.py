@@ -19,7 +19,7 @@ Steps = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Post-training steps: equalize, hold_variances, search_weights, search_activations, squant, correct_bias.",
+        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias.",
         show_default="none",
     ),
 ]
