@@ -49,6 +49,7 @@ ROWS: dict[str, dict[str, object]] = {
     "no_augment": {"augment": False},
     "smoothing_0.1": {"label_smoothing": 0.1},
     "share_images": {"share_images": True},
+    "soft_labels": {"soft_labels": "runs/teacher.safetensors"},  # of benchmarks/teacher.py
     "small_images_first": {"curriculum.steps": 300, "curriculum.image_size": 16},
     "small_networks_first": {"curriculum.steps": 300, "curriculum.multiply_adds": 3e6},
     "fresh": {"reuse": 1},

@@ -146,6 +146,11 @@ class Recipe(BaseModel):
     )
     augment: bool = Field(default=True, description="Shift and, where the data allows it, mirror training images.")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Weight of the uniform target.")
+    soft_labels: str | None = Field(
+        default=None,
+        description="File of a teacher's class probabilities for every training image (ghnq.training.soft_labels), to "
+        "train towards instead of the labels; absent: the labels.",
+    )
     optimizer: Optimizer = Field(default=Optimizer(), description="See Optimizer.")
     schedule: Schedule = Field(default=Schedule(), description="See Schedule.")
     ema: float = Field(
