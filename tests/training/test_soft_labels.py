@@ -1,4 +1,4 @@
-"""Soft labels stay with their image, are what is trained towards, and are refused where they are not of these images."""
+"""Soft labels stay with their image, are what is trained towards, and are refused where they are of other images."""
 
 from __future__ import annotations
 

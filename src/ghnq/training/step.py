@@ -49,9 +49,9 @@ def accumulate_gradients(
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is trained for; absent: float.
-    noise: for each network, instead of rounding, noise from this generator. precision: gives the context in which
-    networks run.
+    images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is
+    trained for; absent: float. noise: for each network, instead of rounding, noise from this generator. precision:
+    gives the context in which networks run.
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
