@@ -32,3 +32,4 @@ PredictedBy = Annotated[
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[str, typer.Option(metavar="P", help="deploy or paper.")]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")]
+ExportedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that ghnq export wrote: .onnx or .pt2.")]

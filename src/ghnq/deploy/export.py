@@ -103,7 +103,7 @@ def export_program(
         GhnqError: a file name that does not end in .pt2, by which torch.export knows its files.
     """
     path = Path(out)
-    if path.suffix != ".pt2":
+    if path.suffix.lower() != ".pt2":
         raise GhnqError(f"'{path}' ends in '{path.suffix}'; torch.export programs are written as .pt2")
     simulation, facts = _simulated(module, scheme, calibration, protocol, batch_size, origin)
     save_program(to_program(simulation, facts.input_shape), facts, path)

@@ -36,10 +36,11 @@ _RECORD = re.compile(
 )
 # The sizes of tensors: products and sums of integers and of the batch.
 _EXPRESSION = re.compile(r"(?:Mul|Add|Integer|Symbol|positive|integer|True|'s\d+'|s\d+|-?\d+|[(),=+* ])+")
+_LEAF = {"type": None, "context": None, "children_spec": []}
 _IN_SPEC = [1, {"type": "builtins.tuple", "context": "null", "children_spec": [
-    {"type": "builtins.tuple", "context": "null", "children_spec": [{"type": None, "context": None, "children_spec": []}]},
+    {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]},
     {"type": "builtins.dict", "context": "[]", "children_spec": []}]}]  # fmt: skip
-_OUT_SPEC = [1, {"type": None, "context": None, "children_spec": []}]
+_OUT_SPEC = [1, _LEAF]
 _FOREIGN_ARGUMENTS = {"as_custom_obj", "as_graph", "as_operator"}
 
 
