@@ -236,7 +236,7 @@ def verify(
     images: Images = None,
     compiled: Annotated[
         bool,
-        typer.Option("--compile", help=".pt2: lower to x86 and run torch.compile as well; asks for a C++ compiler."),
+        typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -40,9 +40,7 @@ def export(
     check_output(out, (".onnx", ".pt2"), "networks are written as")
     as_program = out.suffix.lower() == ".pt2"
     if as_program and (pack_int4 or int8_weights):
-        raise GhnqError(
-            "--pack-int4 and --int8-weights are for .onnx; a .pt2 file has int8 weights of 8 bits or fewer."
-        )
+        raise GhnqError("--pack-int4 and --int8-weights are for .onnx; .pt2 files have int8 weights of any bits.")
     if not as_program:
         need("onnx")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):

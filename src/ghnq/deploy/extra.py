@@ -16,7 +16,8 @@ def need(name: str) -> Any:
     Raises MissingExtraError that names the extra where it is not installed.
     """
     try:
-        return import_module(name)
+        with hushed():
+            return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
             raise

@@ -6,6 +6,7 @@ saturates; only within ±64, and where a kernel sums one channel, the sums are e
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ghnq.deploy.runtime import Kernels
 from ghnq.errors import ExportError
 from ghnq.processor import this_processor
 
-_FLOAT_LAYERS = ("aten.convolution.default", "aten.addmm.default", "aten.mm.default", "aten.linear.default")
+_FLOAT_LAYERS = re.compile(r"convolution|linear|\b(add)?mm\b")
 _BOOKKEEPING = ("<built-in function getitem>",)
 
 
@@ -47,17 +48,16 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
         MissingExtraError: torchao is not installed.
         ExportError: torchao cannot lower it.
     """
-    with hushed():
-        need("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers what kernels stand for
-        lowering = need("torchao.quantization.pt2e.lowering")
+    need("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers what kernels stand for
+    lowering = need("torchao.quantization.pt2e.lowering")
     try:
         with hushed(), torch.no_grad():
             decomposed()
             module: Any = program.module()
             saturating = _saturating(module)
+            names = tuple(_layer_name(node) for node in saturating)
             if exact:
                 _leave_in_float(module, saturating)
-            names = tuple(_layer_name(node) for node in saturating)
             lowered = lowering.lower_pt2e_quantized_to_x86(module, (images,))
     except Exception as error:
         # torchao and torch.export have no error class of their own.
@@ -133,10 +133,9 @@ def _constant(module: fx.GraphModule, arg: Any) -> Any:
 
 
 def _layer_name(node: fx.Node) -> str:
-    """The name of a layer, from that of its weight in the file."""
+    """The name of a layer with a quantized weight, from that of its weight in the file."""
     weight: Any = node.args[1]
-    stored = str(weight.args[0].target if weight.op == "call_function" else weight.target)
-    return stored.rstrip("_").removesuffix("_weight")
+    return str(weight.args[0].target).rstrip("_").removesuffix("_weight")
 
 
 def _kernels(lowered: fx.GraphModule) -> Kernels:
@@ -150,7 +149,7 @@ def _kernels(lowered: fx.GraphModule) -> Kernels:
         place = "integer" if name.startswith("onednn.q") else "float"
         place = "border" if name.startswith("quantized_decomposed.") else place
         counts[place][name.removesuffix(".default")] += 1
-        if name in _FLOAT_LAYERS:
+        if place == "float" and _FLOAT_LAYERS.search(name):
             layers.append(node.name)
     return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), tuple(layers))
 

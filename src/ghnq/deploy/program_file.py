@@ -36,7 +36,7 @@ _RECORD = re.compile(
 )
 # The sizes of tensors: products and sums of integers and of the batch.
 _EXPRESSION = re.compile(r"(?:Mul|Add|Integer|Symbol|positive|integer|True|'s\d+'|s\d+|-?\d+|[(),=+* ])+")
-_LEAF = {"type": None, "context": None, "children_spec": []}
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 _IN_SPEC = [1, {"type": "builtins.tuple", "context": "null", "children_spec": [
     {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]},
     {"type": "builtins.dict", "context": "[]", "children_spec": []}]}]  # fmt: skip

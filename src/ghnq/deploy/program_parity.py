@@ -146,7 +146,7 @@ def _compiled(
 
 def _batches(images: Images, dataset: ImageDataset, facts: Facts) -> list[Tensor]:
     """Network input [B, C, H, W], all of one size but the last."""
-    return [normalise(part, dataset, facts) for part in images.pixels.split(BATCH)]
+    return [normalise(part, dataset, facts) for part in torch.split(images.pixels, BATCH)]
 
 
 @torch.no_grad()

@@ -80,7 +80,8 @@ class _Reader:
         return call
 
     def _quantize(self, node: fx.Node) -> fx.Node:
-        _, scale, zero_point, smallest, largest, dtype = node.args
+        arguments: Any = node.args
+        _, scale, zero_point, smallest, largest, dtype = arguments
         x = self._source(node)
         if smallest != 0 or dtype is not torch.uint8:
             raise ValueError(f"integers of {dtype} from {smallest}")
@@ -92,7 +93,8 @@ class _Reader:
         return self.graph.call_function(quantize, args)
 
     def _dequantize(self, node: fx.Node) -> fx.Node:
-        _, scale, zero_point, *_ = node.args
+        arguments: Any = node.args
+        _, scale, zero_point, *_ = arguments
         integers = self.at[self._source(node)]
         if integers.target is quantize:
             grid = tuple(self.tensors[str(arg.target)] for arg in integers.args[1:3])  # type: ignore[union-attr]
@@ -145,5 +147,5 @@ class _Reader:
         """The name of a layer, from that of its weight."""
         weight: Any = node.args[1]
         stored = weight.args[0] if weight.op == "call_function" else weight
-        buffer = self.program.graph_signature.inputs_to_buffers[stored.name]
+        buffer: str = self.program.graph_signature.inputs_to_buffers[stored.name]
         return buffer.rstrip("_").removesuffix("_weight")

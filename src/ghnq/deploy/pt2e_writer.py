@@ -67,7 +67,7 @@ class _Writer:
         args: Any = fx.map_arg(node.args, self._value)
         assert callable(node.target)
         if node.target is aten.reshape.default:
-            options = {"memory_format": torch.contiguous_format}
+            options: dict[str, Any] = {"memory_format": torch.contiguous_format}
             args = self.graph.call_function(aten.clone.default, args[:1], options), *args[1:]
         return self.graph.call_function(node.target, args)
 
