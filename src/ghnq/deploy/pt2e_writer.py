@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from ghnq.deploy.arithmetic import dequantize, quantize
 from ghnq.deploy.capture import module_of
-from ghnq.deploy.extra import decomposed
+from ghnq.deploy.extra import decomposed, hushed
 from ghnq.deploy.ops import aten
 from ghnq.errors import SchemeError
 from ghnq.quant.simulate import integer_range
@@ -38,7 +38,8 @@ def to_program(simulation: fx.GraphModule, input_shape: tuple[int, ...]) -> Expo
     module = _Writer(simulation).write()
     example = torch.zeros(2, *input_shape)  # it is stored in the file: no image of the user's
     batch = Dim("batch", min=1, max=LARGEST_BATCH)
-    return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)
+    with hushed(), torch.no_grad():
+        return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)
 
 
 class _Writer:
