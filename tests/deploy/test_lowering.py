@@ -48,7 +48,11 @@ def file(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize(
     ("processor", "exact", "saturating", "integer", "floating"),
-    [(WITH, True, False, 6, 0), (WITHOUT, False, True, 6, 0), (WITHOUT, True, True, 1, 5)],
+    [
+        (WITH, True, False, 6, 0),
+        pytest.param(WITHOUT, False, True, 6, 0, marks=pytest.mark.slow),
+        (WITHOUT, True, True, 1, 5),
+    ],
 )
 def test_layers_find_integer_kernels_unless_they_would_saturate(
     branches: Path, monkeypatch: pytest.MonkeyPatch, processor: Processor, exact: bool, saturating: bool,
