@@ -13,6 +13,7 @@ import typer
 from ghnq import __version__
 from ghnq.commands.arguments import (
     CheckpointName,
+    Compile,
     DataName,
     ExportedFile,
     Images,
@@ -234,10 +235,7 @@ def verify(
         str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
     ] = None,
     images: Images = None,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler."),
-    ] = False,
+    compiled: Compile = False,
     as_json: Json = False,
 ) -> None:
     """Prove that a file computes on its runtime what was simulated, and in which kernels."""

@@ -1,13 +1,14 @@
 """From the simulation's graph to a torch.export program in the words of torchao's pt2e quantization.
 
 The same graph, with `quantized_decomposed` functions for ours; scales and zero points of activations are numbers in it.
-Three things differ from what `convert_pt2e` writes, each for a reason found with torchao 0.18 and torch 2.13:
+Two things differ from what `convert_pt2e` writes, each for a reason found with torchao 0.18 and torch 2.13:
 
 - activations of fewer than 8 bits are clipped to their grid's limits before they are quantized: the fused kernels of
   x86 ignore `quant_max` and would go up to 255;
 - tensors are made contiguous before a reshape: the x86 lowering turns it into a view, but its convolutions give
-  channels-last tensors;
-- a bias is a float that lies on the grid of its int32 value, s_in * s_w: no kernel of x86 takes it as an integer.
+  channels-last tensors.
+
+A bias is a float, as torchao has it, that lies on the grid of its int32 value, s_in * s_w.
 
 Legend: O output channels.
 """
