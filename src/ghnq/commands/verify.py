@@ -27,12 +27,10 @@ SATURATION = {
 }
 
 
-SATURATING = {
-    True: "this processor has no VNNI, and its integer kernels saturate on wide int8 weights: {layers} ran in float; "
-    "with a scheme of 7-bit weights (w7a8) they run in integers",
-    False: "this processor has no VNNI, and its integer kernels saturate on wide int8 weights: {layers}; "
-    "export with a scheme of 7-bit weights (w7a8)",
-}
+SATURATING = (
+    "this processor has no VNNI, or does not say so, and its integer kernels saturate on wide int8 weights: {layers} ran "
+    "in float; with a scheme of 7-bit weights (w7a8) they run in integers"
+)
 
 
 def verify(file: Path, *, data: str | None, images: int | None, compiled: bool, as_json: bool) -> None:
@@ -61,7 +59,7 @@ def _verify_program(file: Path, data: str | None, images: int | None, compiled: 
         parity = verify_program(file, dataset, images=images, compile=compiled)
         if parity.compiled is not None and parity.compiled.saturating:
             layers = ", ".join(parity.compiled.saturating)
-            terminal.warn(SATURATING[parity.compiled.exact].format(layers=layers))
+            terminal.warn(SATURATING.format(layers=layers))
         document = parity.document() | {"warnings": terminal.warnings}
     terminal.finish(document, _program_table(parity), *_program_lines(parity))
 
