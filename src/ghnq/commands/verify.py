@@ -28,8 +28,8 @@ SATURATION = {
 
 
 SATURATING = (
-    "this processor has no VNNI, or does not say so, and its integer kernels saturate on wide int8 weights: {layers} ran "
-    "in float; with a scheme of 7-bit weights (w7a8) they run in integers"
+    "this processor has no VNNI, or does not say so, and its integer kernels saturate on wide int8 weights: {layers} "
+    "ran in float; with a scheme of 7-bit weights (w7a8) they run in integers"
 )
 
 
