@@ -1,7 +1,10 @@
 """Whether exported files compute what was simulated: top-1 agreement, accuracy, kernels, over many networks.
 
     python benchmarks/parity.py CHECKPOINT --data DATA [--networks 50] [--images 2000] [--schemes w8a8,w4a8] [--json]
+        [--road onnx|pt2|compiled|saturating]
 
+Roads: ONNX on ONNX Runtime; a torch.export program as loaded; the same lowered to x86 and compiled; and compiled by
+torchao's own lowering, without the layers left in float that saturate where there is no VNNI.
 Networks: the first of split `test`, and those of `named.py`, with predicted weights. `evaluated` is the accuracy of the
 layer-only simulation that `ghnq evaluate` reports.
 """
@@ -21,7 +24,7 @@ from torch import nn
 
 import named
 from ghnq.data import ImageDataset
-from ghnq.deploy import Origin, export_onnx, verify
+from ghnq.deploy import Origin, export_onnx, export_program, verify, verify_program
 from ghnq.evaluation import dataset_for
 from ghnq.evaluation.measure import count_correct
 from ghnq.hypernet import GHN
@@ -30,40 +33,63 @@ from ghnq.quant import quantize
 from ghnq.spaces import convnets
 
 
-def networks(count: int, dataset: ImageDataset) -> Iterator[tuple[str, nn.Module]]:
+def networks(count: int, dataset: ImageDataset, with_named: bool = True) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules without weights."""
     for i in range(count):
         spec = convnets.spec("test", i)
         shape = {"in_channels": dataset.input_shape[0], "num_classes": dataset.num_classes}
         yield f"convnets/test/{i}", convnets.build(spec, **shape, device="meta")
     for name, build in named.NAMED.items():
-        if dataset.input_shape == (3, 32, 32):
+        if with_named and dataset.input_shape == (3, 32, 32):
             yield name, build()
 
 
-def measure(network: nn.Module, scheme: str, dataset: ImageDataset, images: int, evaluated: bool) -> dict[str, Any]:
+ROADS = ("onnx", "pt2", "compiled", "saturating")
+
+
+def measure(
+    network: nn.Module, scheme: str, dataset: ImageDataset, images: int, evaluated: bool, road: str
+) -> dict[str, Any]:
     """One row: one network under one scheme."""
     calibration = dataset.calibration(512, 0)
     origin = Origin(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist()))
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        size = export_onnx(network, scheme, calibration=calibration, out=file, origin=origin).size
-        parity = verify(file, dataset, images=images)
-    row = {
-        "scheme": scheme,
+        file = Path(folder) / ("model.onnx" if road == "onnx" else "model.pt2")
+        write = export_onnx if road == "onnx" else export_program
+        size = write(network, scheme, calibration=calibration, out=file, origin=origin).size
+        compared = _onnx(file, dataset, images) if road == "onnx" else _program(file, dataset, images, road)
+    row = {"scheme": scheme, **compared, "bytes": size}
+    if evaluated:
+        layers_only = quantize(network, scheme, calibration=calibration)
+        row["evaluated"] = 100 * count_correct(layers_only, dataset, dataset.test.first(images)).correct / images
+    return row
+
+
+def _onnx(file: Path, dataset: ImageDataset, images: int) -> dict[str, Any]:
+    parity = verify(file, dataset, images=images)
+    return {
         "agreement": 100 * parity.agreement,
         "simulation": 100 * parity.accuracy_simulation,
         "runtime": 100 * parity.accuracy_runtime,
         "steps": parity.largest_difference_steps,
         "float_layers": len(parity.kernels.float_layers),
         "float_ops": sum(parity.kernels.floating.values()),
-        "bytes": size,
         "vnni": parity.processor.dot_product,
     }
-    if evaluated:
-        layers_only = quantize(network, scheme, calibration=calibration)
-        row["evaluated"] = 100 * count_correct(layers_only, dataset, dataset.test.first(images)).correct / images
-    return row
+
+
+def _program(file: Path, dataset: ImageDataset, images: int, road: str) -> dict[str, Any]:
+    parity = verify_program(file, dataset, images=images, compile=road != "pt2", exact=road != "saturating")
+    run = parity.compiled or parity.eager
+    return {
+        "agreement": 100 * run.agreement,
+        "simulation": 100 * parity.accuracy_simulation,
+        "runtime": 100 * run.accuracy,
+        "steps": run.largest_difference_steps,
+        "integer_layers": sum(parity.compiled.kernels.integer.values()) if parity.compiled else 0,
+        "float_layers": len(parity.compiled.kernels.float_layers) if parity.compiled else 0,
+        "vnni": parity.processor.dot_product,
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -77,6 +103,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "mean_agreement": mean(row["agreement"] for row in these),
             "lowest_agreement": min(row["agreement"] for row in these),
             "largest_accuracy_difference": max(abs(row["simulation"] - row["runtime"]) for row in these),
+            "largest_difference_steps": max(row["steps"] or 0.0 for row in these),
             "float_layers": sum(row["float_layers"] for row in these),
             "mean_runtime": mean(row["runtime"] for row in these),
         }
@@ -96,16 +123,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--schemes", default="w8a8,w4a8")
     parser.add_argument("--evaluated", action="store_true", help="measure the layer-only simulation as well")
+    parser.add_argument("--road", choices=ROADS, default="onnx")
+    parser.add_argument("--no-named", action="store_true", help="leave out the networks of named.py")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     ghn = GHN.from_pretrained(options.checkpoint)
     dataset = dataset_for(ghn, options.data)
     rows = []
-    for name, module in networks(options.networks, dataset):
+    for name, module in networks(options.networks, dataset, not options.no_named):
         network = initialize(module, ghn, dataset.input_shape)
         for scheme in options.schemes.split(","):
-            row = {"network": name, **measure(network, scheme, dataset, options.images, options.evaluated)}
+            row = {
+                "network": name,
+                **measure(network, scheme, dataset, options.images, options.evaluated, options.road),
+            }
             rows.append(row)
             if not options.json:
                 print("  ".join(f"{key} {_text(value)}" for key, value in row.items()), flush=True)

@@ -49,9 +49,13 @@ ROWS: dict[str, dict[str, object]] = {
     "no_augment": {"augment": False},
     "smoothing_0.1": {"label_smoothing": 0.1},
     "share_images": {"share_images": True},
+    "soft_labels": {"soft_labels": "runs/teacher.safetensors"},  # of benchmarks/teacher.py
     "small_images_first": {"curriculum.steps": 300, "curriculum.image_size": 16},
     "small_networks_first": {"curriculum.steps": 300, "curriculum.multiply_adds": 3e6},
     "fresh": {"reuse": 1},
+    "small_networks": {"curriculum.steps": 10**9, "curriculum.multiply_adds": 4e6},
+    "stages_only": {"curriculum.steps": 10**9, "curriculum.family": "stages"},
+    "stem_stride_2": {"curriculum.steps": 10**9, "curriculum.stem_stride": 2},
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ghnq import spaces as spaces
     from ghnq.data import load as load_dataset
     from ghnq.deploy import export_onnx as export_onnx
+    from ghnq.deploy import export_program as export_program
     from ghnq.evaluation import evaluate as evaluate
     from ghnq.graph import ArchGraph as ArchGraph
     from ghnq.graph import trace as trace
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export_onnx",
+    "export_program",
     "initialize",
     "load_dataset",
     "load_recipe",
@@ -69,6 +71,7 @@ _LAZY = {
     "QuantScheme": ("ghnq.quant", "QuantScheme"),
     "evaluate": ("ghnq.evaluation", "evaluate"),
     "export_onnx": ("ghnq.deploy", "export_onnx"),
+    "export_program": ("ghnq.deploy", "export_program"),
     "initialize": ("ghnq.hypernet.initialize", "initialize"),
     "load_dataset": ("ghnq.data", "load"),
     "load_recipe": ("ghnq.training", "load_recipe"),

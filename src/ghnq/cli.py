@@ -13,7 +13,9 @@ import typer
 from ghnq import __version__
 from ghnq.commands.arguments import (
     CheckpointName,
+    Compile,
     DataName,
+    ExportedFile,
     Images,
     InputShape,
     Json,
@@ -199,7 +201,7 @@ def mixed(
 @app.command()
 def export(
     model: ModelName,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.onnx", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write: .onnx, or .pt2.")],
     checkpoint: PredictedBy = "digits",
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
@@ -217,7 +219,7 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model with predicted, quantized weights as ONNX, for integer kernels."""
+    """Write a model with predicted, quantized weights as ONNX (.onnx) or a torch.export program (.pt2)."""
     from ghnq.commands.export import export as run
 
     run(
@@ -228,17 +230,18 @@ def export(
 
 @app.command()
 def verify(
-    file: OnnxFile,
+    file: ExportedFile,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
     ] = None,
     images: Images = None,
+    compiled: Compile = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that a file computes on ONNX Runtime what was simulated, and in which kernels."""
+    """Prove that a file computes on its runtime what was simulated, and in which kernels."""
     from ghnq.commands.verify import verify as run
 
-    run(file, data=data, images=images, as_json=as_json)
+    run(file, data=data, images=images, compiled=compiled, as_json=as_json)
 
 
 @app.command()

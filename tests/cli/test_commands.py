@@ -190,6 +190,22 @@ def test_export_and_verify(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> No
     assert "1 QLinearConv" in people.out
     assert "in float: nothing" in people.out
 
+    call = ghnq(*words[:-1], "net.pt2", "--calibration", 64, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert (document["bytes"], document["opset"]) == (Path("net.pt2").stat().st_size, None)
+    call = ghnq("verify", "net.pt2", "--images", 50, "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert (document["images"], document["eager"]["agreement"], document["compiled"]) == (50, 1.0, None)
+    assert document["facts"]["origin"]["model"] == "grey.py:net"
+    Path("cut.pt2").write_bytes(Path("net.pt2").read_bytes()[:5000])
+    call = ghnq("verify", "cut.pt2", "--json")
+    assert call.code == 2
+    assert "no torch.export program" in call.err
+    people = ghnq("verify", "net.pt2", "--images", 50)
+    assert "100.00 %" in people.out
+
     before = sorted(models.parent.iterdir())
     call = ghnq("profile", "net.onnx", "--repeats", 3, "--batch", 2, "--json")
     assert call.code == 0, call.err

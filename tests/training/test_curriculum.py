@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,16 +15,18 @@ from ghnq.spaces import convnets
 from ghnq.training import step as step_module
 from ghnq.training import trainer as trainer_module
 from ghnq.training.architectures import _STRIDE, ArchitectureStream
-from ghnq.training.recipe import validate_recipe
+from ghnq.training.recipe import Curriculum, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, losses
 
 MOST = 2e6
+EASY = Curriculum(steps=4, multiply_adds=MOST)
 
 
-def stream(**changes: float) -> ArchitectureStream:
-    options = {"size": 3, "seed": 0, "reuse": 2, "most": MOST, "most_until": 4, **changes}
-    return ArchitectureStream(input_shape=(3, 32, 32), num_classes=10, **options)  # type: ignore[arg-type]
+def stream(curriculum: Curriculum = EASY, **place: int) -> ArchitectureStream:
+    return ArchitectureStream(
+        size=3, seed=0, reuse=2, input_shape=(3, 32, 32), num_classes=10, curriculum=curriculum, **place
+    )
 
 
 def multiply_adds(index: int) -> int:
@@ -31,7 +34,7 @@ def multiply_adds(index: int) -> int:
 
 
 def test_dear_networks_wait_until_it_ends() -> None:
-    easy, plain = stream(), stream(most_until=0)
+    easy, plain = stream(), stream(Curriculum())
     for step in range(8):
         drawn, all_ = easy.indices(step), plain.indices(step)
         if step >= 4:
@@ -41,6 +44,16 @@ def test_dear_networks_wait_until_it_ends() -> None:
                 assert multiply_adds(index) <= MOST
                 assert index == instead_of or multiply_adds(instead_of) > MOST
     assert any(multiply_adds(i) > MOST for step in range(4) for i in plain.indices(step))
+
+
+@pytest.mark.parametrize("family", ["stages", "cells"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_only_some_kinds_of_networks(family: Literal["stages", "cells"], stride: Literal[1, 2]) -> None:
+    narrow = stream(Curriculum(steps=3, family=family, stem_stride=stride))
+    drawn = [convnets.spec("train", index) for step in range(3) for index in narrow.indices(step)]
+    assert {(spec.body.family, spec.stem.stride) for spec in drawn} == {(family, stride)}
+    after = [convnets.spec("train", index) for step in range(3, 20) for index in narrow.indices(step)]
+    assert {(spec.body.family, spec.stem.stride) for spec in after} - {(family, stride)}
 
 
 def test_every_member_can_follow_every_other() -> None:
@@ -93,7 +106,9 @@ def test_a_run_resumes_through_it_to_the_bit(tmp_path: Path, monkeypatch: pytest
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 4}, {"multiply_adds": 10}, {"steps": -1}, {"size": 16}])
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": 4}, {"multiply_adds": 10}, {"family": "cell"}, {"steps": -1}, {"size": 16}]
+)
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(RecipeError, match="curriculum"):
         validate_recipe({**TINY, "curriculum": wrong}, "wrong")

@@ -19,7 +19,7 @@ Steps = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Post-training steps: equalize, hold_variances, search_weights, search_activations, squant, correct_bias.",
+        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias.",
         show_default="none",
     ),
 ]
@@ -31,4 +31,8 @@ PredictedBy = Annotated[
 ]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[str, typer.Option(metavar="P", help="deploy or paper.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler.")
+]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")]
+ExportedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that ghnq export wrote: .onnx or .pt2.")]

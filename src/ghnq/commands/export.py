@@ -1,13 +1,15 @@
-"""`ghnq export`: one model with predicted parameters, calibrated, quantized and written as ONNX."""
+"""`ghnq export`: one model with predicted parameters, calibrated, quantized and written as ONNX or .pt2."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ghnq.commands.options import check_output, check_protocol
 from ghnq.commands.terminal import Terminal
-from ghnq.deploy import Exported, Origin, export_onnx
+from ghnq.deploy import Exported, Origin, export_onnx, export_program
 from ghnq.deploy.extra import need
+from ghnq.errors import GhnqError
 from ghnq.evaluation import dataset_for
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.hypernet import GHN
@@ -35,8 +37,12 @@ def export(
     """Predicts the parameters of `model` and writes the quantized network to `out`."""
     check_protocol(protocol)
     parsed = QuantScheme.parse(scheme, protocol=protocol)
-    check_output(out, (".onnx",), "networks are written as")
-    need("onnx")
+    check_output(out, (".onnx", ".pt2"), "networks are written as")
+    as_program = out.suffix.lower() == ".pt2"
+    if as_program and (pack_int4 or int8_weights):
+        raise GhnqError("--pack-int4 and --int8-weights are for .onnx; .pt2 files have int8 weights of any bits.")
+    if not as_program:
+        need("onnx")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
         ghn = GHN.from_pretrained(checkpoint)
         dataset = dataset_for(ghn, data)
@@ -51,24 +57,27 @@ def export(
             mean=tuple(dataset.mean.tolist()),
             std=tuple(dataset.std.tolist()),
         )
-        exported = export_onnx(
+        write = export_program if as_program else partial(export_onnx, pack_int4=pack_int4, int8_weights=int8_weights)
+        exported = write(
             network,
             parsed,
             calibration=dataset.calibration(calibration, SEED),
             out=out,
             batch_size=min(BATCH, calibration),
-            pack_int4=pack_int4,
-            int8_weights=int8_weights,
             origin=origin,
         )
         document = _document(exported, model) | {"warnings": terminal.warnings}
     terminal.finish(
         document,
         f"[bold]{model}[/] as {exported.facts.scheme}, protocol {exported.facts.protocol}: "
-        f"[bold]{exported.size:,}[/] bytes, opset {exported.opset}",
+        f"[bold]{exported.size:,}[/] bytes, {_format(exported)}",
         f"written to [cyan]{out}[/]",
         f"prove it with: ghnq verify {out} --data {dataset.name}",
     )
+
+
+def _format(exported: Exported) -> str:
+    return "a torch.export program" if exported.opset is None else f"opset {exported.opset}"
 
 
 def _document(exported: Exported, model: str) -> dict[str, object]:

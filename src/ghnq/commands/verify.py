@@ -1,17 +1,23 @@
-"""`ghnq verify`: one file of ours on ONNX Runtime, against its simulation."""
+"""`ghnq verify`: one file of ours on its runtime, ONNX Runtime or torch, against its simulation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table
 
 from ghnq.commands.terminal import Terminal
 from ghnq.data import ImageDataset, load, resize_dataset
-from ghnq.deploy import Parity
+from ghnq.deploy import Parity, ProgramParity, verify_program
 from ghnq.deploy import verify as compare
 from ghnq.deploy.extra import need
+from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx_reader import facts_of, load_model
+from ghnq.deploy.program_file import read_facts
+from ghnq.deploy.program_parity import Agreement
+from ghnq.deploy.runtime import Kernels
+from ghnq.errors import GhnqError
 
 SATURATION = {
     True: "this processor has no VNNI, and ONNX Runtime's kernel for int8 weights saturates on it: "
@@ -21,12 +27,23 @@ SATURATION = {
 }
 
 
-def verify(file: Path, *, data: str | None, images: int | None, as_json: bool) -> None:
+SATURATING = (
+    "this processor has no VNNI, or does not say so, and its integer kernels saturate on wide int8 weights: {layers} "
+    "ran in float; with a scheme of 7-bit weights (w7a8) they run in integers"
+)
+
+
+def verify(file: Path, *, data: str | None, images: int | None, compiled: bool, as_json: bool) -> None:
     """Runs the file and its simulation on the same test images and prints how far they agree."""
+    if file.suffix.lower() == ".pt2":
+        _verify_program(file, data, images, compiled, as_json)
+        return
+    if compiled:
+        raise GhnqError(f"--compile is for .pt2 files; '{file}' runs on ONNX Runtime")
     need("onnx")
     need("onnxruntime")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Verifying {file}"):
-        dataset = _images_for(file, data)
+        dataset = _images_for(facts_of(load_model(file), file), data)
         parity = compare(file, dataset, images=images)
         if parity.saturation is not False:
             terminal.warn(SATURATION[parity.saturation])
@@ -34,9 +51,21 @@ def verify(file: Path, *, data: str | None, images: int | None, as_json: bool) -
     terminal.finish(document, _table(parity), *_lines(parity))
 
 
-def _images_for(file: Path, data: str | None) -> ImageDataset:
+def _verify_program(file: Path, data: str | None, images: int | None, compiled: bool, as_json: bool) -> None:
+    if compiled:
+        need("torchao")
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Verifying {file}"):
+        dataset = _images_for(read_facts(file), data)
+        parity = verify_program(file, dataset, images=images, compile=compiled)
+        if parity.compiled is not None and parity.compiled.saturating:
+            layers = ", ".join(parity.compiled.saturating)
+            terminal.warn(SATURATING.format(layers=layers))
+        document = parity.document() | {"warnings": terminal.warnings}
+    terminal.finish(document, _program_table(parity), *_program_lines(parity))
+
+
+def _images_for(facts: Facts, data: str | None) -> ImageDataset:
     """The images by name, or those the file was calibrated on, in the size that the file takes."""
-    facts = facts_of(load_model(file), file)
     name = data or facts.origin.data
     dataset = load(name if name is not None else "digits")
     channels, height, width = facts.input_shape
@@ -49,26 +78,56 @@ def _table(parity: Parity) -> Table:
     table = Table(title=f"{parity.file}: {parity.facts.scheme}, protocol {parity.facts.protocol}")
     table.add_column("on the same test images")
     table.add_column("", justify="right")
-    steps = parity.largest_difference_steps
     for what, value in (
         ("images", f"{parity.images:,}"),
         ("same class", f"{100 * parity.agreement:.2f} %"),
         ("right, simulation", f"{100 * parity.accuracy_simulation:.2f} %"),
         ("right, ONNX Runtime", f"{100 * parity.accuracy_runtime:.2f} %"),
         ("largest difference of a logit", f"{parity.largest_difference:.3g}"),
-        ("the same in steps of the last layer's input", "-" if steps is None else f"{steps:.2f}"),
+        ("the same in steps of the last layer's input", _steps(parity.largest_difference_steps)),
     ):
         table.add_row(what, value)
     return table
 
 
+def _program_table(parity: ProgramParity) -> Table:
+    table = Table(title=f"{parity.file}: {parity.facts.scheme}, protocol {parity.facts.protocol}")
+    table.add_column(f"on the same {parity.images:,} test images")
+    runs = {"loaded": parity.eager} | ({} if parity.compiled is None else {"compiled": parity.compiled})
+    for name in runs:
+        table.add_column(name, justify="right")
+
+    def row(what: str, text: Callable[[Agreement], str]) -> None:
+        table.add_row(what, *(text(run) for run in runs.values()))
+
+    row("same class as the simulation", lambda run: f"{100 * run.agreement:.2f} %")
+    row("right", lambda run: f"{100 * run.accuracy:.2f} %")
+    row("right, simulation", lambda run: f"{100 * parity.accuracy_simulation:.2f} %")
+    row("largest difference of a logit", lambda run: f"{run.largest_difference:.3g}")
+    row("the same in steps of the last layer's input", lambda run: _steps(run.largest_difference_steps))
+    return table
+
+
+def _program_lines(parity: ProgramParity) -> list[str]:
+    versions = f"{parity.processor.line()}; torch {parity.torch}"
+    if parity.compiled is None:
+        return [versions, "to measure it compiled as well: --compile"]
+    return [*_kernel_lines(parity.compiled.kernels), f"{versions}, torchao {parity.compiled.torchao}"]
+
+
+def _steps(steps: float | None) -> str:
+    return "-" if steps is None else f"{steps:.2f}"
+
+
 def _lines(parity: Parity) -> list[str]:
-    kernels = parity.kernels
+    return [*_kernel_lines(parity.kernels), f"{parity.processor.line()}; ONNX Runtime {parity.onnxruntime}"]
+
+
+def _kernel_lines(kernels: Kernels) -> list[str]:
     lines = [f"in integers: {_counts(kernels.integer)}", f"in float: {_counts(kernels.floating)}"]
     if kernels.float_layers:
         lines.append(f"[yellow]layers in float[/]: {', '.join(kernels.float_layers)}")
     lines.append(f"between the two: {_counts(kernels.borders)}")
-    lines.append(f"{parity.processor.line()}; ONNX Runtime {parity.onnxruntime}")
     return lines
 
 

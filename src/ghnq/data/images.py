@@ -26,12 +26,14 @@ _SUBSET_SEED = 20231
 class Images:
     """Images of one split.
 
-    pixels: uint8 [B, C, H, W]; labels: int64 [B].
+    pixels: uint8 [B, C, H, W]; labels: int64 [B]. soft: float32 [B, classes], probabilities to train towards instead of
+    the labels.
     Raises DataError where there is no image, or shapes and dtypes are others.
     """
 
     pixels: Tensor
     labels: Tensor
+    soft: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -43,6 +45,11 @@ class Images:
                 f"Labels must be int64 [{len(self.pixels)}], one for each image, not {self.labels.dtype} of shape "
                 f"{tuple(self.labels.shape)}."
             )
+        if self.soft is not None and (self.soft.dtype != torch.float32 or len(self.soft) != len(self.pixels)):
+            raise DataError(
+                f"Soft labels must be float32 [{len(self.pixels)}, classes], not {self.soft.dtype} of shape "
+                f"{tuple(self.soft.shape)}."
+            )
         if not len(self.pixels):
             raise DataError("A split without images: give at least one image in the training and in the test split.")
 
@@ -51,7 +58,18 @@ class Images:
 
     def take(self, indices: Tensor) -> Images:
         """Returns the images at `indices` (int64 [B]), in that order."""
-        return Images(self.pixels[indices], self.labels[indices])
+        soft = None if self.soft is None else self.soft[indices]
+        return Images(self.pixels[indices], self.labels[indices], soft)
+
+    @property
+    def targets(self) -> Tensor:
+        """What to train towards: `soft` where there are any, else the labels."""
+        return self.labels if self.soft is None else self.soft
+
+    def to(self, device: torch.device) -> Images:
+        """The same on a device."""
+        soft = None if self.soft is None else self.soft.to(device)
+        return Images(self.pixels.to(device), self.labels.to(device), soft)
 
     def first(self, count: int) -> Images:
         """Returns a fixed subset of `count` images, balanced over classes, the same on every machine.
@@ -166,15 +184,15 @@ class ImageDataset:
         return torch.from_numpy(np.concatenate(parts))
 
     def train_batch(self, step: int, batch_size: int, seed: int, *, augment: bool = True) -> tuple[Tensor, Tensor]:
-        """Returns the (augmented) normalised batch of a step: float32 [B, C, H, W] and labels int64 [B].
+        """Returns the (augmented) normalised batch of a step: float32 [B, C, H, W] and labels int64 [B] (or soft ones).
 
         A pure function of its arguments, so that nothing about data needs saving to resume.
         """
         chosen = self.train.take(self.batch_indices(step, batch_size, seed))
         if not augment:
-            return self.normalise(chosen.pixels), chosen.labels
+            return self.normalise(chosen.pixels), chosen.targets
         generator = torch.Generator().manual_seed(mix(seed, step, 1))
-        return self.normalise(self.augment(chosen.pixels, generator)), chosen.labels
+        return self.normalise(self.augment(chosen.pixels, generator)), chosen.targets
 
     def calibration(self, count: int, seed: int) -> Tensor:
         """Returns `count` normalised training images, balanced over classes: float32 [B, C, H, W], not augmented.

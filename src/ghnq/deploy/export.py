@@ -1,4 +1,4 @@
-"""From a module with weights to an ONNX file that integer kernels run."""
+"""From a module with weights to a file that integer kernels run: ONNX, or a torch.export program."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from torch import Tensor, fx, nn
 from ghnq.deploy.extra import need
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx_writer import Storage, write_model
+from ghnq.deploy.program_file import save_program
+from ghnq.deploy.pt2e_writer import to_program
 from ghnq.deploy.simulation import simulate
-from ghnq.errors import DataError
+from ghnq.errors import DataError, GhnqError
 from ghnq.files import atomic_path
 from ghnq.quant import QuantScheme, prepare
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file that was written: its path, its size, its opset, what it states, and the simulation it holds."""
+    """A file that was written: its path, its size, what it states, and the simulation it holds.
+
+    opset: of ONNX; None for a torch.export program.
+    """
 
     path: Path
     size: int
-    opset: int
+    opset: int | None
     facts: Facts
     simulation: fx.GraphModule
 
@@ -61,6 +66,59 @@ def export_onnx(
         MissingExtraError: onnx is not installed.
     """
     need("onnx")
+    simulation, facts = _simulated(module, scheme, calibration, protocol, batch_size, origin)
+    storage = Storage(pack_int4=pack_int4, int8_weights=int8_weights)
+    model = write_model(simulation, storage=storage, metadata=facts.to_properties())
+    path = Path(out)
+    _save(model, path)
+    return Exported(path, path.stat().st_size, model.opset_import[0].version, facts, simulation)
+
+
+def export_program(
+    module: nn.Module,
+    scheme: QuantScheme | str,
+    *,
+    calibration: Tensor,
+    out: str | os.PathLike[str],
+    protocol: str = "deploy",
+    batch_size: int = 256,
+    origin: Origin | None = None,
+) -> Exported:
+    """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) in pt2e words.
+
+    The same scales and integers as `export_onnx` gives; for torch.compile on x86 and for ExecuTorch. The module may
+    have weights of any origin and is left as it was. The batch is the only free size.
+
+    Args:
+        scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
+        calibration: normalised float images [B, C, H, W] of the training split, at least `batch_size`.
+        out: the file; written whole or not at all.
+        protocol: `deploy` or `paper`; how a scheme given as text is quantized.
+        origin: what the file shall say of where the network comes from.
+
+    Raises:
+        SchemeError: nothing to quantize, bits no kernel takes, a constant activation, weights that are not finite.
+        DataError: unusable calibration images, or fewer than one batch.
+        ExportError: an op that cannot be expressed, or a shape beyond the batch that is not fixed.
+        GhnqError: a file name that does not end in .pt2, by which torch.export knows its files.
+    """
+    path = Path(out)
+    if path.suffix.lower() != ".pt2":
+        raise GhnqError(f"'{path}' ends in '{path.suffix}'; torch.export programs are written as .pt2")
+    simulation, facts = _simulated(module, scheme, calibration, protocol, batch_size, origin)
+    save_program(to_program(simulation, facts.input_shape), facts, path)
+    return Exported(path, path.stat().st_size, None, facts, simulation)
+
+
+def _simulated(
+    module: nn.Module,
+    scheme: QuantScheme | str,
+    calibration: Tensor,
+    protocol: str,
+    batch_size: int,
+    origin: Origin | None,
+) -> tuple[fx.GraphModule, Facts]:
+    """The simulation of a network, and what its file says; the same for every format."""
     scheme = QuantScheme.parse(scheme, protocol=protocol)
     if isinstance(calibration, Tensor) and calibration.dim() == 4 and len(calibration) < batch_size:
         raise DataError(
@@ -68,13 +126,8 @@ def export_onnx(
             "give more images, or a smaller batch_size"
         )
     prepared = prepare(module, calibration, batch_size=batch_size)
-    simulation = simulate(prepared, scheme)
     facts = Facts.of(scheme, len(calibration), tuple(calibration.shape[1:]), origin or Origin())
-    storage = Storage(pack_int4=pack_int4, int8_weights=int8_weights)
-    model = write_model(simulation, storage=storage, metadata=facts.to_properties())
-    path = Path(out)
-    _save(model, path)
-    return Exported(path, path.stat().st_size, model.opset_import[0].version, facts, simulation)
+    return simulate(prepared, scheme), facts
 
 
 def _save(model: Any, path: Path) -> None:

@@ -25,8 +25,8 @@ def rule_for(node: fx.Node) -> Rule:
     rule = RULES.get(node.target)
     if rule is None:
         raise ExportError(
-            f"{place_of(node)} cannot be expressed in ONNX here; known are convolutions and linear layers, pooling, "
-            "sums, products, concatenations, reshapes, norms and the usual activations"
+            f"{place_of(node)} cannot be expressed in a file for a device; known are convolutions and linear "
+            "layers, pooling, sums, products, concatenations, reshapes, norms and the usual activations"
         )
     return rule
 

@@ -66,15 +66,12 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
     """
     model = load_model(path)
     facts = facts_of(model, path)
-    if dataset.input_shape != facts.input_shape:
-        came, want = ("x".join(map(str, shape)) for shape in (dataset.input_shape, facts.input_shape))
-        raise DataError(f"'{path}' takes images of {want}, '{dataset.name}' has {came}")
+    check_shape(path, facts, dataset)
     simulation = read_simulation(model, str(path))
     data = model.SerializeToString()
     chosen = dataset.test if images is None else dataset.test.first(images)
     ours, theirs = logits_of_both(in_integers(simulation), runtime.session(data), dataset, chosen, facts)
-    if ours.shape[1] < dataset.num_classes:
-        raise DataError(f"'{path}' has {ours.shape[1]} outputs, '{dataset.name}' {dataset.num_classes} classes")
+    check_classes(path, ours, dataset)
     difference = (ours - theirs).abs()
     steps = last_layer_steps(simulation)
     processor = this_processor()
@@ -82,9 +79,9 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
         file=str(path),
         facts=facts,
         images=len(chosen),
-        agreement=_share(ours.argmax(1) == theirs.argmax(1)),
-        accuracy_simulation=_share(ours.argmax(1) == chosen.labels),
-        accuracy_runtime=_share(theirs.argmax(1) == chosen.labels),
+        agreement=share(ours.argmax(1) == theirs.argmax(1)),
+        accuracy_simulation=share(ours.argmax(1) == chosen.labels),
+        accuracy_runtime=share(theirs.argmax(1) == chosen.labels),
         largest_difference=difference.max().item(),
         largest_difference_steps=None if steps is None else (difference / steps).max().item(),
         kernels=runtime.kernels(data),
@@ -95,6 +92,19 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
     )
 
 
+def check_shape(path: Path, facts: Facts, dataset: ImageDataset) -> None:
+    """Raises DataError where a file takes other images than the data set has."""
+    if dataset.input_shape != facts.input_shape:
+        came, want = ("x".join(map(str, shape)) for shape in (dataset.input_shape, facts.input_shape))
+        raise DataError(f"'{path}' takes images of {want}, '{dataset.name}' has {came}")
+
+
+def check_classes(path: Path, logits: Tensor, dataset: ImageDataset) -> None:
+    """Raises DataError where logits [B, K] are fewer than the classes of the data set."""
+    if logits.shape[1] < dataset.num_classes:
+        raise DataError(f"'{path}' has {logits.shape[1]} outputs, '{dataset.name}' {dataset.num_classes} classes")
+
+
 @torch.inference_mode()
 def logits_of_both(
     simulation: fx.GraphModule, session: Any, dataset: ImageDataset, images: Images, facts: Facts
@@ -102,7 +112,7 @@ def logits_of_both(
     """Logits [B, K] of the simulation and of the runtime."""
     ours, theirs = [], []
     for start in range(0, len(images), BATCH):
-        batch = _normalise(images.pixels[start : start + BATCH], dataset, facts)
+        batch = normalise(images.pixels[start : start + BATCH], dataset, facts)
         ours.append(simulation(batch))
         theirs.append(runtime.run(session, batch))
     return torch.cat(ours), torch.cat(theirs)
@@ -131,7 +141,8 @@ def has_wide_int8(simulation: fx.GraphModule) -> bool:
     )
 
 
-def _normalise(pixels: Tensor, dataset: ImageDataset, facts: Facts) -> Tensor:
+def normalise(pixels: Tensor, dataset: ImageDataset, facts: Facts) -> Tensor:
+    """Network input [B, C, H, W] of stored pixels, as the file says."""
     mean, std = facts.origin.mean, facts.origin.std
     if mean is None or std is None:
         return dataset.normalise(pixels)
@@ -140,5 +151,6 @@ def _normalise(pixels: Tensor, dataset: ImageDataset, facts: Facts) -> Tensor:
     return pixels.to(torch.float32).sub_(shift).mul_(scale)
 
 
-def _share(right: Tensor) -> float:
+def share(right: Tensor) -> float:
+    """The share of True, 0 to 1."""
     return right.double().mean().item()

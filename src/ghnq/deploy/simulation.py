@@ -99,6 +99,7 @@ class _Builder:
         narrow = torch.int8 if layer.scheme.weight_symmetric else torch.uint8
         weight = self._integers(f"{name}_weight", layer.weight_int.to(narrow), layer.weight_scale,
                                 layer.weight_zero_point)  # fmt: skip
+        weight.meta["bits"] = layer.bits.weight
         if layer.bias is None:
             return weight, None
         if layer.bias_int is None:

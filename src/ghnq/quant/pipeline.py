@@ -81,7 +81,7 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
 
 
 HOLD = 0.25
-"""Fraction of its float variance below which `hold_variances` lets no re-estimated norm variance fall."""
+"""Fraction of its float variance below which no re-estimated norm variance falls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,8 @@ class Prepared:
         mean is renewed, which lands in the bias (bias correction, Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 
         A channel that quantization silences has variance 0, and its norm would amplify whatever comes through later by
-        1 / sqrt(eps), from layer to layer; `hold_variances` stops that.
+        1 / sqrt(eps), from layer to layer, until activation ranges are its alone: no variance falls below HOLD of what
+        it is in float.
 
         Norms that stay in the network keep their float statistics where biases are corrected: both would take the same
         error off.
@@ -171,7 +172,7 @@ class Prepared:
                 state = noisy.get_submodule(name).state_dict()
                 if name in grid_depends:
                     state["running_var"] = norm.state_dict()["running_var"]
-                elif "hold_variances" in scheme.steps:
+                else:
                     state["running_var"] = state["running_var"].maximum(HOLD * norm.state_dict()["running_var"])
                 norm.load_state_dict(state)
 

@@ -17,7 +17,6 @@ MIN_BITS, MAX_BITS = 2, 16
 
 STEPS: dict[str, str] = {
     "equalize": "cross-layer equalization of the float weights",
-    "hold_variances": "re-estimated norm variances kept above a quarter of the float ones",
     "search_weights": "weight scales of least squared error (`weight_range: mse`)",
     "search_activations": "activation ranges of least squared error (`activation_range: mse`)",
     "squant": "weights rounded so that rounding errors cancel within kernels and channels",

@@ -14,9 +14,11 @@ from ghnq.graph.ir import ArchGraph
 from ghnq.graph.trace import trace
 from ghnq.spaces import convnets
 from ghnq.training.balance import effort, spread
+from ghnq.training.recipe import Curriculum
 
 Shape3 = tuple[int, int, int]
 _STRIDE = 100_003  # without a common factor with the size of the split, so that every member is reached
+_ALL = Curriculum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class ArchitectureStream:
     size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
     batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
     in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
-    most: multiply-adds for an image of 3x32x32 beyond which an architecture is not drawn, until the step `most_until`.
+    curriculum: which architectures are drawn at first.
     """
 
     def __init__(
@@ -51,17 +53,16 @@ class ArchitectureStream:
         seed: int,
         reuse: int = 1,
         batch_size: int = 64,
-        most: float | None = None,
-        most_until: int = 0,
+        curriculum: Curriculum = _ALL,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.most, self.most_until = most, most_until
+        self.curriculum = curriculum
         self.size, self.reuse, self.seed, self.rank, self.world = size, reuse, seed, rank, world
         self.input_shape, self.num_classes, self.batch_size = input_shape, num_classes, batch_size
         self._built: OrderedDict[int, tuple[nn.Module, ArchGraph]] = OrderedDict()
         self._efforts: OrderedDict[int, float] = OrderedDict()
-        self._prices: OrderedDict[int, float] = OrderedDict()
+        self._admitted: OrderedDict[int, bool] = OrderedDict()
 
     def indices(self, step: int) -> tuple[int, ...]:
         """Which architectures of split `train` the team trains in a step."""
@@ -71,8 +72,8 @@ class ArchitectureStream:
             rng = np.random.default_rng((self.seed, 0, step))
             chosen = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
         indices: list[int] = (chosen % convnets.SPLITS["train"]).tolist()
-        if self.most is not None and step < self.most_until:
-            return tuple(self._affordable(index, self.most) for index in indices)
+        if step < self.curriculum.steps:
+            return tuple(self._easy(index) for index in indices)
         return tuple(indices)
 
     def positions(self, step: int) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ class ArchitectureStream:
         indices, positions = self.indices(step), self.positions(step)
         own = tuple(indices[position] for position in positions)
         built = [self._build(index) for index in own]
-        for known in (self._built, self._efforts, self._prices):
+        for known in (self._built, self._efforts, self._admitted):
             self._forget(known)
         modules, graphs = zip(*built, strict=True)
         return MetaBatch(positions, own, modules, GraphBatch.from_graphs(graphs))
@@ -100,19 +101,19 @@ class ArchitectureStream:
         self._built.move_to_end(index)
         return self._built[index]
 
-    def _affordable(self, index: int, most: float) -> int:
-        """The architecture itself, or the first of its followers that is cheap enough."""
-        while self._price(index) > most:
+    def _easy(self, index: int) -> int:
+        """The architecture itself, or the first of its followers that the curriculum admits."""
+        while not self._admits(index):
             # Not the next one, which another place of the meta-batch may stand at.
             index = (index + _STRIDE) % convnets.SPLITS["train"]
         return index
 
-    def _price(self, index: int) -> float:
-        """Multiply-adds for an image of the space, whatever the data."""
-        if index not in self._prices:
-            self._prices[index] = convnets.cost(convnets.spec("train", index)).multiply_adds
-        self._prices.move_to_end(index)
-        return self._prices[index]
+    def _admits(self, index: int) -> bool:
+        """Whatever the data are: the space's own image counts."""
+        if index not in self._admitted:
+            self._admitted[index] = self.curriculum.admits(convnets.spec("train", index))
+        self._admitted.move_to_end(index)
+        return self._admitted[index]
 
     def _effort(self, index: int) -> float:
         if index not in self._efforts:

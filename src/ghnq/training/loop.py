@@ -21,6 +21,7 @@ from ghnq.training.place import choose_place
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.report import TrainingBar
 from ghnq.training.resume import Changes, check_data, resumed, started_with
+from ghnq.training.soft_labels import with_soft_labels
 from ghnq.training.start import with_hypernet
 from ghnq.training.state import State, read_state, write_state
 from ghnq.training.team import Team
@@ -108,7 +109,10 @@ def _take_part(trainer: Trainer) -> None:
 
 
 def _images(recipe: Recipe) -> tuple[ImageDataset, Images]:
-    return held_out(load(recipe.data, image_size=recipe.image_size), recipe.validation.images, recipe.seed)
+    dataset = load(recipe.data, image_size=recipe.image_size)
+    if recipe.soft_labels is not None:
+        dataset = with_soft_labels(dataset, recipe.soft_labels)
+    return held_out(dataset, recipe.validation.images, recipe.seed)
 
 
 def _trainer(recipe: Recipe, train_set: ImageDataset, team: Team, state: State | None) -> Trainer:

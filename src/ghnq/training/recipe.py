@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ghnq.errors import RecipeError, nearest
 from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
+from ghnq.spaces import convnets
+from ghnq.spaces.convnets.specs import Spec
 from ghnq.training.precision import check_mix
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -64,7 +66,7 @@ class Quantization(BaseModel):
 
 
 class Curriculum(BaseModel):
-    """An easier beginning: small images, small networks, or both. Validation is always on the whole task."""
+    """An easier beginning: small images, fewer kinds of networks, or both. Validation is always on the whole task."""
 
     model_config = _STRICT
 
@@ -78,6 +80,20 @@ class Curriculum(BaseModel):
         strict=False,
         description="Networks of more multiply-adds, for an image of 3x32x32, are not drawn meanwhile; absent: all.",
     )
+    family: Literal["stages", "cells"] | None = Field(
+        default=None, description="Only networks of this family are drawn meanwhile; absent: both."
+    )
+    stem_stride: Literal[1, 2] | None = Field(
+        default=None, description="Only networks whose first convolution has this stride are drawn; absent: both."
+    )
+
+    def admits(self, spec: Spec) -> bool:
+        """Whether an architecture of the space may be drawn meanwhile."""
+        return (
+            (self.multiply_adds is None or convnets.cost(spec).multiply_adds <= self.multiply_adds)
+            and self.family in (None, spec.body.family)
+            and self.stem_stride in (None, spec.stem.stride)
+        )
 
 
 class Validation(BaseModel):
@@ -130,6 +146,11 @@ class Recipe(BaseModel):
     )
     augment: bool = Field(default=True, description="Shift and, where the data allows it, mirror training images.")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Weight of the uniform target.")
+    soft_labels: str | None = Field(
+        default=None,
+        description="File of a teacher's class probabilities for every training image (ghnq.training.soft_labels), to "
+        "train towards instead of the labels; absent: the labels.",
+    )
     optimizer: Optimizer = Field(default=Optimizer(), description="See Optimizer.")
     schedule: Schedule = Field(default=Schedule(), description="See Schedule.")
     ema: float = Field(

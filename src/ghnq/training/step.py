@@ -49,9 +49,9 @@ def accumulate_gradients(
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B]. schemes: the precision each network is trained for; absent: float.
-    noise: for each network, instead of rounding, noise from this generator. precision: gives the context in which
-    networks run.
+    images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is
+    trained for; absent: float. noise: for each network, instead of rounding, noise from this generator. precision:
+    gives the context in which networks run.
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
@@ -95,5 +95,6 @@ def run_network(
         logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
-    correct = (logits.detach().argmax(1) == labels).float().mean()
+    classes = labels if labels.dim() == 1 else labels.argmax(1)
+    correct = (logits.detach().argmax(1) == classes).float().mean()
     return loss.detach(), correct, dict(zip(leaves, gradients, strict=True))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghnq.data import ImageDataset, Images
+from ghnq.data import ImageDataset
 from ghnq.errors import TrainingError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
@@ -50,8 +50,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
         self.recipe, self.dataset, self.team = recipe, dataset, team
-        pixels, labels = dataset.train.pixels.to(team.device), dataset.train.labels.to(team.device)
-        self._near = replace(dataset, train=Images(pixels, labels))
+        self._near = replace(dataset, train=dataset.train.to(team.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset)).to(team.device)
@@ -67,8 +66,7 @@ class Trainer:
             seed=recipe.seed,
             reuse=recipe.reuse,
             batch_size=recipe.batch_size,
-            most=recipe.curriculum.multiply_adds,
-            most_until=recipe.curriculum.steps,
+            curriculum=recipe.curriculum,
             rank=team.rank,
             world=team.size,
         )
