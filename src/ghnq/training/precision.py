@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ghnq.errors import RecipeError, SchemeError
@@ -26,13 +28,15 @@ def check_mix(mix: dict[str, float]) -> None:
         raise RecipeError("quantization.mix must name at least one scheme with a weight above 0, such as {w4a8: 1}")
 
 
-def draw_scheme(mix: dict[str, float], layers: list[str], key: tuple[int, ...]) -> QuantScheme:
-    """The scheme of one network; layers: its names, for `mixed`; key: seed, step and network."""
+def draw_scheme(
+    mix: dict[str, float], layers: list[str], key: tuple[int, ...], steps: Sequence[str] = ()
+) -> QuantScheme:
+    """The scheme of one network; layers: its names, for `mixed`; key: seed, step and network; steps: of deployment."""
     rng = np.random.default_rng(key)
     words, weights = list(mix), np.array(list(mix.values()))
     word = words[int(rng.choice(len(words), p=weights / weights.sum()))]
     if word != MIXED:
-        return QuantScheme.parse(word)
+        return QuantScheme.parse(word, steps=tuple(steps)).carried_out
     bits = rng.choice(MIXED_BITS, size=(len(layers), 2)).tolist()
-    scheme = QuantScheme.parse("w4a4")
+    scheme = QuantScheme.parse("w4a4", steps=tuple(steps)).carried_out
     return scheme.override((name, str(LayerBits(w, a))) for name, (w, a) in zip(layers, bits, strict=True))

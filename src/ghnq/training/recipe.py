@@ -60,6 +60,12 @@ class Quantization(BaseModel):
         description="Schemes and how often each is drawn for a network, such as `{float32: 1, w4a8: 2}`; `mixed` draws "
         "bits for every layer.",
     )
+    steps: tuple[Literal["search_weights", "search_activations"], ...] = Field(
+        default=(),
+        strict=False,
+        description="Searches for ranges that deployment will make: validation makes them, and training fits such "
+        "ranges roughly at 4 bits and below.",
+    )
     strategy: Literal["round", "noise"] = Field(
         default="round", description="Round to the grid with straight-through gradients, or add noise of one step."
     )

@@ -2,9 +2,10 @@
 
 What is quantized is what `deploy` quantizes, the folded weight: its symmetric per-channel grid scales along with the
 gain of the batch norm, so quantizing before or after folding is the same, and nothing has to be folded. For other
-schemes the weight itself is quantized. Ranges are those of the batch at hand (`minmax`), where deployment has those of
-calibration images. Gradients pass straight through (GHN-QAT, arXiv 2309.13773); with noise the grid is replaced by
-uniform noise one step wide, the other way to be robust.
+schemes the weight itself is quantized. Ranges are those of the batch at hand, where deployment has those of
+calibration images; where the scheme asks for `mse`, they are found roughly (rough_ranges.py). Gradients pass straight
+through (GHN-QAT, arXiv 2309.13773); with noise the grid is replaced by uniform noise one step wide, the other way to be
+robust.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ghnq.hypernet.model import Parameters
-from ghnq.quant.dynamic import fake_quantize_weight, weight_qparams
+from ghnq.quant.dynamic import weight_qparams
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.simulate import along_channels
+from ghnq.quant.simulate import along_channels, fake_quantize, integer_range
+from ghnq.training import rough_ranges
 
 Noise = torch.Generator | None
 """None rounds; a generator adds noise, drawn from it."""
@@ -43,10 +45,15 @@ def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, noise: 
         if bits is None or key not in found:
             continue
         weight = found[key]
-        if noise is None:
-            found[key] = fake_quantize_weight(weight, bits, scheme)
+        rough = scheme.weight_range == "mse" and scheme.folding_commutes and bits <= rough_ranges.MOST_BITS
+        if rough:
+            step = rough_ranges.weight_scale(weight, bits)
+            zero = torch.zeros_like(step)
         else:
-            step, _ = weight_qparams(weight.detach(), bits, scheme)
+            step, zero = weight_qparams(weight.detach(), bits, scheme)
+        if noise is None:
+            found[key] = fake_quantize(weight, step, zero, *integer_range(bits, scheme.weight_symmetric))
+        else:
             found[key] = _disturbed(weight, along_channels(step, weight), noise)
     return found
 
@@ -58,7 +65,8 @@ def activations_on_grid(layers: Layers, scheme: QuantScheme, noise: Noise) -> It
         for name, layer in layers.items():
             bits = scheme.bits_for(name).activation
             if bits is not None:
-                handle = layer.register_forward_pre_hook(_Grid(bits, noise))
+                rough = scheme.activation_range == "mse" and bits <= rough_ranges.MOST_BITS
+                handle = layer.register_forward_pre_hook(_Grid(bits, noise, rough))
                 hooks.callback(handle.remove)
         yield
 
@@ -66,14 +74,18 @@ def activations_on_grid(layers: Layers, scheme: QuantScheme, noise: Noise) -> It
 class _Grid:
     """A hook that quantizes a layer's first input."""
 
-    def __init__(self, bits: int, noise: Noise) -> None:
-        self.levels, self.noise = 2**bits - 1, noise
+    def __init__(self, bits: int, noise: Noise, rough: bool = False) -> None:
+        self.bits, self.noise, self.rough = bits, noise, rough
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x = inputs[0]
+        levels = 2**self.bits - 1
+        if self.noise is None and not self.rough:
+            return (_round(x, levels), *inputs[1:])
+        seen = x.detach()
+        step, zero = rough_ranges.activation_range(_as_stored(seen), self.bits) if self.rough else _range(seen, levels)
         if self.noise is None:
-            return (_round(x, self.levels), *inputs[1:])
-        step, _ = _range(x.detach(), self.levels)
+            return (fake_quantize(x, step, zero, 0, levels), *inputs[1:])
         return (_disturbed(x, step, self.noise), *inputs[1:])
 
 

@@ -153,8 +153,9 @@ class Trainer:
     def _schemes(self, batch: MetaBatch) -> list[QuantScheme]:
         """The precision that each of this process's networks is trained for."""
         mix, layered = self.recipe.quantization.mix, MIXED in self.recipe.quantization.mix
+        steps = self.recipe.quantization.steps
         return [
-            draw_scheme(mix, list(layers_of(module)) if layered else [], self._key(position))
+            draw_scheme(mix, list(layers_of(module)) if layered else [], self._key(position), steps)
             for module, position in zip(batch.modules, batch.positions, strict=True)
         ]
 

@@ -10,6 +10,7 @@ from ghnq.data import ImageDataset, Images
 from ghnq.errors import TrainingError
 from ghnq.evaluation.measure import Bench
 from ghnq.hypernet.model import GHN
+from ghnq.quant.scheme import QuantScheme
 from ghnq.training.recipe import Recipe
 
 PROTOCOL = "deploy"
@@ -33,14 +34,15 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
     an evaluation measures: answers that are not finite count as wrong, and are counted.
     """
     count = min(recipe.validation.calibration, len(dataset.train))
+    schemes = recipe.validation.schemes
     bench = Bench(
         ghn=ghn,
         dataset=dataset,
         images=images,
         calibration=dataset.calibration(count, recipe.seed),
         protocol=PROTOCOL,
+        named={word: QuantScheme.parse(word, steps=recipe.quantization.steps) for word in schemes},
     )
-    schemes = recipe.validation.schemes
     rows = [bench.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
     values = np.array([[100 * row["correct"] / row["images"] for row in under] for under in rows])  # [M, schemes]
     means = values.mean(1)
