@@ -37,7 +37,7 @@ def test_weights_are_fitted_nearly_as_well_as_searched(bits: int, shape: tuple[i
         errors[estimator] = error(weight, *scale_zero_point(*ends, bits, True), bits, True)
     assert errors["mse"] <= errors["rough"] * (1 + 1e-6)
     # At 4 bits the error has many valleys, and a single start finds one of them.
-    assert errors["rough"] < (1.25 if bits == 4 else 1.12) * errors["mse"]
+    assert errors["rough"] < (1.2 if bits == 4 else 1.12) * errors["mse"]
     assert errors["rough"] < errors["minmax"] * (0.5 if bits == 2 else 1)
 
 

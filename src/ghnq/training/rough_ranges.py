@@ -18,7 +18,7 @@ from ghnq.quant.simulate import integer_range, scale_zero_point
 MOST_BITS = 4
 """Above this, min-max is as good."""
 
-START = {2: 0.5, 3: 0.7, 4: 0.85}
+START = {2: 0.5, 3: 0.8, 4: 0.95}
 """Fraction of the min-max scale to fit from, by bits: about the best for normal values."""
 FITS = 3
 FRACTIONS = torch.arange(4, 33, 2).div(32)
