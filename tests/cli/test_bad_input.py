@@ -108,6 +108,7 @@ LONGEST_SCREEN = 24
         (["verify", "pickled.pt", "--compile"], "--compile is for .pt2 files"),
         (["profile", "nothing.onnx"], "there is no file 'nothing.onnx'"),
         (["profile", "pickled.pt"], "no ONNX model"),
+        (["profile", "net.pt2"], "export the same network as .onnx"),
         (["profile", "pickled.pt", "--batch", "0"], "--batch"),
         (["profile", "pickled.pt", "--batch", "9999"], "batch is 9,999; choose 1 to 4,096"),
         (["profile", "pickled.pt", "--threads", "0"], "--threads"),

@@ -11,10 +11,13 @@ from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure
 from ghnq.deploy.extra import need
+from ghnq.errors import GhnqError
 
 
 def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
     """Counts and times the file and prints both columns."""
+    if file.suffix.lower() == ".pt2":
+        raise GhnqError(f"'{file}' is a torch.export program; export the same network as .onnx to profile it.")
     need("onnx")
     need("onnxruntime")
     with Terminal(as_json=as_json) as terminal:
