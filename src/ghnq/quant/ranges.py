@@ -111,7 +111,7 @@ def weight_range(
 def activation_range(x: Tensor, bits: int, estimator: Estimator = "minmax") -> Range:
     """Range of one activation tensor of any shape, asymmetric: (low, high), both []."""
     if estimator == "minmax":
-        low, high = torch.aminmax(x.detach())
+        low, high = torch.aminmax(as_stored(x.detach()))
         return low, high
     low, high = ESTIMATE[estimator](_rows(x.detach().flatten(), estimator), bits, False)
     return low[0], high[0]
@@ -131,8 +131,9 @@ class ActivationObserver:
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Takes in one batch, any shape."""
-        values = x.detach().flatten()
-        self._rows.append(torch.stack(torch.aminmax(values)) if self._estimator == "minmax" else _sample(values))
+        seen = x.detach()
+        minmax = self._estimator == "minmax"
+        self._rows.append(torch.stack(torch.aminmax(as_stored(seen))) if minmax else _sample(seen.flatten()))
 
     @property
     def seen(self) -> bool:
@@ -143,6 +144,11 @@ class ActivationObserver:
         """(low, high), both []; needs at least one batch."""
         low, high = ESTIMATE[self._estimator](torch.cat(self._rows)[None], self._bits, False)
         return low[0], high[0]
+
+
+def as_stored(x: Tensor) -> Tensor:
+    """The values in the order of memory, as a view: torch copies what is stored channels last to find its extremes."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 and not x.is_contiguous() else x
 
 
 def _rows(values: Tensor, estimator: Estimator) -> Tensor:

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ghnq.hypernet.model import Parameters
 from ghnq.quant.dynamic import weight_qparams
+from ghnq.quant.ranges import as_stored
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.simulate import along_channels, fake_quantize, integer_range
 from ghnq.training import rough_ranges
@@ -83,7 +84,7 @@ class _Grid:
         if self.noise is None and not self.rough:
             return (_round(x, levels), *inputs[1:])
         seen = x.detach()
-        step, zero = rough_ranges.activation_range(_as_stored(seen), self.bits) if self.rough else _range(seen, levels)
+        step, zero = rough_ranges.activation_range(as_stored(seen), self.bits) if self.rough else _range(seen, levels)
         if self.noise is None:
             return (fake_quantize(x, step, zero, 0, levels), *inputs[1:])
         return (_disturbed(x, step, self.noise), *inputs[1:])
@@ -91,16 +92,11 @@ class _Grid:
 
 def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Step and zero point of the values at hand, zero included."""
-    low, high = _as_stored(x).aminmax()
+    low, high = as_stored(x).aminmax()
     low, high = low.clamp(max=0), high.clamp(min=0)
     step = (high - low) / levels
     step = torch.where(step >= torch.finfo(x.dtype).tiny, step, torch.ones_like(step))
     return step, (-low / step).round_()
-
-
-def _as_stored(x: Tensor) -> Tensor:
-    """The values in the order of memory: `aminmax` copies what is stored channels last."""
-    return x.permute(0, 2, 3, 1) if x.dim() == 4 and not x.is_contiguous() else x
 
 
 def _disturbed(x: Tensor, step: Tensor, noise: torch.Generator) -> Tensor:
