@@ -13,8 +13,9 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,29 +60,50 @@ ROWS: dict[str, dict[str, object]] = {
 }
 
 
-def run_row(name: str, data: str, minutes: float, out: Path, architectures: int, images: int) -> dict[str, Any]:
-    """Trains and measures one row, or what is left of it; returns its figures."""
-    folder = out / name
-    figures = folder / "row.json"
-    if figures.exists():
-        return dict(json.loads(figures.read_text()))
-    ghnq = [sys.executable, "-m", "ghnq"]
-    changes = {"workers": 1, **ROWS[name]}
-    settings = [word for key, value in changes.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    resume = ["--resume"] if (folder / "state.safetensors").exists() else []
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{name}.txt").open("a") as log:
-        training = [*ghnq, "train", str(RECIPE), "--data", data, "--out", str(folder), *settings, *resume]
-        subprocess.run([*training, "--max-minutes", str(minutes)], check=True, stdout=log, stderr=log)
-        measuring = [*ghnq, "evaluate", str(folder / "last"), "--data", data, "--out", str(folder / "val")]
-        members = ["--splits", "val", "--limit", str(architectures), "--images", str(images)]
-        subprocess.run([*measuring, *members, "--schemes", SCHEMES], check=True, stdout=log, stderr=log)
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    last = [line for line in lines if "loss" in line][-1]
-    row = {"row": name, "changes": ROWS[name], "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
-    row |= {"summary": json.loads((folder / "val" / "summary.json").read_text())}
-    figures.write_text(json.dumps(row))
-    return row
+@dataclass(frozen=True)
+class Study:
+    """What all rows of a study share; `out` holds a folder for each."""
+
+    recipe: Path
+    data: str
+    minutes: float
+    schemes: str
+    architectures: int
+    images: int
+    out: Path
+    steps: str = ""
+
+    def run(self, name: str, changes: dict[str, object]) -> dict[str, Any]:
+        """Trains and measures one row, or what is left of it; returns its figures."""
+        folder = self.out / name
+        figures = folder / "row.json"
+        if figures.exists():
+            return dict(json.loads(figures.read_text()))
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / f"{name}.txt").open("a") as log:
+            self._train(folder, changes, log)
+            self._measure(folder, log)
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        last = [line for line in lines if "loss" in line][-1]
+        row = {"row": name, "changes": changes, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
+        row |= {"summary": json.loads((folder / "val" / "summary.json").read_text())}
+        figures.write_text(json.dumps(row))
+        return row
+
+    def _train(self, folder: Path, changes: dict[str, object], log: IO[str]) -> None:
+        settings = [f"--set={key}={json.dumps(value)}" for key, value in ({"workers": 1} | changes).items()]
+        resume = ["--resume"] if (folder / "state.safetensors").exists() else []
+        run = ["train", str(self.recipe), "--data", self.data, "--out", str(folder), *settings, *resume]
+        _ghnq([*run, "--max-minutes", str(self.minutes)], log)
+
+    def _measure(self, folder: Path, log: IO[str]) -> None:
+        members = ["--splits", "val", "--limit", str(self.architectures), "--images", str(self.images)]
+        run = ["evaluate", str(folder / "last"), "--data", self.data, "--out", str(folder / "val"), *members]
+        _ghnq([*run, "--schemes", self.schemes, *(["--steps", self.steps] if self.steps else [])], log)
+
+
+def _ghnq(words: list[str], log: IO[str]) -> None:
+    subprocess.run([sys.executable, "-m", "ghnq", *words], check=True, stdout=log, stderr=log)
 
 
 def main(
@@ -99,8 +121,9 @@ def main(
     unknown = sorted(set(chosen) - set(ROWS))
     if unknown:
         raise typer.BadParameter(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    study = Study(RECIPE, data, minutes, SCHEMES, architectures, images, out)
     with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda name: run_row(name, data, minutes, out, architectures, images), chosen))
+        done = list(pool.map(lambda name: study.run(name, ROWS[name]), chosen))
     if as_json:
         print(json.dumps(done))
         return
