@@ -31,6 +31,7 @@ def trained() -> GHN:
     torch.manual_seed(0)
     ghn = GHN(CONFIG)
     assert ghn.precision is not None
+    nn.init.normal_(ghn.precision.inner.weight)
     nn.init.normal_(ghn.precision.outer.weight)
     return ghn.eval()
 
@@ -44,6 +45,21 @@ def test_at_first_the_condition_has_no_effect_and_every_part_of_it_learns() -> N
     assert ghn.precision is not None
     assert ghn.precision.outer.weight.grad is not None
     assert bool(ghn.precision.outer.weight.grad.any())
+
+
+def test_a_granularity_never_shown_in_training_changes_nothing() -> None:
+    torch.manual_seed(0)
+    ghn, graph = GHN(CONFIG), trace(network(), (3, 8, 8))
+    shown, hidden = QuantScheme.parse("w4a8"), QuantScheme.parse("w4a8", protocol="paper")
+    optimizer = torch.optim.AdamW(ghn.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(t.square().sum() for t in ghn.predict(graph, shown).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    with torch.no_grad():
+        told, other, plain = (ghn.predict(graph, scheme)["0.weight"] for scheme in (shown, hidden, "float32"))
+    assert torch.equal(told, other)
+    assert not torch.equal(told, plain)
 
 
 def test_each_scheme_gets_weights_of_its_own() -> None:

@@ -17,6 +17,7 @@ from ghnq.graph.ir import ArchGraph
 from ghnq.quant.scheme import LayerBits, QuantScheme
 
 FEATURES = 8
+_PER_TENSOR = 7
 _LAYERS = ("conv", "sep_conv", "dil_conv")
 
 
@@ -26,6 +27,9 @@ class PrecisionEmbedding(nn.Module):
     def __init__(self, *, hidden: int) -> None:
         super().__init__()
         self.inner = nn.Linear(FEATURES, hidden)
+        # A granularity that training never shows must not disturb the others.
+        with torch.no_grad():
+            self.inner.weight[:, _PER_TENSOR].zero_()
         self.outer = nn.Linear(hidden, hidden)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
