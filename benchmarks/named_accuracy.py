@@ -1,0 +1,85 @@
+"""Accuracy of predicted weights for networks with names that are in no space: ResNet-20, MobileNetV2, VGG-11.
+
+    python benchmarks/named_accuracy.py CHECKPOINT --data ../shared/data [--images 2000] [--steps A,B] [--out FILE.json]
+
+Each network under each scheme and both protocols, with no training of the networks. `--steps` are post-training steps
+of protocol `deploy`. At w2a2 the first and the last layer stay at 8 bits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from ghnq.data import ImageDataset
+from ghnq.errors import NotFiniteError
+from ghnq.evaluation import dataset_for
+from ghnq.evaluation.measure import count_correct
+from ghnq.files import write_text
+from ghnq.hypernet import GHN, initialize
+from ghnq.hypernet.checkpoint import checkpoint_hash
+from ghnq.quant import QuantScheme, prepare
+from named import NAMED
+
+SCHEMES = ("float32", "w8a8", "w4a8", "w4a4", "w2a2")
+
+
+def ends_at_8_bits(word: str, network: nn.Module) -> str:
+    """The word, for w2a2 with the first and the last layer of the network at 8 bits."""
+    if word != "w2a2":
+        return word
+    layers = [name for name, child in network.named_modules() if isinstance(child, nn.Conv2d | nn.Linear)]
+    return f"{word}+{layers[0]}=w8a8+{layers[-1]}=w8a8"
+
+
+def accuracy(ghn: GHN, module: nn.Module, scheme: QuantScheme, dataset: ImageDataset, images: int) -> float:
+    """In percent; 0 for a network that overflows."""
+    network = initialize(module, ghn, dataset.input_shape, scheme=scheme)
+    try:
+        quantized = prepare(network, dataset.calibration(512, 0)).quantize(scheme)
+    except NotFiniteError:
+        return 0.0
+    return 100 * count_correct(quantized, dataset, dataset.test.first(images)).correct / images
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """One line per network and protocol."""
+    lines = ["| network | protocol | " + " | ".join(SCHEMES) + " |", "|---" * (2 + len(SCHEMES)) + "|"]
+    for row in rows:
+        cells = " | ".join(f"{row[scheme]:.1f}" for scheme in SCHEMES)
+        lines.append(f"| {row['network']} | {row['protocol']} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    checkpoint: str,
+    data: Annotated[str | None, typer.Option(help="Directory or hub id; absent: the checkpoint's.")] = None,
+    images: Annotated[int, typer.Option(help="Test images.")] = 2000,
+    steps: Annotated[str, typer.Option(help="Post-training steps of `deploy`, comma-separated.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Keep the rows here.")] = None,
+) -> None:
+    """Prints a table."""
+    torch.set_num_threads(1)
+    ghn = GHN.from_pretrained(checkpoint)
+    dataset = dataset_for(ghn, data)
+    rows: list[dict[str, Any]] = []
+    for protocol, chosen in (("deploy", tuple(filter(None, steps.split(",")))), ("paper", ())):
+        for name, build in NAMED.items():
+            module, row = build(), {"network": name, "protocol": protocol}
+            for word in SCHEMES:
+                scheme = QuantScheme.parse(ends_at_8_bits(word, module), protocol=protocol, steps=chosen)
+                row[word] = accuracy(ghn, module, scheme, dataset, images)
+            rows.append(row)
+    if out is not None:
+        about = {"images": images, "steps": steps, "checkpoint_hash": checkpoint_hash(checkpoint), "rows": rows}
+        write_text(out, json.dumps(about))
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
