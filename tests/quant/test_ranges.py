@@ -43,6 +43,23 @@ def test_mse_is_the_best_of_its_candidates(bits: int, symmetric: bool) -> None:
         assert bool((high < WEIGHT.flatten(1).max(dim=1).values).any())
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("tail", ["normal", "relu", "cauchy", "bimodal", "constant"])
+def test_mse_of_many_values_sees_bins_and_loses_nothing(bits: int, tail: str) -> None:
+    x = torch.randn(100_003, generator=torch.Generator().manual_seed(bits))
+    x = {
+        "normal": x,
+        "relu": x.relu(),
+        "cauchy": (x * 1.4).tan().clamp(-500, 500),
+        "bimodal": x + 6 * x.sign(),
+        "constant": x * 0 - 3,
+    }[tail]
+    low, high = (float(end) for end in activation_range(x, bits, "mse"))
+    a, b, row = float(x.min()), float(x.max()), x.numpy()
+    errors = [squared_error(row, a * f, b * f, bits, False) for f in ranges.MSE_FACTORS]
+    assert squared_error(row, low, high, bits, False) <= min(errors) * 1.0001
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from(ESTIMATORS), st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 1000))
 def test_streaming_equals_all_at_once(estimator: str, sizes: list[int], seed: int) -> None:

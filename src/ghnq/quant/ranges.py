@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ghnq.quant.scheme import Estimator, Granularity
-from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
+from ghnq.quant.simulate import integer_range, scale_zero_point
 
 Range = tuple[Tensor, Tensor]
 
@@ -19,6 +19,12 @@ PERCENTILE = 99.99
 
 MSE_FACTORS = torch.arange(100, 18, -2, dtype=torch.float64).div(100).tolist()
 """Fractions of the min-max range tried by the asymmetric mse estimator, widest first: 1.00, 0.98, ... 0.20."""
+
+BINS = 2**12
+"""Bins that stand for a tensor's values where it has more, in the asymmetric mse estimator."""
+
+AT_ONCE = 2**18
+"""Most results of one operation of the mse estimators."""
 
 FIT_FACTORS = torch.arange(120, 14, -2, dtype=torch.float64).div(100).tolist()
 """Fractions of the min-max scale from which the symmetric mse estimator starts: 1.20, 1.18, ... 0.16."""
@@ -46,15 +52,40 @@ def _mse(rows: Tensor, bits: int, symmetric: bool) -> Range:
     low, high = torch.aminmax(rows, dim=1)
     if symmetric:
         return _fit_scale(rows, torch.maximum(-low, high), bits)
-    best_low, best_high, best = low, high, torch.full_like(low, math.inf)
-    for factor in MSE_FACTORS:
-        candidate = low * factor, high * factor
-        scale, zero_point = scale_zero_point(*candidate, bits, symmetric)
-        error = fake_quantize(rows, scale, zero_point, *integer_range(bits, symmetric)).sub_(rows).square_().mean(dim=1)
-        better = error < best
-        best = torch.where(better, error, best)
-        best_low, best_high = torch.where(better, candidate[0], best_low), torch.where(better, candidate[1], best_high)
-    return best_low, best_high
+    values, weights = rows, torch.ones_like(low)[:, None]
+    if len(rows) == 1 and rows.shape[1] > BINS and bits <= 8 and bool((high - low).isfinite()):
+        values, weights = (part[None] for part in _histogram(rows[0], low, high))
+    lows, highs = (end * _column(MSE_FACTORS, end) for end in (low, high))  # [F, R]
+    pairs = zip(_parts(lows, values), _parts(highs, values), strict=True)
+    best = torch.cat([_errors(values, weights, *pair, bits) for pair in pairs]).argmin(dim=0, keepdim=True)
+    return lows.gather(0, best)[0], highs.gather(0, best)[0]
+
+
+def _errors(rows: Tensor, weights: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    """Weighted squared errors [F, R] of rows [R, n] on the grids of ranges low..high [F, R]."""
+    scale, zero_point = (part[..., None] for part in scale_zero_point(low, high, bits, False))
+    smallest, largest = integer_range(bits, False)
+    on_grid = torch.div(rows, scale).round_()
+    torch.minimum(torch.maximum(on_grid, smallest - zero_point), largest - zero_point, out=on_grid)
+    return on_grid.mul_(scale).sub_(rows).square_().mul_(weights).mean(dim=-1)
+
+
+def _column(factors: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(factors, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _parts(tried: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    """What is tried [F, R], in parts that are quick: many at once where there are few values."""
+    return tried.split(max(1, AT_ONCE // rows.numel()))
+
+
+def _histogram(values: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean value and number of values of BINS equal bins of low..high: as good as all values, at up to 8 bits."""
+    width = ((high - low) / BINS).clamp(min=torch.finfo(values.dtype).tiny)
+    bins = torch.sub(values, low).div_(width).to(torch.int64).clamp_(max=BINS - 1)
+    counts = torch.bincount(bins, minlength=BINS).to(values.dtype)
+    sums = torch.bincount(bins, weights=values, minlength=BINS).to(values.dtype)
+    return sums / counts.clamp(min=1), counts
 
 
 def _fit_scale(rows: Tensor, largest: Tensor, bits: int) -> Range:
@@ -69,19 +100,21 @@ def _fit_scale(rows: Tensor, largest: Tensor, bits: int) -> Range:
     widest, rows = widest.double(), rows.double()  # errors are compared by their difference from <x, x>
 
     def turn(scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The refitted scale [R] and its squared error [R], up to the constant <x, x>."""
-        q = (rows / scale[:, None]).round_().clamp_(smallest, steps)
-        inner, square = (rows * q).sum(dim=1), q.square().sum(dim=1)
+        """The refitted scales [F, R] and their squared errors [F, R], up to the constant <x, x>."""
+        q = (rows / scale[..., None]).round_().clamp_(smallest, steps)
+        inner, square = (rows * q).sum(dim=-1), q.square().sum(dim=-1)
         empty = square == 0
         fitted = torch.where(empty, scale, inner / square.clamp(min=1))
         return fitted, torch.where(empty, 0.0, -inner * fitted)
 
-    best, error = widest, torch.full_like(widest, math.inf)
-    tries = (widest * factor for factor in FIT_FACTORS)
-    for scale in (*tries, *[None] * FITS):
-        fitted, new = turn(best if scale is None else scale)
+    turns = [turn(part) for part in _parts(widest * _column(FIT_FACTORS, widest), rows)]
+    fits, errors = (torch.cat(parts) for parts in zip(*turns, strict=True))
+    error, chosen = errors.min(dim=0, keepdim=True)
+    best = fits.gather(0, chosen)
+    for _ in range(FITS):
+        fitted, new = turn(best)
         best, error = torch.where(new < error, fitted, best), torch.minimum(new, error)
-    high = (best * steps).to(largest.dtype)
+    high = (best[0] * steps).to(largest.dtype)
     return -high, high
 
 
@@ -113,7 +146,7 @@ def activation_range(x: Tensor, bits: int, estimator: Estimator = "minmax") -> R
     if estimator == "minmax":
         low, high = torch.aminmax(as_stored(x.detach()))
         return low, high
-    low, high = ESTIMATE[estimator](_rows(x.detach().flatten(), estimator), bits, False)
+    low, high = ESTIMATE[estimator](_rows(as_stored(x.detach()).flatten(), estimator), bits, False)
     return low[0], high[0]
 
 
@@ -133,7 +166,7 @@ class ActivationObserver:
         """Takes in one batch, any shape."""
         seen = x.detach()
         minmax = self._estimator == "minmax"
-        self._rows.append(torch.stack(torch.aminmax(as_stored(seen))) if minmax else _sample(seen.flatten()))
+        self._rows.append(torch.stack(torch.aminmax(as_stored(seen))) if minmax else _sample(as_stored(seen).flatten()))
 
     @property
     def seen(self) -> bool:
@@ -163,4 +196,4 @@ def _sample(values: Tensor) -> Tensor:
     stride = -(-values.numel() // SAMPLE)
     while math.gcd(stride, values.numel()) > 1:
         stride += 1
-    return values[::stride].clone() if stride > 1 else values.clone()
+    return values[::stride].clone()
