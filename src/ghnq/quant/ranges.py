@@ -76,7 +76,7 @@ def _column(factors: list[float], like: Tensor) -> Tensor:
 
 def _parts(tried: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
     """What is tried [F, R], in parts that are quick: many at once where there are few values."""
-    return tried.split(max(1, AT_ONCE // rows.numel()))
+    return torch.split(tried, max(1, AT_ONCE // rows.numel()))
 
 
 def _histogram(values: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
