@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ghnq.quant import ranges
 from ghnq.quant.ranges import ActivationObserver, activation_range, weight_range
 from ghnq.quant.scheme import ESTIMATORS
+from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
 from tests.quant import oracle
 
 WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)) ** 3
@@ -58,6 +59,52 @@ def test_mse_of_many_values_sees_bins_and_loses_nothing(bits: int, tail: str) ->
     a, b, row = float(x.min()), float(x.max()), x.numpy()
     errors = [squared_error(row, a * f, b * f, bits, False) for f in ranges.MSE_FACTORS]
     assert squared_error(row, low, high, bits, False) <= min(errors) * 1.0001
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("atom", [0.7, -0.37])
+def test_bins_forgive_a_value_that_most_have(bits: int, atom: float) -> None:
+    """Sums of a quarter of a million equal values, in single precision, are off by more than a bin."""
+    x = torch.rand(2**18, generator=torch.Generator().manual_seed(bits))
+    x[: 2**18 * 98 // 100] = atom
+    low, high = (float(end) for end in ranges._mse(x[None], bits, False))
+    a, b, row = float(x.min()), float(x.max()), x.numpy()
+    errors = [squared_error(row, a * f, b * f, bits, False) for f in ranges.MSE_FACTORS]
+    assert squared_error(row, low, high, bits, False) <= min(errors) * 1.001
+
+
+@pytest.mark.parametrize("estimator", ["percentile", "mse"])
+def test_ranges_do_not_hang_on_the_order_in_memory(estimator: str) -> None:
+    x = torch.randn(20, 40, 16, 16, generator=torch.Generator().manual_seed(0)).square()
+    assert x.numel() > ranges.SAMPLE
+    stored_otherwise = x.contiguous(memory_format=torch.channels_last)
+    assert activation_range(x, 8, estimator) == activation_range(stored_otherwise, 8, estimator)
+    observers = [ActivationObserver(8, estimator) for _ in range(2)]
+    for observer, values in zip(observers, (x, stored_otherwise), strict=True):
+        observer.observe(values)
+    assert observers[0].range() == observers[1].range()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mse_of_half_precision_is_that_of_the_same_values_in_float32(dtype: torch.dtype, symmetric: bool) -> None:
+    x = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0)).relu().to(dtype)
+    low, high = ranges._mse(x, 2, symmetric)
+    expected = ranges._mse(x.float(), 2, symmetric)
+    assert (low.dtype, high.dtype) == (dtype, dtype)
+    assert (low, high) == tuple(end.to(dtype) for end in expected)
+    assert float(high) < 0.9 * float(x.max())
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mse_does_not_hide_what_is_not_finite(wrong: float, symmetric: bool) -> None:
+    rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    rows[1, 7] = wrong
+    low, high = ranges._mse(rows, 4, symmetric)
+    scale, zero_point = scale_zero_point(low, high, 4, symmetric)
+    on_grid = fake_quantize(rows, scale, zero_point, *integer_range(4, symmetric))
+    assert on_grid.isfinite().all(1).tolist() == [True, False, True]
 
 
 @settings(deadline=None, max_examples=40)

@@ -24,7 +24,7 @@ BINS = 2**12
 """Bins that stand for a tensor's values where it has more, in the asymmetric mse estimator."""
 
 AT_ONCE = 2**18
-"""Most results of one operation of the mse estimators."""
+"""Results of one operation of the mse estimators to aim at: more factors at once where there are few values."""
 
 FIT_FACTORS = torch.arange(120, 14, -2, dtype=torch.float64).div(100).tolist()
 """Fractions of the min-max scale from which the symmetric mse estimator starts: 1.20, 1.18, ... 0.16."""
@@ -49,11 +49,16 @@ def _percentile(rows: Tensor, bits: int, symmetric: bool) -> Range:
 
 
 def _mse(rows: Tensor, bits: int, symmetric: bool) -> Range:
+    if rows.dtype in (torch.float16, torch.bfloat16):  # neither can count values, nor tell errors apart
+        low, high = _mse(rows.float(), bits, symmetric)
+        return low.to(rows.dtype), high.to(rows.dtype)
     low, high = torch.aminmax(rows, dim=1)
     if symmetric:
         return _fit_scale(rows, torch.maximum(-low, high), bits)
     values, weights = rows, torch.ones_like(low)[:, None]
-    if len(rows) == 1 and rows.shape[1] > BINS and bits <= 8 and bool((high - low).isfinite()):
+    many = len(rows) == 1 and rows.shape[1] > BINS and bits <= 8
+    # On CUDA bins are summed in no certain order.
+    if many and rows.device.type == "cpu" and bool((high - low).isfinite()):
         values, weights = (part[None] for part in _histogram(rows[0], low, high))
     lows, highs = (end * _column(MSE_FACTORS, end) for end in (low, high))  # [F, R]
     pairs = zip(_parts(lows, values), _parts(highs, values), strict=True)
@@ -75,17 +80,17 @@ def _column(factors: list[float], like: Tensor) -> Tensor:
 
 
 def _parts(tried: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-    """What is tried [F, R], in parts that are quick: many at once where there are few values."""
-    return torch.split(tried, max(1, AT_ONCE // rows.numel()))
+    """What is tried [F, R], in parts that are quick."""
+    return torch.split(tried, max(1, AT_ONCE // max(1, rows.numel())))
 
 
 def _histogram(values: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Mean value and number of values of BINS equal bins of low..high: as good as all values, at up to 8 bits."""
     width = ((high - low) / BINS).clamp(min=torch.finfo(values.dtype).tiny)
     bins = torch.sub(values, low).div_(width).to(torch.int64).clamp_(max=BINS - 1)
-    counts = torch.bincount(bins, minlength=BINS).to(values.dtype)
-    sums = torch.bincount(bins, weights=values, minlength=BINS).to(values.dtype)
-    return sums / counts.clamp(min=1), counts
+    counts = torch.bincount(bins, minlength=BINS)
+    sums = torch.bincount(bins, weights=values.double(), minlength=BINS)
+    return (sums / counts.clamp(min=1)).to(values.dtype), counts.to(values.dtype)
 
 
 def _fit_scale(rows: Tensor, largest: Tensor, bits: int) -> Range:
@@ -110,7 +115,8 @@ def _fit_scale(rows: Tensor, largest: Tensor, bits: int) -> Range:
     turns = [turn(part) for part in _parts(widest * _column(FIT_FACTORS, widest), rows)]
     fits, errors = (torch.cat(parts) for parts in zip(*turns, strict=True))
     error, chosen = errors.min(dim=0, keepdim=True)
-    best = fits.gather(0, chosen)
+    # A row that is not finite keeps its scale, so that it is noticed.
+    best = torch.where(error.isfinite(), fits.gather(0, chosen), widest)
     for _ in range(FITS):
         fitted, new = turn(best)
         best, error = torch.where(new < error, fitted, best), torch.minimum(new, error)
@@ -146,7 +152,7 @@ def activation_range(x: Tensor, bits: int, estimator: Estimator = "minmax") -> R
     if estimator == "minmax":
         low, high = torch.aminmax(as_stored(x.detach()))
         return low, high
-    low, high = ESTIMATE[estimator](_rows(as_stored(x.detach()).flatten(), estimator), bits, False)
+    low, high = ESTIMATE[estimator](_rows(x.detach(), estimator), bits, False)
     return low[0], high[0]
 
 
@@ -166,7 +172,7 @@ class ActivationObserver:
         """Takes in one batch, any shape."""
         seen = x.detach()
         minmax = self._estimator == "minmax"
-        self._rows.append(torch.stack(torch.aminmax(as_stored(seen))) if minmax else _sample(as_stored(seen).flatten()))
+        self._rows.append(torch.stack(torch.aminmax(as_stored(seen))) if minmax else _sample(seen))
 
     @property
     def seen(self) -> bool:
@@ -185,15 +191,16 @@ def as_stored(x: Tensor) -> Tensor:
 
 
 def _rows(values: Tensor, estimator: Estimator) -> Tensor:
-    return (values if estimator == "minmax" else _sample(values))[None]
+    return (values.flatten() if estimator == "minmax" else _sample(values))[None]
 
 
 def _sample(values: Tensor) -> Tensor:
-    """At most SAMPLE values at an even stride that has no factor in common with the length.
+    """At most SAMPLE of the values of a tensor of any shape, the same in whatever order they are stored.
 
-    A stride that divides the width of an image would see a few of its columns only.
+    The stride has no factor in common with their number: one that divides the width of an image would see a few of
+    its columns only.
     """
-    stride = -(-values.numel() // SAMPLE)
+    stride = max(1, -(-values.numel() // SAMPLE))
     while math.gcd(stride, values.numel()) > 1:
         stride += 1
-    return values[::stride].clone()
+    return torch.take(values, torch.arange(0, values.numel(), stride, device=values.device))
