@@ -27,6 +27,7 @@ from ghnq.evaluation import dataset_for
 from ghnq.evaluation.measure import count_correct
 from ghnq.graph import trace
 from ghnq.hypernet import GHN, with_parameters
+from ghnq.hypernet.checkpoint import checkpoint_hash
 from ghnq.quant import STEPS, Prepared, QuantScheme, prepare
 from ghnq.spaces import convnets
 from ptq_others import onnx_runtime, torchao_pt2e
@@ -117,8 +118,17 @@ def main() -> None:
     calibration = dataset.calibration(min(512, len(dataset.train)), 0)
     images = dataset.test.first(min(args.images, len(dataset.test)))
     rows: list[Row] = []
+    settings = {
+        "checkpoint_hash": checkpoint_hash(args.checkpoint),
+        "data": dataset.content_hash,
+        "images": len(images),
+    }
     if args.out is not None and args.out.exists():
-        rows = [json.loads(line) for line in args.out.read_text().splitlines()]
+        about, *rows = (json.loads(line) for line in args.out.read_text().splitlines())
+        if about != settings:
+            raise SystemExit(f"{args.out} holds rows of other settings: {about}")
+    elif args.out is not None:
+        args.out.write_text(json.dumps(settings) + "\n")
     for index in range(args.networks):
         done = {(row["scheme"], row["variant"]) for row in rows if row["index"] == index}
         new = list(rows_of(ghn, index, args, dataset, calibration, images, done))

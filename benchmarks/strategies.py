@@ -4,13 +4,13 @@
 
 Each row goes on from CHECKPOINT by `recipes/cifar10-qat.yaml` with a change, on one core, and is measured on `val`
 under every scheme; beside each mean stands the difference to the row `float`, the same minutes of float training,
-network by network, with its standard error. A row that is there already is not repeated.
+network by network, with its standard error over architectures: one seed, the same images. A row that is there already
+is not repeated.
 """
 
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated
@@ -66,15 +66,18 @@ def main(
 ) -> None:
     """Prints a table."""
     chosen = rows.split(",")
+    if architectures < 2:
+        raise typer.BadParameter("differences need at least 2 architectures")
     if unknown := sorted(set(chosen) - set(ROWS)):
         raise typer.BadParameter(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
     study = Study(RECIPE, data, minutes, ",".join(SCHEMES), architectures, images, out, STEPS)
-    with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda name: study.run(name, {"init": checkpoint} | ROWS[name]), chosen))
+    done = study.run({name: {"init": checkpoint} | ROWS[name] for name in chosen}, jobs)
     if as_json:
         print(json.dumps(done))
         return
-    found = {name: accuracies(out / name) for name in chosen}
+    found = {
+        name: accuracies(out / name) for name in dict.fromkeys([*chosen, "float"]) if (out / name / "val").exists()
+    }
     table = Table(title=f"{minutes:g} minutes each, {architectures} val architectures, {images} images, with {STEPS}")
     for column in ("row", "steps", *("w2a2*" if scheme == W2A2 else scheme for scheme in SCHEMES)):
         table.add_column(column, justify="left" if column == "row" else "right")

@@ -2,9 +2,9 @@
 
     python benchmarks/study.py --data ../shared/data [--minutes 12] [--rows base,lr_2e-3] [--jobs 2] [--out runs/study]
 
-Each row is a `ghnq train` of one process on one core and then a `ghnq evaluate`; `--jobs` rows run side by side. A row
-that is there already is not repeated, and one that was interrupted goes on. The best recipe of the shipped checkpoints
-came from this table (docs/training.md); `test` is never looked at.
+Each row is a `ghnq train` of one process on one core, `--jobs` of them side by side, and, when all are trained, a
+`ghnq evaluate`. A row that is there already is not repeated, and one that was interrupted goes on. The best recipe of
+the shipped checkpoints came from this table (docs/training.md); `test` is never looked at.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, object]] = {
     "hidden_64": {"hypernet.hidden": 64},
     "hidden_24": {"hypernet.hidden": 24},
     "decoder_128": {"hypernet.decoder_hidden": [128, 128]},
+    "no_layer_norm": {"hypernet.layer_norm": False},  # with no_identity: magnitude-invariant parametrization
     "mlp": {"hypernet.encoder": "mlp"},
     "graphormer": {"hypernet.encoder": "graphormer"},
     "lowrank": {"hypernet.decoder": "lowrank"},
@@ -73,37 +74,47 @@ class Study:
     out: Path
     steps: str = ""
 
-    def run(self, name: str, changes: dict[str, object]) -> dict[str, Any]:
-        """Trains and measures one row, or what is left of it; returns its figures."""
-        folder = self.out / name
-        figures = folder / "row.json"
-        if figures.exists():
-            return dict(json.loads(figures.read_text()))
+    def run(self, rows: dict[str, dict[str, object]], jobs: int) -> list[dict[str, Any]]:
+        """Trains rows side by side, then measures one after the other: measuring takes all cores."""
         self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / f"{name}.txt").open("a") as log:
-            self._train(folder, changes, log)
-            self._measure(folder, log)
-        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        last = [line for line in lines if "loss" in line][-1]
-        row = {"row": name, "changes": changes, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
-        row |= {"summary": json.loads((folder / "val" / "summary.json").read_text())}
-        figures.write_text(json.dumps(row))
-        return row
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(self._train, rows, rows.values()))
+        return [self._row(name, changes) for name, changes in rows.items()]
 
-    def _train(self, folder: Path, changes: dict[str, object], log: IO[str]) -> None:
+    def _settings(self, changes: dict[str, object]) -> dict[str, object]:
+        """Everything the figures of a row hang on."""
+        text = {key: str(value) for key, value in asdict(self).items() if key != "out"}
+        return {**text, "changes": json.loads(json.dumps(changes))}
+
+    def _train(self, name: str, changes: dict[str, object]) -> None:
+        folder = self.out / name
+        kept = self.out / f"{name}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(self._settings(changes)))
+        elif json.loads(kept.read_text()) != self._settings(changes):
+            raise SystemExit(f"{folder} is of other settings ({kept}); take another --out")
+        if (folder / "last").exists() and (self.out / f"{name}.trained").exists():
+            return
         settings = [f"--set={key}={json.dumps(value)}" for key, value in ({"workers": 1} | changes).items()]
         resume = ["--resume"] if (folder / "state.safetensors").exists() else []
         run = ["train", str(self.recipe), "--data", self.data, "--out", str(folder), *settings, *resume]
-        _ghnq([*run, "--max-minutes", str(self.minutes)], log)
+        self._ghnq([*run, "--max-minutes", str(self.minutes)], name)
+        (self.out / f"{name}.trained").touch()
 
-    def _measure(self, folder: Path, log: IO[str]) -> None:
+    def _row(self, name: str, changes: dict[str, object]) -> dict[str, Any]:
+        folder = self.out / name
         members = ["--splits", "val", "--limit", str(self.architectures), "--images", str(self.images)]
-        run = ["evaluate", str(folder / "last"), "--data", self.data, "--out", str(folder / "val"), *members]
-        _ghnq([*run, "--schemes", self.schemes, *(["--steps", self.steps] if self.steps else [])], log)
+        steps = ["--steps", self.steps] if self.steps else []
+        run = ["evaluate", str(folder / "last"), "--data", self.data, "--out", str(folder / "val"), *members, *steps]
+        self._ghnq([*run, "--schemes", self.schemes], name)
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        last = [line for line in lines if "loss" in line][-1]
+        row = {"row": name, "changes": changes, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
+        return row | {"summary": json.loads((folder / "val" / "summary.json").read_text())}
 
-
-def _ghnq(words: list[str], log: IO[str]) -> None:
-    subprocess.run([sys.executable, "-m", "ghnq", *words], check=True, stdout=log, stderr=log)
+    def _ghnq(self, words: list[str], name: str) -> None:
+        with (self.out / f"{name}.txt").open("a") as log:
+            subprocess.run([sys.executable, "-m", "ghnq", *words], check=True, stdout=log, stderr=log)
 
 
 def main(
@@ -122,8 +133,7 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
     study = Study(RECIPE, data, minutes, SCHEMES, architectures, images, out)
-    with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda name: study.run(name, ROWS[name]), chosen))
+    done = study.run({name: ROWS[name] for name in chosen}, jobs)
     if as_json:
         print(json.dumps(done))
         return

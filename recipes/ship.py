@@ -46,7 +46,7 @@ A graph hypernetwork that predicts all parameters of an unseen convolutional net
 
 Accuracy in percent over architectures of the space `convnets` that the hypernetwork has not seen, with no training of
 the networks: mean ± standard error, best, worst, drop of the mean from `float32`. {calibration} calibration images, CPU
-with{vnni} VNNI, ghnq {ghnq}, torch {torch}.
+with{vnni} VNNI, ghnq {ghnq}, torch {torch}.{note}
 
 {tables}{named}## Limits
 
@@ -60,50 +60,72 @@ def main(
     results: Annotated[list[str], typer.Argument(help="Folders of evaluations inside the run's.")],
     name: Annotated[str, typer.Option()],
     base: Annotated[Path | None, typer.Option(help="The run whose checkpoint this one began with.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="What the recipes are to name as data; absent: what they do.")
-    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, or last.")] = "best",
+    data: Annotated[str | None, typer.Option(help="What is to be named as data; absent: what the run read.")] = None,
+    note: Annotated[str, typer.Option(help="A sentence about the data.")] = "",
     hardware: Annotated[str, typer.Option()] = "2 CPU cores",
 ) -> None:
     """Copies weights, config and recipes, and writes the card."""
+    source, target = run / checkpoint, SHIPPED / name
+    ghn, hash_ = GHN.from_pretrained(source), checkpoint_hash(source)
+    if ghn.task is None:
+        raise SystemExit(f"{source} does not say what it was trained on")
+    task = ghn.task.model_copy(update={"data": data or ghn.task.data})
     summaries = [json.loads((run / folder / "summary.json").read_text()) for folder in results]
-    target = SHIPPED / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in ("model.safetensors", "config.json"):
-        shutil.copyfile(run / "best" / file, target / file)
-    write_text(target / "recipe.yaml", published(run / "recipe.yaml", data))
-    if base is not None:
-        write_text(target / "base.yaml", published(base / "recipe.yaml", data))
-    ghn = GHN.from_pretrained(target)
-    hash_ = checkpoint_hash(target)
     named = json.loads((run / NAMED).read_text()) if (run / NAMED).exists() else None
-    if ghn.task is None or any(s["checkpoint_hash"] != hash_ for s in [*summaries, *filter(None, [named])]):
-        raise SystemExit("the results are not of this run's best checkpoint: evaluate it first")
+    check(hash_, [*summaries, *filter(None, [named])])
+    recipes = {"recipe.yaml": published(run / "recipe.yaml", task.data)}
+    if (base is None) != (load_recipe(run / "recipe.yaml").init is None):
+        raise SystemExit("name the run that this one began with (--base), and only then")
+    if base is not None:
+        recipes["base.yaml"] = published(base / "recipe.yaml", task.data)
     about = summaries[0]
     card = CARD.format(
-        name=name, data=ghn.task.data, shape="x".join(map(str, ghn.task.image_shape)), hardware=hardware,
+        name=name, data=task.data, shape="x".join(map(str, task.image_shape)), hardware=hardware,
         training=training(run, base), parameters=sum(p.numel() for p in ghn.parameters()), hash=hash_,
         calibration=about["calibration_images"], vnni="" if about["machine"]["vnni"] else "out",
         ghnq=about["versions"]["ghnq"], torch=about["versions"]["torch"], tables=tables(summaries),
-        named="" if named is None else named_table(named),
+        named="" if named is None else named_table(named), note=f" {note}" if note else "",
     )  # fmt: skip
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copyfile(source / "model.safetensors", target / "model.safetensors")
+    config = json.loads((source / "config.json").read_text())
+    config["task"]["data"] = task.data
+    write_text(target / "config.json", json.dumps(config, indent=2) + "\n")
+    for file, text in recipes.items():
+        write_text(target / file, text)
     write_text(target / "README.md", card)
     print(f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")
 
 
-def published(recipe: Path, data: str | None) -> str:
-    """The recipe for others: directories of this machine mean nothing to them."""
+def check(hash_: str, summaries: list[dict[str, Any]]) -> None:
+    """Leaves where results are of other weights, or of more than one machine, version or calibration."""
+    if any(summary["checkpoint_hash"] != hash_ for summary in summaries):
+        raise SystemExit("the results are not of this checkpoint: evaluate it first")
+    for key in ("calibration_images", "versions", "machine"):
+        if len({json.dumps(summary[key], sort_keys=True) for summary in summaries if key in summary}) > 1:
+            raise SystemExit(f"the results differ in '{key}'; a card has room for one")
+
+
+def published(recipe: Path, data: str) -> str:
+    """The recipe for others, to whom directories of this machine mean nothing."""
     read = load_recipe(recipe)
-    changes = {"data": data or read.data, "init": None if read.init is None else "runs/base/best"}
-    return dump_recipe(read.model_copy(update=changes))
+    init = read.init
+    if init is not None and Path(init).is_dir():
+        init = "/".join(["runs", *Path(init).parts[-2:]])
+    return dump_recipe(read.model_copy(update={"data": data, "init": init}))
 
 
 def training(run: Path, base: Path | None) -> str:
     """Lines of the card's first table: what was trained, for how long, and how."""
     recipe = load_recipe(run / "recipe.yaml")
     mix = recipe.quantization.mix
-    quantized = any(weight and word != "float32" for word, weight in mix.items())
-    how = "networks were quantized in training" if quantized else "quantization was not part of the training"
+    how = "quantization was not part of the training"
+    if any(weight and word != "float32" for word, weight in mix.items()):
+        how = {"round": "networks were quantized", "noise": "networks had noise of one quantization step"}[
+            recipe.quantization.strategy
+        ] + " in training"
     lines = ["" if base is None else f"| began with | {duration(base)}, by `base.yaml` beside this card |\n"]
     lines.append(f"| training | {duration(run)}, by `recipe.yaml` beside this card (seed {recipe.seed}); {how} |\n")
     return "".join(lines)

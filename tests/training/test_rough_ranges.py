@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ghnq.errors import RecipeError
 from ghnq.quant import QuantScheme
-from ghnq.quant.ranges import activation_range as searched_activations
+from ghnq.quant.ranges import activation_grid as searched_activations
 from ghnq.quant.ranges import weight_range
 from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
 from ghnq.training.precision import draw_scheme
 from ghnq.training.recipe import validate_recipe
-from ghnq.training.rough_ranges import activation_range, weight_scale
+from ghnq.training.rough_ranges import activation_grid, weight_scale
 from ghnq.training.simulation import layers_of, on_grid
 from ghnq.training.step import run_network
 from tests.training.conftest import TINY
@@ -46,7 +46,7 @@ def test_weights_are_fitted_nearly_as_well_as_searched(bits: int, shape: tuple[i
 def test_activations_are_searched_nearly_as_well(bits: int, rectified: bool) -> None:
     x = torch.randn(32, 12, 9, 9, generator=torch.Generator().manual_seed(bits))
     x = x.relu() if rectified else x
-    rough = error(x, *activation_range(x.permute(0, 2, 3, 1), bits), bits, False)
+    rough = error(x, *activation_grid(x.permute(0, 2, 3, 1), bits), bits, False)
     searched = error(x, *scale_zero_point(*searched_activations(x, bits, "mse"), bits, False), bits, False)
     widest = error(x, *scale_zero_point(*searched_activations(x, bits, "minmax"), bits, False), bits, False)
     assert rough < 1.1 * searched
@@ -55,7 +55,7 @@ def test_activations_are_searched_nearly_as_well(bits: int, rectified: bool) -> 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 def test_constants_stay_finite(value: float) -> None:
-    step, zero = activation_range(torch.full((4, 4), value), 2)
+    step, zero = activation_grid(torch.full((4, 4), value), 2)
     torch.testing.assert_close(fake_quantize(torch.full((4,), value), step, zero, 0, 3), torch.full((4,), value))
     scale = weight_scale(torch.full((4, 4), value), 2)
     torch.testing.assert_close(

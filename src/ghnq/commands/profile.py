@@ -16,7 +16,7 @@ from ghnq.errors import GhnqError
 
 def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
     """Counts and times the file and prints both columns."""
-    if file.suffix.lower() == ".pt2":
+    if file.suffix.lower() == ".pt2" and file.exists():
         raise GhnqError(f"'{file}' is a torch.export program; export the same network as .onnx to profile it.")
     need("onnx")
     need("onnxruntime")

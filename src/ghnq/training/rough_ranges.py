@@ -43,7 +43,7 @@ def weight_scale(weight: Tensor, bits: int) -> Tensor:
     return scale
 
 
-def activation_range(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def activation_grid(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Step and zero point, both [], of the best of FRACTIONS of the values' range, at most MOST_BITS.
 
     values: of any shape, in the order of memory; an even sample of about SAMPLE of them is looked at, and all for the

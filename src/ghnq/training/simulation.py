@@ -84,7 +84,7 @@ class _Grid:
         if self.noise is None and not self.rough:
             return (_round(x, levels), *inputs[1:])
         seen = x.detach()
-        step, zero = rough_ranges.activation_range(as_stored(seen), self.bits) if self.rough else _range(seen, levels)
+        step, zero = rough_ranges.activation_grid(as_stored(seen), self.bits) if self.rough else _range(seen, levels)
         if self.noise is None:
             return (fake_quantize(x, step, zero, 0, levels), *inputs[1:])
         return (_disturbed(x, step, self.noise), *inputs[1:])
