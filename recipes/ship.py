@@ -74,11 +74,11 @@ def main(
     summaries = [json.loads((run / folder / "summary.json").read_text()) for folder in results]
     named = json.loads((run / NAMED).read_text()) if (run / NAMED).exists() else None
     check(hash_, [*summaries, *filter(None, [named])])
-    recipes = {"recipe.yaml": published(run / "recipe.yaml", task.data)}
+    recipes = {"recipe.yaml": published(run / "recipe.yaml", task.data, name)}
     if (base is None) != (load_recipe(run / "recipe.yaml").init is None):
         raise SystemExit("name the run that this one began with (--base), and only then")
     if base is not None:
-        recipes["base.yaml"] = published(base / "recipe.yaml", task.data)
+        recipes["base.yaml"] = published(base / "recipe.yaml", task.data, "base")
     about = summaries[0]
     card = CARD.format(
         name=name, data=task.data, shape="x".join(map(str, task.image_shape)), hardware=hardware,
@@ -108,13 +108,13 @@ def check(hash_: str, summaries: list[dict[str, Any]]) -> None:
             raise SystemExit(f"the results differ in '{key}'; a card has room for one")
 
 
-def published(recipe: Path, data: str) -> str:
+def published(recipe: Path, data: str, name: str) -> str:
     """The recipe for others, to whom directories of this machine mean nothing."""
     read = load_recipe(recipe)
     init = read.init
     if init is not None and Path(init).is_dir():
         init = "/".join(["runs", *Path(init).parts[-2:]])
-    return dump_recipe(read.model_copy(update={"data": data, "init": init}))
+    return dump_recipe(read.model_copy(update={"name": name, "data": data, "init": init}))
 
 
 def training(run: Path, base: Path | None) -> str:
