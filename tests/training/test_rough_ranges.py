@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ghnq.errors import RecipeError
 from ghnq.quant import QuantScheme
-from ghnq.quant.ranges import activation_grid as searched_activations
+from ghnq.quant.ranges import activation_range as searched_activations
 from ghnq.quant.ranges import weight_range
 from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
 from ghnq.training.precision import draw_scheme
