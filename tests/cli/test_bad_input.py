@@ -108,7 +108,7 @@ LONGEST_SCREEN = 24
         (["verify", "pickled.pt", "--compile"], "--compile is for .pt2 files"),
         (["profile", "nothing.onnx"], "there is no file 'nothing.onnx'"),
         (["profile", "pickled.pt"], "no ONNX model"),
-        (["profile", "net.pt2"], "export the same network as .onnx"),
+        (["profile", "program.pt2"], "export the same network as .onnx"),
         (["profile", "pickled.pt", "--batch", "0"], "--batch"),
         (["profile", "pickled.pt", "--batch", "9999"], "batch is 9,999; choose 1 to 4,096"),
         (["profile", "pickled.pt", "--threads", "0"], "--threads"),
@@ -135,6 +135,7 @@ def test_mistake(ghnq: Cli, models: Path, tiny_checkpoint: Path, words: list[str
     folder = models.parent
     (folder / "empty").mkdir()
     (folder / "pickled.pt").write_bytes(b"\x80\x04N.")
+    (folder / "program.pt2").write_bytes(b"PK")
     (folder / "recipe.yaml").write_text("name: tiny\ndata: digits\nsteps: 2\n")
     before = sorted(folder.rglob("*"))
 

@@ -24,6 +24,7 @@ from ghnq.evaluation.provenance import machine, versions, weights_hash
 from ghnq.evaluation.results import Results
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
+from ghnq.memory import keep_freed_memory
 from ghnq.quant import QuantScheme, dump_scheme
 from ghnq.quant.scheme import is_scheme_file
 from ghnq.spaces import convnets
@@ -64,6 +65,7 @@ def evaluate(
     Raises SpaceError (split), SchemeError (scheme, protocol), DataError (images that do not fit the hypernetwork, or
     too few), GhnqError (`out` holds another evaluation).
     """
+    keep_freed_memory()
     named = _named_schemes(schemes, protocol, tuple(steps))
     names = tuple(named)
     architectures = _architectures(splits, limit)

@@ -14,6 +14,7 @@ from ghnq.graph.ir import ArchGraph
 from ghnq.graph.trace import trace
 from ghnq.spaces import convnets
 from ghnq.training.balance import effort, spread
+from ghnq.training.depthwise import with_quick_gradients
 from ghnq.training.recipe import Curriculum
 
 Shape3 = tuple[int, int, int]
@@ -97,7 +98,8 @@ class ArchitectureStream:
     def _build(self, index: int) -> tuple[nn.Module, ArchGraph]:
         if index not in self._built:
             module = build_for_training(index, self.input_shape[0], self.num_classes)
-            self._built[index] = module, trace(module, self.input_shape)
+            graph = trace(module, self.input_shape)
+            self._built[index] = with_quick_gradients(module), graph
         self._built.move_to_end(index)
         return self._built[index]
 

@@ -15,6 +15,7 @@ from ghnq.data import ImageDataset
 from ghnq.errors import TrainingError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
+from ghnq.memory import keep_freed_memory
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.ahead import Ahead
 from ghnq.training.architectures import ArchitectureStream, MetaBatch
@@ -49,6 +50,7 @@ class Trainer:
     """Hypernetwork, weight average, optimizer, progress, and this process's share of the networks."""
 
     def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
+        keep_freed_memory()
         self.recipe, self.dataset, self.team = recipe, dataset, team
         self._near = replace(dataset, train=dataset.train.to(team.device))
         with torch.random.fork_rng(devices=[]):
