@@ -57,6 +57,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def lock(descriptor: int) -> bool:
+    """Takes the lock of an open file for this process, until it closes it or ends; False where another has it."""
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed writers left in a folder; nobody may be writing there."""
     for leftover in folder.glob(".*tmp*"):

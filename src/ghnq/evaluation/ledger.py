@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from ghnq.errors import GhnqError
 from ghnq.evaluation.measure import Row
+from ghnq.files import lock
 
 FILE = "rows.jsonl"
 Key = tuple[str, int, str]
@@ -73,16 +74,8 @@ class Ledger:
         os.fsync(self._descriptor)
 
     def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GhnqError(
-                f"{self._path} is in use by another evaluation; wait for it or give another folder."
-            ) from None
+        if sys.platform != "win32" and not lock(self._descriptor):
+            raise GhnqError(f"{self._path} is in use by another evaluation; wait for it or give another folder.")
 
     def _read_back(self) -> None:
         assert self._path is not None

@@ -13,6 +13,7 @@ from ghnq.data import ImageDataset, Images, load
 from ghnq.errors import RecipeError, TrainingError
 from ghnq.files import sweep, write_text
 from ghnq.hypernet.model import GHN
+from ghnq.training.claim import Claim
 from ghnq.training.interrupt import Interrupted, SignalWatch
 from ghnq.training.journal import Journal
 from ghnq.training.keep import holds_run, last_state, next_state, settle
@@ -62,35 +63,39 @@ def train(
     recipe = recipe.model_copy(update={"data": data}) if data else recipe
     place = choose_place(recipe, devices)
     _check_directory(out, resume)
-    state = last_state(out) if resume else None
-    before = None if state is None else started_with(state)
-    train_set, val_set = _images(recipe)
-    if recipe.init is not None:
-        # What a run goes on with is in its state: the checkpoint it started from may be gone.
-        recipe = with_hypernet(recipe, before.hypernet if before else GHN.from_pretrained(recipe.init).config)
-    if state is not None and before is not None:
-        check_data(state, before, recipe, train_set)
-    recipe = _with_classes(recipe, train_set)
-    changes: Changes = {}
-    if before is not None:
-        recipe, changes = resumed(recipe, before, override=override)
-    if max_minutes is not None:
-        recipe = recipe.model_copy(update={"max_minutes": max_minutes})
-    threads = torch.get_num_threads()
-    team = gather(place, _follow, recipe, None if state is None else state.path)
-    try:
-        torch.set_num_threads(1)
-        with closing(_trainer(recipe, train_set, team, state)) as trainer:
-            if not team.leads:
-                with SignalWatch():  # torchrun tells all; the first process decides
-                    _take_part(trainer)
-                return out / BEST
-            if state is not None:
-                settle(out, state)
-            _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
-    finally:
-        torch.set_num_threads(threads)
-        team.leave()
+    with Claim(out) as claim:
+        if place.rank == 0 and holds_run(out):
+            claim.take()  # a new run takes it when it is ready: what is refused leaves nothing behind
+        state = last_state(out) if resume else None
+        before = None if state is None else started_with(state)
+        train_set, val_set = _images(recipe)
+        if recipe.init is not None:
+            # What a run goes on with is in its state: the checkpoint it started from may be gone.
+            recipe = with_hypernet(recipe, before.hypernet if before else GHN.from_pretrained(recipe.init).config)
+        if state is not None and before is not None:
+            check_data(state, before, recipe, train_set)
+        recipe = _with_classes(recipe, train_set)
+        changes: Changes = {}
+        if before is not None:
+            recipe, changes = resumed(recipe, before, override=override)
+        if max_minutes is not None:
+            recipe = recipe.model_copy(update={"max_minutes": max_minutes})
+        threads = torch.get_num_threads()
+        team = gather(place, _follow, recipe, None if state is None else state.path)
+        try:
+            torch.set_num_threads(1)
+            with closing(_trainer(recipe, train_set, team, state)) as trainer:
+                if not team.leads:
+                    with SignalWatch():  # torchrun tells all; the first process decides
+                        _take_part(trainer)
+                    return out / BEST
+                claim.take()
+                if state is not None:
+                    settle(out, state)
+                _Leader(trainer, val_set, out, console or Console(stderr=True)).run(changes)
+        finally:
+            torch.set_num_threads(threads)
+            team.leave()
     return out / BEST
 
 
