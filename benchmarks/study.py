@@ -32,6 +32,7 @@ ROWS: dict[str, dict[str, object]] = {
     "hidden_64": {"hypernet.hidden": 64},
     "hidden_24": {"hypernet.hidden": 24},
     "decoder_128": {"hypernet.decoder_hidden": [128, 128]},
+    "decoder_384": {"hypernet.decoder_hidden": [128, 384]},
     "no_layer_norm": {"hypernet.layer_norm": False},  # with no_identity: magnitude-invariant parametrization
     "mlp": {"hypernet.encoder": "mlp"},
     "graphormer": {"hypernet.encoder": "graphormer"},
