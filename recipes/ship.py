@@ -5,7 +5,8 @@ ghnq evaluate runs/digits/best --splits test --out runs/digits/test
 ghnq evaluate runs/digits/best --splits deep,wide,dense,bnfree --limit 25 --out runs/digits/beyond
 python recipes/ship.py runs/digits test beyond --name digits
 
-A run that began with the checkpoint of another (`init`) names that with `--base`. Networks with names are added from
+A run that began with the checkpoint of another (`init`) names that with `--base`, and before it what that one began
+with, each with a `--base` of its own, the first run first. Networks with names are added from
 `named.json` of benchmarks/named_accuracy.py, if the run's folder holds one.
 """
 
@@ -59,7 +60,9 @@ def main(
     run: Path,
     results: Annotated[list[str], typer.Argument(help="Folders of evaluations inside the run's.")],
     name: Annotated[str, typer.Option()],
-    base: Annotated[Path | None, typer.Option(help="The run whose checkpoint this one began with.")] = None,
+    bases: Annotated[
+        list[Path] | None, typer.Option("--base", help="A run before this one, which began with its checkpoint.")
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, or last.")] = "best",
     data: Annotated[str | None, typer.Option(help="What is to be named as data; absent: what the run read.")] = None,
     note: Annotated[str, typer.Option(help="A sentence about the data.")] = "",
@@ -75,14 +78,18 @@ def main(
     named = json.loads((run / NAMED).read_text()) if (run / NAMED).exists() else None
     check(hash_, [*summaries, *filter(None, [named])])
     recipes = {"recipe.yaml": published(run / "recipe.yaml", task.data, name)}
-    if (base is None) != (load_recipe(run / "recipe.yaml").init is None):
-        raise SystemExit("name the run that this one began with (--base), and only then")
-    if base is not None:
-        recipes["base.yaml"] = published(base / "recipe.yaml", task.data, "base")
+    before = dict(zip(names_of_bases(len(bases or [])), bases or [], strict=True))
+    for (file, folder), follower in zip(before.items(), [*list(before.values())[1:], run], strict=True):
+        if load_recipe(follower / "recipe.yaml").init is None:
+            raise SystemExit(f"{follower} began with no other run, but {folder} is named before it")
+        recipes[file] = published(folder / "recipe.yaml", task.data, Path(file).stem)
+    first = next(iter(before.values()), run)
+    if load_recipe(first / "recipe.yaml").init is not None:
+        raise SystemExit(f"{first} began with another run: name that with --base")
     about = summaries[0]
     card = CARD.format(
         name=name, data=task.data, shape="x".join(map(str, task.image_shape)), hardware=hardware,
-        training=training(run, base), parameters=sum(p.numel() for p in ghn.parameters()), hash=hash_,
+        training=training(run, before), parameters=sum(p.numel() for p in ghn.parameters()), hash=hash_,
         calibration=about["calibration_images"], vnni="" if about["machine"]["vnni"] else "out",
         ghnq=about["versions"]["ghnq"], torch=about["versions"]["torch"], tables=tables(summaries),
         named="" if named is None else named_table(named), note=f" {note}" if note else "",
@@ -117,7 +124,12 @@ def published(recipe: Path, data: str, name: str) -> str:
     return dump_recipe(read.model_copy(update={"name": name, "data": data, "init": init}))
 
 
-def training(run: Path, base: Path | None) -> str:
+def names_of_bases(count: int) -> list[str]:
+    """Files of the recipes of earlier runs."""
+    return ["base.yaml"] if count == 1 else [f"base-{number}.yaml" for number in range(1, count + 1)]
+
+
+def training(run: Path, before: dict[str, Path]) -> str:
     """Lines of the card's first table: what was trained, for how long, and how."""
     recipe = load_recipe(run / "recipe.yaml")
     mix = recipe.quantization.mix
@@ -126,7 +138,10 @@ def training(run: Path, base: Path | None) -> str:
         how = {"round": "networks were quantized", "noise": "networks had noise of one quantization step"}[
             recipe.quantization.strategy
         ] + " in training"
-    lines = ["" if base is None else f"| began with | {duration(base)}, by `base.yaml` beside this card |\n"]
+    lines = [
+        f"| {'then' if number else 'began with'} | {duration(folder)}, by `{file}` beside this card |\n"
+        for number, (file, folder) in enumerate(before.items())
+    ]
     lines.append(f"| training | {duration(run)}, by `recipe.yaml` beside this card (seed {recipe.seed}); {how} |\n")
     return "".join(lines)
 
