@@ -1,9 +1,16 @@
 """A file is whole or absent, whatever happens while it is written."""
 
+import errno
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from ghnq.errors import GhnqError, WriteError
 from ghnq.files import atomic_path, sweep, write_text
 
 
@@ -40,6 +47,41 @@ def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path
     with pytest.raises(FileNotFoundError), atomic_path(target):
         pass
     assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "says"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), "No such file"),  # the folder is gone
+        (SafetensorError("IoError: no space"), "IoError: no space"),
+    ],
+)
+def test_what_the_disk_refuses_is_a_mistake_told_with_the_file(tmp_path: Path, refusal: Exception, says: str) -> None:
+    target = tmp_path / "net.onnx"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("hal")
+            raise refusal
+
+    with pytest.raises(WriteError, match=f"net.onnx' cannot be written .*{says}.*make room") as told:
+        write_half()
+    assert isinstance(told.value, GhnqError)
+    assert told.value.__cause__ is refusal
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_disk_without_room_in_a_real_process(tmp_path: Path) -> None:
+    code = "from ghnq.files import write_text; write_text('big.txt', 'x' * 10_000)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY)),
+    )  # fmt: skip
+    assert "WriteError: 'big.txt' cannot be written (File too large)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nested_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:

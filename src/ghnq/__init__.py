@@ -18,6 +18,7 @@ from ghnq.errors import RecipeError as RecipeError
 from ghnq.errors import SchemeError as SchemeError
 from ghnq.errors import SpaceError as SpaceError
 from ghnq.errors import TrainingError as TrainingError
+from ghnq.errors import WriteError as WriteError
 
 if TYPE_CHECKING:
     from ghnq import spaces as spaces
@@ -51,6 +52,7 @@ __all__ = [
     "SchemeError",
     "SpaceError",
     "TrainingError",
+    "WriteError",
     "__version__",
     "evaluate",
     "export_onnx",

@@ -44,6 +44,10 @@ class TrainingError(GhnqError):
     """A training run that cannot start or cannot go on."""
 
 
+class WriteError(GhnqError):
+    """A file that the system does not let us write: a full disk, a quota, permissions."""
+
+
 class ExportError(GhnqError):
     """A network that cannot be written for a device, or a file that is not one of those we wrote."""
 

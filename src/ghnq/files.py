@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ghnq.errors import GhnqError
+from safetensors import SafetensorError
+
+from ghnq.errors import GhnqError, WriteError
 
 # Ours, and those that safetensors writes in turn beside the file it was given.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
@@ -24,8 +26,8 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
     The file is flushed to the disk before the rename, so a crash leaves the old file or the new one, never a half.
     On any exception, interrupts included, the temporary file is removed and `path` is as it was.
 
-    Raises FileNotFoundError if the block wrote nothing, GhnqError where the folder cannot be made, OSError where it
-    cannot be written.
+    Raises GhnqError where the folder cannot be made, WriteError where the file cannot be written, FileNotFoundError if
+    the block wrote nothing.
     """
     target = Path(path)
     try:
@@ -34,18 +36,19 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
         raise GhnqError(f"'{target.parent}' cannot be made ({error.strerror}); choose another place") from error
     # Hidden and random: listings skip it, and two processes that write the same target do not meet.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
-    try:
+    with _writing(target):
         mode = _usual_mode(temporary)
-    except (PermissionError, FileNotFoundError) as error:
-        raise GhnqError(f"'{target}' cannot be written ({error.strerror}); choose another place") from error
     try:
-        yield temporary
+        with _writing(target):
+            yield temporary
+        # Outside: a block that forgot to write is a fault of ours, not of the disk.
         # Some writers (safetensors) make files that nobody else may read.
         temporary.chmod(mode)
-        _sync(temporary)
-        if previous is not None and target.exists():
-            os.replace(target, previous)
-        os.replace(temporary, target)
+        with _writing(target):
+            _sync(temporary)
+            if previous is not None and target.exists():
+                os.replace(target, previous)
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(target.parent)
@@ -55,6 +58,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turns what the system, or safetensors in its own words, says of a failed write into a WriteError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WriteError(
+            f"'{target}' cannot be written ({reason}); make room there, or choose another place"
+        ) from error
 
 
 def lock(descriptor: int) -> bool:

@@ -15,7 +15,7 @@ from ghnq import __version__
 from ghnq.deploy import Origin, export_onnx, in_integers, runtime
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.parity import has_wide_int8
-from ghnq.errors import DataError, ExportError, GhnqError, MissingExtraError, NotFiniteError, SchemeError
+from ghnq.errors import DataError, ExportError, GhnqError, MissingExtraError, NotFiniteError, SchemeError, WriteError
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import CALIBRATION, TEST, chain
 
@@ -163,7 +163,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match=r"cannot be written \(disk full\)"):
         export_onnx(chain(), "w8a8", calibration=CALIBRATION, out=out, batch_size=64)
     assert out.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]

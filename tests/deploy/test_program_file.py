@@ -14,7 +14,7 @@ from torch import nn
 
 from ghnq.deploy import Origin, export_program, load_program
 from ghnq.deploy.pt2e_reader import read_program
-from ghnq.errors import DataError, ExportError, GhnqError, NotFiniteError, SchemeError
+from ghnq.errors import DataError, ExportError, GhnqError, NotFiniteError, SchemeError, WriteError
 from ghnq.files import atomic_path
 from tests.deploy.nets import CALIBRATION, TEST, chain
 
@@ -91,7 +91,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match=r"cannot be written \(disk full\)"):
         export_program(chain(), "w8a8", calibration=CALIBRATION, out=out, batch_size=64)
     assert out.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["net.pt2"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from ghnq.errors import GhnqError
+from ghnq.errors import GhnqError, WriteError
 from ghnq.evaluation.ledger import FILE, Ledger
 from tests.evaluation.conftest import row
 
@@ -27,6 +29,25 @@ def test_rows_come_back(tmp_path: Path) -> None:
         assert all(("test", index, scheme) in ledger for index in range(3) for scheme in ("float32", "w8a8"))
         assert ("test", 3, "float32") not in ledger
         assert ledger["test", 1, "w8a8"] == row(index=1, scheme="w8a8")
+
+
+def test_a_full_disk_is_told_and_costs_only_the_rows_it_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path)
+
+    def half(descriptor: int, data: bytes) -> int:
+        os.pwrite(descriptor, data[:20], (tmp_path / FILE).stat().st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Ledger(tmp_path, PRINT) as ledger, monkeypatch.context() as full:
+        full.setattr(os, "write", half)
+        with pytest.raises(WriteError, match=r"rows\.jsonl' cannot be written \(No space left on device\).*again"):
+            ledger.add([row(index=3)])
+        assert ("test", 3, "float32") not in ledger
+    with Ledger(tmp_path, PRINT) as ledger:
+        assert ("test", 2, "w8a8") in ledger
+        assert ("test", 3, "float32") not in ledger
 
 
 def test_a_crash_at_any_byte_loses_the_cut_row_and_no_other(tmp_path: Path) -> None:

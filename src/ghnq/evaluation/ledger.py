@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ghnq.errors import GhnqError
+from ghnq.errors import GhnqError, WriteError
 from ghnq.evaluation.measure import Row
 from ghnq.files import lock
 
@@ -58,7 +58,7 @@ class Ledger:
         return self._rows[key]
 
     def add(self, rows: list[Row]) -> None:
-        """Keeps rows; they are on the disk when this returns."""
+        """Keeps rows; they are on the disk when this returns. Raises WriteError where there is no room."""
         self._append("".join(json.dumps(row) + "\n" for row in rows))
         self._remember(rows)
 
@@ -69,9 +69,15 @@ class Ledger:
         if self._path is None:
             return
         rest = text.encode()
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        os.fsync(self._descriptor)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise WriteError(
+                f"'{self._path}' cannot be written ({error.strerror or error}); make room there, then run the same "
+                "evaluation again: it goes on from the rows that are kept"
+            ) from error
 
     def _lock(self) -> None:
         if sys.platform != "win32" and not lock(self._descriptor):

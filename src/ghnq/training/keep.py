@@ -28,7 +28,7 @@ def holds_run(directory: Path) -> bool:
 def next_state(directory: Path) -> Iterator[Path]:
     """Yields a path to write a state to, which then is the directory's last; the last becomes the one before.
 
-    On any exception both are as they were. Raises OSError where the directory cannot be written.
+    On any exception both are as they were. Raises WriteError where the directory cannot be written.
     """
     with atomic_path(directory / STATE, previous=directory / PREVIOUS) as temporary:
         yield temporary

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ghnq.errors import TrainingError
+from ghnq.errors import TrainingError, WriteError
 
 
 @contextmanager
@@ -16,8 +16,9 @@ def writing(directory: Path) -> Iterator[None]:
     """Turns a failure to write into a TrainingError; what was there before is still there."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, WriteError) as error:
+        reason = error.__cause__ if isinstance(error, WriteError) else error
         raise TrainingError(
-            f"'{directory}' cannot be written ({error}); the run ends with its last saved state as it was. "
+            f"'{directory}' cannot be written ({reason}); the run ends with its last saved state as it was. "
             "Make room there, then go on with --resume"
         ) from error
