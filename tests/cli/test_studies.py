@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ghnq.data import load
+from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.quant import load_scheme
 
 from .conftest import Cli
@@ -16,15 +18,24 @@ import torch
 from torch import nn
 
 class Small(nn.Module):
-    def __init__(self):
+    def __init__(self, outputs=10):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8)
-        self.middle, self.classifier = nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+        self.middle, self.classifier = nn.Conv2d(8, 8, 3), nn.Linear(8, outputs)
 
     def forward(self, x):
         x = torch.relu(self.norm(self.stem(x)))
         return self.classifier(torch.relu(self.middle(x)).mean((2, 3)))
+
+def narrow():
+    return Small(4)
 """
+STUDIES = (
+    ["sensitivity"],
+    ["mixed", "--budget-bits", 5],
+    ["export", "--out", "net.onnx"],
+    ["export", "--out", "net.pt2"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +116,35 @@ def test_scheme_files_in_an_evaluation_go_by_name_and_content(ghnq: Cli, tiny_ch
     assert json.loads(fresh.out)["steps"] == ["equalize", "squant"]
     assert "deploy protocol + equalize + squant" in (tmp_path / "other" / "accuracy.html").read_text()
     assert json.loads((tmp_path / "other" / "summary.json").read_text())["steps"] == ["equalize", "squant"]
+
+
+@pytest.mark.parametrize("command", STUDIES, ids=lambda words: str(words[-1]))
+def test_images_that_do_not_fit_the_checkpoint_are_refused(ghnq: Cli, tmp_path: Path, command: list[str]) -> None:
+    digits = load("digits")
+    statistics = {"mean": tuple(digits.mean.tolist()), "std": tuple(digits.std.tolist())}
+    colour = Task(data="digits", image_shape=(3, 32, 32), **statistics)
+    GHN(GHNConfig(hidden=8, max_shape=(16, 16, 3, 3)), task=colour).save_pretrained(tmp_path / "colour")
+    GHN(GHNConfig(hidden=8, max_shape=(16, 16, 3, 3), num_classes=5)).save_pretrained(tmp_path / "five")
+    for checkpoint, says in (
+        (
+            "colour",
+            "was trained on images of 3x32x32 (channels, height, width; 'digits'), but those of 'digits' are 1x8x8",
+        ),
+        ("five", "predicts networks for 5 classes, but 'digits' has 10; name other images (--data)"),
+    ):
+        call = ghnq(command[0], MODEL, *command[1:], "--data", "digits", "--checkpoint", tmp_path / checkpoint)
+        assert call.code == 2, call.err
+        assert says in call.err
+        assert "Traceback" not in call.err
+    assert not list(tmp_path.glob("net.*"))
+
+
+@pytest.mark.parametrize("command", STUDIES, ids=lambda words: str(words[-1]))
+def test_a_model_with_fewer_outputs_than_classes_is_refused(
+    ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path, command: list[str]
+) -> None:
+    call = ghnq(command[0], "small.py:narrow", *command[1:], "--checkpoint", tiny_checkpoint)
+    assert call.code == 2, call.err
+    assert "The model has 4 outputs, 'digits' has 10 classes; take a model with 10 outputs" in call.err
+    assert "Traceback" not in call.err
+    assert not list(tmp_path.glob("net.*"))

@@ -137,7 +137,7 @@ def test_an_impossible_budget_says_which_is_possible(subject: Subject) -> None:
 def test_what_cannot_be_studied_is_told(subject: Subject, ghn: GHN, digits: ImageDataset) -> None:
     with pytest.raises(SchemeError, match="quantizes no layer"):
         measure_sensitivity(subject, QuantScheme.parse("float32"))
-    plain = nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU())
+    plain = nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d((2, 5)), nn.Flatten(), nn.ReLU())
     nothing = Subject(plain, ghn, digits, digits.test, digits.calibration(40, 0))
     with pytest.raises(SchemeError, match="no convolution or linear layer"):
         measure_sensitivity(nothing, QuantScheme.parse("w4a8"))
@@ -148,3 +148,28 @@ def test_what_cannot_be_studied_is_told(subject: Subject, ghn: GHN, digits: Imag
     few = Subject(Net(), ghn, digits, digits.test, digits.calibration(1, 0))
     with pytest.raises(DataError, match="at least 2 images"):
         measure_sensitivity(few, QuantScheme.parse("w4a8"))
+
+
+class Pair(Net):
+    """Answers with more than logits."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
+class Map(Net):
+    """Answers for each pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :, None, None]
+
+
+@pytest.mark.parametrize(("kind", "says"), [(Pair, "two images with tuple"), (Map, r"shape \[2, 10, 1, 1\]")])
+def test_answers_that_are_no_logits_are_refused(
+    ghn: GHN, digits: ImageDataset, kind: type[nn.Module], says: str
+) -> None:
+    subject = Subject(kind(), ghn, digits, digits.test, digits.calibration(40, 0))
+    with pytest.raises(DataError, match=says):
+        measure_sensitivity(subject, QuantScheme.parse("w4a8"))
+    with pytest.raises(DataError, match=says):
+        mix(subject, Budget(4.0))

@@ -10,8 +10,9 @@ from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin, export_onnx, export_program
 from ghnq.deploy.extra import need
 from ghnq.errors import GhnqError
-from ghnq.evaluation import dataset_for
+from ghnq.evaluation import check_fit, check_outputs, dataset_for
 from ghnq.evaluation.provenance import weights_hash
+from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
 from ghnq.models import load_model
@@ -46,7 +47,9 @@ def export(
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
         ghn = GHN.from_pretrained(checkpoint)
         dataset = dataset_for(ghn, data)
+        check_fit(ghn, dataset)
         module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        check_outputs(trace(module, dataset.input_shape).num_outputs, dataset)
         network = initialize(module, ghn, dataset.input_shape, scheme=parsed)
         origin = Origin(
             model=model,

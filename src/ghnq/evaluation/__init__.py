@@ -1,5 +1,7 @@
 """How good predicted networks are, in float and quantized: the protocol, its results, its reports."""
 
+from ghnq.evaluation.inputs import check_fit as check_fit
+from ghnq.evaluation.inputs import check_outputs as check_outputs
 from ghnq.evaluation.inputs import dataset_for as dataset_for
 from ghnq.evaluation.protocol import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES as DEFAULT_SCHEMES

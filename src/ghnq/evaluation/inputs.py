@@ -1,4 +1,4 @@
-"""The images that a hypernetwork's networks are measured on."""
+"""The images that a hypernetwork's networks are measured on, and whether they fit."""
 
 from __future__ import annotations
 
@@ -28,3 +28,28 @@ def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
     same_mean = torch.allclose(resized.mean, torch.tensor(ghn.task.mean), atol=1e-3)
     same_std = torch.allclose(resized.std, torch.tensor(ghn.task.std), atol=1e-3)
     return resized if same_mean and same_std else dataset
+
+
+def check_fit(ghn: GHN, dataset: ImageDataset) -> None:
+    """Raises DataError where images have another shape or number of classes than the hypernetwork predicts for."""
+    if ghn.config.num_classes != dataset.num_classes:
+        raise DataError(
+            f"The hypernetwork predicts networks for {ghn.config.num_classes} classes, but '{dataset.name}' has "
+            f"{dataset.num_classes}; name other images (--data), or train one for these."
+        )
+    if ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape:
+        wanted, came = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
+        raise DataError(
+            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but "
+            f"those of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
+            "take another checkpoint."
+        )
+
+
+def check_outputs(outputs: int, dataset: ImageDataset) -> None:
+    """Raises DataError where a model has fewer outputs than the data have classes."""
+    if outputs < dataset.num_classes:
+        raise DataError(
+            f"The model has {outputs} outputs, '{dataset.name}' has {dataset.num_classes} classes; take a model with "
+            f"{dataset.num_classes} outputs, or other images (--data)."
+        )

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ghnq.data import ImageDataset
-from ghnq.errors import DataError, GhnqError, SpaceError, nearest
+from ghnq.errors import GhnqError, SpaceError, nearest
+from ghnq.evaluation.inputs import check_fit
 from ghnq.evaluation.ledger import Ledger
 from ghnq.evaluation.measure import BATCH, Bench, Row, one_torch_thread
 from ghnq.evaluation.provenance import machine, versions, weights_hash
@@ -69,7 +70,7 @@ def evaluate(
     named = _named_schemes(schemes, protocol, tuple(steps))
     names = tuple(named)
     architectures = _architectures(splits, limit)
-    _check_fit(ghn, dataset)
+    check_fit(ghn, dataset)
     bench = replace(_bench(ghn, dataset, images, protocol, seed), named=named)
     fingerprint = _fingerprint(bench, seed, steps)
     about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "machine": machine(), "torch_threads": 1}
@@ -131,21 +132,6 @@ def _architectures(splits: Sequence[str], limit: int | None) -> list[tuple[str, 
             raise SpaceError(f"The split 'train' has {convnets.SPLITS['train']:,} architectures; give a limit.")
     sizes = {split: min(convnets.SPLITS[split], limit or convnets.SPLITS[split]) for split in splits}
     return [(split, index) for split, size in sizes.items() for index in range(size)]
-
-
-def _check_fit(ghn: GHN, dataset: ImageDataset) -> None:
-    if ghn.config.num_classes != dataset.num_classes:
-        raise DataError(
-            f"The hypernetwork predicts networks for {ghn.config.num_classes} classes, but '{dataset.name}' has "
-            f"{dataset.num_classes}; train one for these images."
-        )
-    if ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape:
-        wanted, came = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
-        raise DataError(
-            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but "
-            f"those of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
-            "take another checkpoint."
-        )
 
 
 def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, seed: int) -> Bench:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError, NotFiniteError
+from ghnq.evaluation.inputs import check_fit, check_outputs
 from ghnq.evaluation.measure import BATCH
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
@@ -53,6 +54,7 @@ class Subject:
     """A model, the hypernetwork that predicts its parameters, and the images.
 
     calibration: float32 [B, C, H, W], normalised training images.
+    Raises DataError for images that do not fit the hypernetwork.
     """
 
     module: nn.Module
@@ -62,16 +64,13 @@ class Subject:
     calibration: Tensor
 
     def __post_init__(self) -> None:
-        if self.ghn.config.num_classes != self.dataset.num_classes:
-            raise DataError(
-                f"The hypernetwork predicts networks for {self.ghn.config.num_classes} classes, but "
-                f"'{self.dataset.name}' has {self.dataset.num_classes}; name other images (--data)."
-            )
+        check_fit(self.ghn, self.dataset)
 
     def prepared(self, scheme: QuantScheme) -> Prepared:
         """The network predicted for this precision, with float statistics.
 
         A hypernetwork that is not told the precision predicts once; one that is told predicts anew.
+        Raises DataError where the network does not answer with a logit for each class.
         """
         return self._predict(scheme) if self.ghn.config.condition else self._prepared
 
@@ -81,7 +80,17 @@ class Subject:
 
     def _predict(self, scheme: QuantScheme) -> Prepared:
         network = initialize(self.module, self.ghn, self.dataset.input_shape, scheme=scheme)
-        return prepare(network, self.calibration)
+        prepared = prepare(network, self.calibration)
+        self._check_logits(prepared)
+        return prepared
+
+    def _check_logits(self, prepared: Prepared) -> None:
+        with torch.no_grad():
+            logits = prepared.network(prepared.images[:2])
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            came = f"a tensor of shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise DataError(f"The model answers two images with {came}; needed are logits, one row for each image.")
+        check_outputs(logits.shape[1], self.dataset)
 
     def layer_costs(self, prepared: Prepared) -> dict[str, LayerCost]:
         """Costs of all layers that can be quantized, in the order of modules; raises SchemeError where none can."""
