@@ -72,8 +72,7 @@ def export(
         document = _document(exported, model) | {"warnings": terminal.warnings}
     terminal.finish(
         document,
-        f"[bold]{model}[/] as {exported.facts.scheme}, protocol {exported.facts.protocol}: "
-        f"[bold]{exported.size:,}[/] bytes, {_format(exported)}",
+        f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_format(exported)}",
         f"written to [cyan]{out}[/]",
         f"prove it with: ghnq verify {out} --data {dataset.name}",
     )
@@ -90,6 +89,8 @@ def _document(exported: Exported, model: str) -> dict[str, object]:
         "out": str(exported.path),
         "scheme": facts.scheme,
         "protocol": facts.protocol,
+        "steps": list(facts.steps),
+        "scheme_file": facts.scheme_file,
         "bytes": exported.size,
         "opset": exported.opset,
         "calibration_images": facts.calibration_images,

@@ -33,7 +33,7 @@ def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_jso
 
 
 def _table(costs: Profile) -> Table:
-    table = Table(title=f"{costs.file}: {costs.facts.scheme}, protocol {costs.facts.protocol}")
+    table = Table(title=f"{costs.file}: {costs.facts.title}")
     table.add_column("")
     for column in ("this file", "float32", "float32 / file"):
         table.add_column(column, justify="right")

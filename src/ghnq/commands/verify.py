@@ -75,7 +75,7 @@ def _images_for(facts: Facts, data: str | None) -> ImageDataset:
 
 
 def _table(parity: Parity) -> Table:
-    table = Table(title=f"{parity.file}: {parity.facts.scheme}, protocol {parity.facts.protocol}")
+    table = Table(title=f"{parity.file}: {parity.facts.title}")
     table.add_column("on the same test images")
     table.add_column("", justify="right")
     for what, value in (
@@ -91,7 +91,7 @@ def _table(parity: Parity) -> Table:
 
 
 def _program_table(parity: ProgramParity) -> Table:
-    table = Table(title=f"{parity.file}: {parity.facts.scheme}, protocol {parity.facts.protocol}")
+    table = Table(title=f"{parity.file}: {parity.facts.title}")
     table.add_column(f"on the same {parity.images:,} test images")
     runs = {"loaded": parity.eager} | ({} if parity.compiled is None else {"compiled": parity.compiled})
     for name in runs:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from ghnq import __version__
-from ghnq.errors import ExportError
-from ghnq.quant import QuantScheme
+from ghnq.errors import ExportError, SchemeError
+from ghnq.quant import QuantScheme, dump_scheme, scheme_from_text
+from ghnq.quant.scheme import is_scheme_file
 
 FORMAT_KEY, FORMAT = "ghnq.format", "1"
 
@@ -31,11 +33,18 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that a file states beside its graph; `input_shape` is (C, H, W)."""
+    """All that a file states beside its graph; `input_shape` is (C, H, W).
+
+    scheme, protocol, steps: the scheme in words. scheme_file: the whole of it, with the fields in which it differs from
+        its protocol, as the text of a scheme file; files of earlier versions do not have it, and their steps are not
+        known.
+    """
 
     version: str
     scheme: str
     protocol: str
+    steps: tuple[str, ...] = ()
+    scheme_file: str | None = None
     calibration_images: int
     input_shape: tuple[int, ...]
     origin: Origin
@@ -44,34 +53,45 @@ class Facts:
     def of(cls, scheme: QuantScheme, calibration_images: int, input_shape: tuple[int, ...], origin: Origin) -> Facts:
         """The facts of a file that is written now."""
         return cls(
-            version=__version__, scheme=str(scheme), protocol=scheme.protocol, calibration_images=calibration_images,
-            input_shape=input_shape, origin=origin,
+            version=__version__, scheme=str(scheme), protocol=scheme.protocol, steps=scheme.steps,
+            scheme_file=dump_scheme(scheme), calibration_images=calibration_images, input_shape=input_shape,
+            origin=origin,
         )  # fmt: skip
+
+    @property
+    def title(self) -> str:
+        """The scheme for people: word, protocol, steps."""
+        return " + ".join((f"{self.scheme}, protocol {self.protocol}", *self.steps))
 
     def to_properties(self) -> dict[str, str]:
         """The facts as ONNX metadata: text as it is, all else as JSON."""
-        known = {key: value for key, value in vars(self.origin).items() if value is not None}
-        stated = {key: value for key, value in vars(self).items() if key != "origin"}
+        # The steps are in the scheme file.
+        stated = {key: value for key, value in vars(self).items() if key not in ("origin", "steps")}
+        known = {key: value for key, value in (stated | vars(self.origin)).items() if value is not None}
         return {FORMAT_KEY: FORMAT} | {
-            f"ghnq.{key}": value if isinstance(value, str) else json.dumps(value)
-            for key, value in (stated | known).items()
+            f"ghnq.{key}": value if isinstance(value, str) else json.dumps(value) for key, value in known.items()
         }
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], path: str) -> Facts:
         """Reads the facts back; raises ExportError where one is missing or is not what it should be."""
         try:
-            mean, std = (_numbers(properties.get(f"ghnq.{key}")) for key in ("mean", "std"))
-            if mean is not None and (std is None or len(std) != len(mean) or min(std) <= 0):
-                raise ValueError("mean and std do not belong together")
+            if not all(isinstance(value, str) for value in properties.values()):
+                raise TypeError("values that are no text")
             shape = tuple(int(size) for size in json.loads(properties["ghnq.input_shape"]))
             if len(shape) != 3 or min(shape) < 1:
                 raise ValueError(f"an input shape of {shape}")
+            mean, std = (_numbers(properties.get(f"ghnq.{key}"), shape[0]) for key in ("mean", "std"))
+            if (mean is None) != (std is None) or (std is not None and min(std) <= 0):
+                raise ValueError("mean and std do not belong together")
             seed = properties.get("ghnq.calibration_seed")
+            word, whole = _schemes(properties)
             return cls(
                 version=properties["ghnq.version"],
-                scheme=str(QuantScheme.parse(properties["ghnq.scheme"])),
+                scheme=str(word),
                 protocol=properties["ghnq.protocol"],
+                steps=() if whole is None else whole.steps,
+                scheme_file=properties.get("ghnq.scheme_file"),
                 calibration_images=int(properties["ghnq.calibration_images"]),
                 input_shape=shape,
                 origin=Origin(
@@ -80,9 +100,29 @@ class Facts:
                     calibration_seed=None if seed is None else int(seed), mean=mean, std=std,
                 ),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, SchemeError) as error:
             raise ExportError(f"'{path}' has damaged metadata ({error!r}); export it again") from error
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(float(number) for number in json.loads(text))
+def _schemes(properties: Mapping[str, str]) -> tuple[QuantScheme, QuantScheme | None]:
+    """The scheme as its word alone says it, and the whole of it, None where the file does not have it."""
+    text, file = properties["ghnq.scheme"], properties.get("ghnq.scheme_file")
+    if is_scheme_file(text):
+        raise ValueError(f"{text!r} is the name of a file, no scheme")
+    word = QuantScheme.parse(text)
+    if file is None:
+        return word, None
+    whole = scheme_from_text(file)
+    stated = (word.bits, dict(word.overrides), properties["ghnq.protocol"])
+    if (whole.bits, dict(whole.overrides), whole.protocol) != stated:
+        raise ValueError("scheme_file is of another scheme or protocol")
+    return word, whole
+
+
+def _numbers(text: str | None, count: int) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    numbers = tuple(float(number) for number in json.loads(text))
+    if len(numbers) != count or not all(map(isfinite, numbers)):
+        raise ValueError(f"{text} is not one number for each of {count} channels")
+    return numbers

@@ -44,8 +44,17 @@ def load_model(path: Path) -> Any:
 
 
 def facts_of(model: Any, path: Path) -> Facts:
-    """What the file says of itself; raises ExportError where that is damaged."""
-    return Facts.from_properties({prop.key: prop.value for prop in model.metadata_props}, str(path))
+    """What the file says of itself; raises ExportError where that is damaged, or not what its graph takes."""
+    facts = Facts.from_properties({prop.key: prop.value for prop in model.metadata_props}, str(path))
+    sizes = [size for images in model.graph.input for size in images.type.tensor_type.shape.dim]
+    shape = [size.dim_value if size.HasField("dim_value") else "batch" for size in sizes]
+    if shape != ["batch", *facts.input_shape]:
+        came, wanted = (" x ".join(map(str, words)) for words in (shape, ("batch", *facts.input_shape)))
+        raise ExportError(
+            f"'{path}' takes images of {came or 'no shape'}, its metadata say {wanted}: another program has changed "
+            "it; export it again, and leave the batch free"
+        )
+    return facts
 
 
 def read_simulation(model: Any, origin: str) -> fx.GraphModule:

@@ -64,13 +64,20 @@ def load_scheme(path: str | Path) -> QuantScheme:
         beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         raise SchemeError(f"there is no scheme file '{file}'{nearest(file.name, beside)}")
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SchemeError(f"scheme file '{file}' cannot be read as YAML: {_one_line(error)}") from error
-    try:
-        return _from_mapping(raw)
+        return scheme_from_text(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, OSError) as error:
+        raise SchemeError(f"scheme file '{file}' cannot be read: {_one_line(error)}") from error
     except SchemeError as error:
         raise SchemeError(f"scheme file '{file}': {error}") from error
+
+
+def scheme_from_text(text: str) -> QuantScheme:
+    """Reads the text of a scheme file; raises SchemeError as `load_scheme` does."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SchemeError(f"cannot be read as YAML: {_one_line(error)}") from error
+    return _from_mapping(raw)
 
 
 def dump_scheme(scheme: QuantScheme, about: Mapping[str, Any] | None = None) -> str:
