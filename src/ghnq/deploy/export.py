@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ghnq.deploy.extra import need
+from ghnq.deploy.finite import check_simulation
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx_writer import Storage, write_model
 from ghnq.deploy.program_file import save_program
 from ghnq.deploy.pt2e_writer import to_program
 from ghnq.deploy.simulation import simulate
-from ghnq.errors import DataError, GhnqError
+from ghnq.errors import DataError, ExportError, GhnqError
 from ghnq.files import atomic_path
 from ghnq.quant import QuantScheme, prepare
+from ghnq.quant.calibrate import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +63,11 @@ def export_onnx(
         origin: what the file shall say of where the network comes from.
 
     Raises:
-        SchemeError: nothing to quantize, bits no kernel takes, a constant activation, weights that are not finite.
+        SchemeError: nothing to quantize, bits no kernel takes, a constant activation.
+        NotFiniteError: weights, activations or logits that are NaN or infinite.
         DataError: unusable calibration images, or fewer than one batch.
-        ExportError: an op that cannot be expressed, or a shape beyond the batch that is not fixed.
+        ExportError: an op that cannot be expressed, another type than float32, or a shape beyond the batch that is not
+            fixed.
         MissingExtraError: onnx is not installed.
     """
     need("onnx")
@@ -97,9 +102,11 @@ def export_program(
         origin: what the file shall say of where the network comes from.
 
     Raises:
-        SchemeError: nothing to quantize, bits no kernel takes, a constant activation, weights that are not finite.
+        SchemeError: nothing to quantize, bits no kernel takes, a constant activation.
+        NotFiniteError: weights, activations or logits that are NaN or infinite.
         DataError: unusable calibration images, or fewer than one batch.
-        ExportError: an op that cannot be expressed, or a shape beyond the batch that is not fixed.
+        ExportError: an op that cannot be expressed, another type than float32, or a shape beyond the batch that is not
+            fixed.
         GhnqError: a file name that does not end in .pt2, by which torch.export knows its files.
     """
     path = Path(out)
@@ -125,9 +132,21 @@ def _simulated(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
             "give more images, or a smaller batch_size"
         )
+    _check_types(module)
     prepared = prepare(module, calibration, batch_size=batch_size)
     facts = Facts.of(scheme, len(calibration), tuple(calibration.shape[1:]), origin or Origin())
-    return simulate(prepared, scheme), facts
+    simulation = simulate(prepared, scheme)
+    check_simulation(simulation, batches(prepared.images, batch_size), facts.scheme)
+    return simulation, facts
+
+
+def _check_types(module: nn.Module) -> None:
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ExportError(
+                f"'{name}' of the network is {tensor.dtype}; only float32 networks can be exported: "
+                "call .float() on the network first"
+            )
 
 
 def _save(model: Any, path: Path) -> None:

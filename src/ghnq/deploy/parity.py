@@ -16,6 +16,7 @@ from ghnq.data import ImageDataset, Images
 from ghnq.deploy import runtime
 from ghnq.deploy.arithmetic import dequantize
 from ghnq.deploy.extra import need
+from ghnq.deploy.finite import check_logits
 from ghnq.deploy.integers import in_integers
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
@@ -61,7 +62,7 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
     The simulation is rebuilt from the file itself; images are normalised as the file says.
 
     Raises:
-        ExportError: no file that ghnq wrote, or the runtime refuses it.
+        ExportError: no file that ghnq wrote, the runtime refuses it, or logits are NaN or infinite.
         DataError: images of another shape, or too few.
     """
     model = load_model(path)
@@ -72,6 +73,8 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
     chosen = dataset.test if images is None else dataset.test.first(images)
     ours, theirs = logits_of_both(in_integers(simulation), runtime.session(data), dataset, chosen, facts)
     check_classes(path, ours, dataset)
+    check_logits(path, "the simulation", ours)
+    check_logits(path, "ONNX Runtime", theirs)
     difference = (ours - theirs).abs()
     steps = last_layer_steps(simulation)
     processor = this_processor()

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from ghnq.data import ImageDataset, Images
 from ghnq.deploy.extra import need
+from ghnq.deploy.finite import check_logits
 from ghnq.deploy.integers import in_integers
 from ghnq.deploy.lowering import compiled, lower
 from ghnq.deploy.metadata import Facts
@@ -82,7 +83,7 @@ def verify_program(
         exact: what `lower` does where integer kernels would saturate.
 
     Raises:
-        ExportError: no file that ghnq wrote, or it cannot be compiled here.
+        ExportError: no file that ghnq wrote, it cannot be compiled here, or logits are NaN or infinite.
         DataError: images of another shape, or too few.
         MissingExtraError: `compile` without torchao.
     """
@@ -93,13 +94,14 @@ def verify_program(
     batches = _batches(chosen, dataset, facts)
     ours = _run(in_integers(simulation), batches)
     check_classes(path, ours, dataset)
-    comparison = _Comparison(ours, chosen.labels, last_layer_steps(simulation))
+    check_logits(path, "the simulation", ours)
+    comparison = _Comparison(path, ours, chosen.labels, last_layer_steps(simulation))
     return ProgramParity(
         file=str(path),
         facts=facts,
         images=len(chosen),
         accuracy_simulation=share(ours.argmax(1) == chosen.labels),
-        eager=Agreement(**comparison.with_logits(_run(program.module(), batches))),
+        eager=Agreement(**comparison.with_logits("the program", _run(program.module(), batches))),
         compiled=_compiled(program, batches, comparison, exact) if compile else None,
         processor=this_processor(),
         torch=torch.__version__,
@@ -108,14 +110,16 @@ def verify_program(
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """The simulation's logits [B, K], labels [B], and the last layer's steps [K]."""
+    """Of a file: the simulation's logits [B, K], labels [B], and the last layer's steps [K]."""
 
+    path: Path
     ours: Tensor
     labels: Tensor
     steps: Tensor | None
 
-    def with_logits(self, theirs: Tensor) -> dict[str, Any]:
-        """The fields of an `Agreement` for other logits [B, K]."""
+    def with_logits(self, who: str, theirs: Tensor) -> dict[str, Any]:
+        """The fields of an `Agreement` for the logits [B, K] that `who` computes."""
+        check_logits(self.path, who, theirs)
         difference = (self.ours - theirs).abs()
         return {
             "agreement": share(self.ours.argmax(1) == theirs.argmax(1)),
@@ -139,8 +143,8 @@ def _compiled(
 
     theirs = _run(padded, batches)
     return CompiledAgreement(
-        **comparison.with_logits(theirs), kernels=lowered.kernels, saturating=lowered.saturating, exact=exact,
-        torchao=need("torchao").__version__,
+        **comparison.with_logits("the compiled program", theirs), kernels=lowered.kernels,
+        saturating=lowered.saturating, exact=exact, torchao=need("torchao").__version__,
     )  # fmt: skip
 
 
