@@ -28,10 +28,12 @@ def capture(network: nn.Module, images: Tensor) -> fx.GraphModule:
     _add_inputs(builder, program)
     for node in program.graph.nodes:
         if node.op == "call_function" and node.target not in SEVERAL and _gives_tensor(node):
+            builder.now = node
             builder.at[node] = _folded(builder, node) if _is_constant(builder, node) else rule_for(node)(builder, node)
     outputs = program.graph.output_node().args[0]
     names = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     logits = next(node for node in outputs if isinstance(node, fx.Node) and node.name == names[0])
+    _check_batch(logits, builder)
     builder.graph.output(builder.at[logits])
     builder.graph.eliminate_dead_code()
     return module_of(builder.graph, builder.constants, network)
@@ -66,11 +68,26 @@ def _exported(network: nn.Module, images: Tensor) -> ExportedProgram:
         except Exception as error:
             # torch.export has no error class of its own: whatever stops it, the network cannot be captured.
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            if "Constraints violated" in first:
+                # What it says there is for those who know torch.export; its `len` gives a fixed number.
+                first = (
+                    "its forward is written for certain numbers of images, or goes another way for some; "
+                    "use x.shape[0] instead of len(x), and no loop over images"
+                )
             raise ExportError(
                 f"torch.export cannot capture {type(network).__name__} with a free batch size: {first.strip()}. "
                 "Control flow and every shape but the batch must be fixed."
             ) from error
     return program
+
+
+def _check_batch(logits: fx.Node, builder: Builder) -> None:
+    """Raises ExportError where the result is not one row of fixed size for each image."""
+    images = next(node for node in builder.graph.nodes if node.op == "placeholder")
+    batch, shape = str(images.meta["val"].shape[0]), [str(size) for size in logits.meta["val"].shape]
+    if shape[:1] != [batch] or not all(size.isdigit() for size in shape[1:]):
+        came = ", ".join(shape).replace(batch, "batch")
+        raise ExportError(f"the network gives results of shape [{came}]; a file gives one row of fixed size per image")
 
 
 def _add_inputs(builder: Builder, program: ExportedProgram) -> None:

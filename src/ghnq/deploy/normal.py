@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from ghnq.deploy.builder import Builder, full_args, place_of
+from ghnq.deploy.builder import Builder, full_args, pair, place_of
+from ghnq.deploy.convolutions import conv, other_conv, padded_conv
 from ghnq.deploy.ops import aten
 from ghnq.errors import ExportError
 
@@ -22,22 +23,31 @@ def rule_for(node: fx.Node) -> Rule:
     """The rule of an exported call; raises ExportError for a function that no word stands for."""
     if node.target is operator.getitem:
         return _getitem
+    if _is_complex(node):
+        # What asks for complex numbers is to blame, not the conversion that torch.export puts in front of it.
+        asking = next(iter(node.users), node) if node.target is aten._to_copy.default else node
+        raise ExportError(f"{place_of(asking)} computes with complex numbers, which no file for a device has")
     rule = RULES.get(node.target)
+    if rule is None and node.target is aten.native_group_norm.default:
+        raise ExportError(
+            f"{place_of(node)} is a group norm, which cannot be expressed in a file for a device; use a batch norm, "
+            "which folds into the layer in front of it"
+        )
     if rule is None:
         raise ExportError(
             f"{place_of(node)} cannot be expressed in a file for a device; known are convolutions and linear "
-            "layers, pooling, sums, products, concatenations, reshapes, norms and the usual activations"
+            "layers, pooling, sums, products, concatenations, reshapes, batch and layer norms and the usual activations"
         )
     return rule
 
 
+def _is_complex(node: fx.Node) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) and value.is_complex()
+
+
 def _as_it_is(b: Builder, node: fx.Node) -> fx.Node:
     return b.call(node.target, *b.mapped(full_args(node)), like=node)
-
-
-def _to(target: Any, count: int | None = None) -> Rule:
-    """The same arguments (or the first `count`) to another function."""
-    return lambda b, node: b.call(target, *b.mapped(full_args(node)[:count]), like=node)
 
 
 def _identity(b: Builder, node: fx.Node) -> fx.Node:
@@ -96,11 +106,27 @@ def _clamp(b: Builder, node: fx.Node) -> fx.Node:
 def _mean(b: Builder, node: fx.Node) -> fx.Node:
     x, dims, keep = b.mapped(full_args(node))[:3]
     value = x.meta["val"]
-    dims = [d % value.dim() for d in dims]
+    dims = _within_image(node, value, dims)
     if value.dim() == 4 and sorted(dims) == [2, 3] and not keep:
         whole = b.call(aten.mean.dim, x, [2, 3], True, like=node, value=value[:, :, :1, :1])
         return b.reshape(whole, node)
     return b.call(aten.mean.dim, x, dims, keep, like=node)
+
+
+def _softmax(b: Builder, node: fx.Node) -> fx.Node:
+    x, dim = b.mapped(full_args(node)[:2])
+    _within_image(node, x.meta["val"], [dim])
+    return b.call(aten.softmax.int, x, dim, like=node)
+
+
+def _within_image(node: fx.Node, value: torch.Tensor, dims: list[int]) -> list[int]:
+    """Dimensions counted from the front, of which none may be the batch."""
+    dims = [d % value.dim() for d in dims]
+    if not all(isinstance(value.shape[d], int) for d in dims):
+        raise ExportError(
+            f"{place_of(node)} goes over the images of the batch; only what happens within one image can be exported"
+        )
+    return dims
 
 
 def _adaptive_avg_pool(b: Builder, node: fx.Node) -> fx.Node:
@@ -120,7 +146,7 @@ def _adaptive_avg_pool(b: Builder, node: fx.Node) -> fx.Node:
 
 def _avg_pool(b: Builder, node: fx.Node) -> fx.Node:
     x, window, stride, padding, ceil, include, divisor = b.mapped(full_args(node))
-    window, stride, padding = _pair(window), _pair(stride or window), _pair(padding)
+    window, stride, padding = pair(window), pair(stride or window), pair(padding)
     height, width = x.meta["val"].shape[2:]
     sizes = [(n + 2 * p - w) // s + 1 for n, p, w, s in zip((height, width), padding, window, stride, strict=True)]
     if divisor is not None or (ceil and sizes != list(node.meta["val"].shape[2:])):
@@ -130,7 +156,7 @@ def _avg_pool(b: Builder, node: fx.Node) -> fx.Node:
 
 def _max_pool(b: Builder, node: fx.Node) -> fx.Node:
     x, window, stride, padding, dilation, ceil = b.mapped(full_args(node))
-    pairs = [_pair(window), _pair(stride or window), _pair(padding), _pair(dilation)]
+    pairs = [pair(window), pair(stride or window), pair(padding), pair(dilation)]
     return b.call(aten.max_pool2d.default, x, *pairs, ceil, like=node)
 
 
@@ -179,6 +205,8 @@ def _getitem(b: Builder, node: fx.Node) -> fx.Node:
     source, index = node.args
     assert isinstance(source, fx.Node)
     assert isinstance(index, int)
+    if source.target not in SEVERAL:
+        return rule_for(source)(b, source)  # which says that there is no word for it
     args = b.mapped(full_args(source))
     if source.target is aten._native_batch_norm_legit_no_training.default and index == 0:
         x, weight, bias, mean, variance, _, eps = args
@@ -200,17 +228,6 @@ def _silu(b: Builder, node: fx.Node) -> fx.Node:
     return b.call(aten.mul.Tensor, x, b.call(aten.sigmoid.default, x, like=node), like=node)
 
 
-def _pair(size: Any) -> list[int]:
-    return [size, size] if isinstance(size, int) else [*size] * (2 // len(size))
-
-
-def _conv(b: Builder, node: fx.Node) -> fx.Node:
-    x, weight, bias, stride, padding, dilation, groups = b.mapped(full_args(node))
-    return b.call(
-        aten.conv2d.default, x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups, like=node
-    )
-
-
 SEVERAL = (
     aten._native_batch_norm_legit_no_training.default, aten.native_layer_norm.default,
     aten.max_pool2d_with_indices.default, aten.split_with_sizes.default,
@@ -218,8 +235,9 @@ SEVERAL = (
 """Functions with several results, of which `getitem` picks: they make no node themselves."""
 
 KEPT = (
-    aten.conv2d.default, aten.linear.default, aten.max_pool2d.default, aten.adaptive_avg_pool2d.default,
-    aten.hardsigmoid.default, aten.hardswish.default, aten.silu.default, aten.matmul.default, aten.softmax.int,
+    aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.max_pool2d.default,
+    aten.adaptive_avg_pool2d.default, aten.hardsigmoid.default, aten.hardswish.default, aten.silu.default,
+    aten.matmul.default, aten.softmax.int,
 )  # fmt: skip
 """Functions that torch.export must not take apart."""
 
@@ -231,7 +249,9 @@ _TENSOR_TWIN: dict[Any, Any] = {
 }
 
 RULES: dict[Any, Rule] = {
-    aten.conv2d.default: _conv,
+    aten.conv2d.default: conv,
+    aten.conv2d.padding: padded_conv,
+    aten.convolution.default: other_conv,
     aten.linear.default: _linear,
     aten.relu.default: _as_it_is,
     aten.clamp.default: _clamp,
@@ -252,9 +272,9 @@ RULES: dict[Any, Rule] = {
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
     aten.silu.default: _silu,
-    aten.softmax.int: _to(aten.softmax.int, 2),
-    aten._softmax.default: _to(aten.softmax.int, 2),
-    aten.bmm.default: _to(aten.matmul.default),
+    aten.softmax.int: _softmax,
+    aten._softmax.default: _softmax,
+    aten.bmm.default: lambda b, node: b.call(aten.matmul.default, *b.mapped(full_args(node)), like=node),
     **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, *_TENSOR_TWIN), _two_inputs),
     **dict.fromkeys(
         (aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints,

@@ -1,0 +1,99 @@
+"""Networks that no file can hold: each is refused by name, with the function and the module that are to blame."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghnq.deploy import export_onnx, export_program
+from ghnq.deploy.capture import capture
+from ghnq.errors import ExportError
+from tests.deploy.nets import CALIBRATION, TEST, chain
+
+
+class Ending(nn.Module):
+    """A linear layer, and a function of its logits [B, 10] and the images."""
+
+    def __init__(self, end: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.head, self.end = nn.Linear(192, 10), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.head(x.flatten(1)), x)
+
+
+def group_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(288, 10))
+
+
+def one_dimension() -> nn.Module:
+    return nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(256, 10))
+
+
+def three_dimensions() -> nn.Module:
+    return nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 1, 3, padding=1), nn.Flatten(), nn.Linear(192, 10))
+
+
+def transposed() -> nn.Module:
+    return nn.Sequential(nn.ConvTranspose2d(3, 3, 1), nn.Flatten(), nn.Linear(192, 10))
+
+
+DOUBLE = torch.ones(10, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (group_norm, r"native_group_norm.*in module '1' is a group norm.*use a batch norm"),
+        (lambda: Ending(lambda y, x: y / y.shape[0]), r"aten\.div.*test_capture\.py.*number of images in the batch"),
+        (lambda: Ending(lambda y, x: y * x.size(0)), r"aten\.mul.*number of images in the batch"),
+        (lambda: Ending(lambda y, x: y - y.mean(0, keepdim=True)), r"aten\.mean.*goes over the images"),
+        (lambda: Ending(lambda y, x: y.softmax(0)), r"aten\.softmax.*goes over the images"),
+        (lambda: Ending(lambda y, x: torch.cat([y, y])), r"results of shape \[2\*batch, 10\]"),
+        (lambda: Ending(lambda y, x: y @ y.t()), r"results of shape \[batch, batch\]"),
+        (lambda: Ending(lambda y, x: y if len(x) == 2 else 2 * y), "certain numbers of images"),
+        (lambda: Ending(lambda y, x: y + torch.ones(2, 1)), "certain numbers of images"),
+        (lambda: Ending(lambda y, x: y.reshape(len(x), -1)), r"x\.shape\[0\] instead of len\(x\)"),
+        (one_dimension, r"in module '1' is a 1-D convolution; only 2-D convolutions \(nn\.Conv2d\)"),
+        (three_dimensions, r"in module '1' is a 3-D convolution"),
+        (transposed, r"in module '0' is a transposed convolution"),
+        (lambda: Ending(lambda y, x: torch.fft.fft2(x).real), r"aten\._fft_c2c.*test_capture\.py.*complex numbers"),
+        (lambda: Ending(lambda y, x: torch.fft.rfft(y).abs()), r"aten\._fft_r2c.*complex numbers"),
+        (lambda: Ending(lambda y, x: y * DOUBLE), r"aten\.mul.*gives torch\.float64.*float32"),
+    ],
+)
+def test_what_no_file_can_hold_is_named(build: Callable[[], nn.Module], says: str) -> None:
+    with pytest.raises(ExportError, match=says):
+        capture(build().eval(), CALIBRATION)
+
+
+def test_places_are_in_the_code_of_the_user(tmp_path: Path) -> None:
+    """Quantized layers are modules of ours, whose lines would tell nobody anything."""
+    with pytest.raises(ExportError, match="1-D convolution") as caught:
+        export_onnx(one_dimension(), "w8a8", calibration=CALIBRATION, out=tmp_path / "net.onnx", batch_size=64)
+    assert ".py" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("constant", [torch.arange(10), torch.tensor(2.0, dtype=torch.float64), torch.ones(10) > 0])
+def test_constants_of_other_types_count_as_torch_counts_them(constant: Tensor) -> None:
+    network = Ending(lambda y, x: y * constant).eval()
+    graph = capture(network, CALIBRATION)
+    assert {tensor.dtype for tensor in graph.buffers()} == {torch.float32}
+    with torch.no_grad():
+        torch.testing.assert_close(graph(TEST), network(TEST))
+
+
+@pytest.mark.parametrize("export", [export_onnx, export_program])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_only_float32_networks_are_exported(export: Callable[..., object], dtype: torch.dtype, tmp_path: Path) -> None:
+    out = tmp_path / ("net.onnx" if export is export_onnx else "net.pt2")
+    with pytest.raises(ExportError, match=rf"'0\.weight' of the network is {dtype}.*call \.float\(\)"):
+        export(chain().to(dtype), "w8a8", calibration=CALIBRATION, out=out, batch_size=64)
+    network = chain()
+    network.register_buffer("table", torch.zeros(3, dtype=dtype))
+    with pytest.raises(ExportError, match=rf"'table' of the network is {dtype}"):
+        export(network, "w8a8", calibration=CALIBRATION, out=out, batch_size=64)
+    assert list(tmp_path.iterdir()) == []
