@@ -66,6 +66,18 @@ def test_layers_find_integer_kernels_unless_they_would_saturate(
     )
     assert sum(lowered.kernels.integer.values()) == integer
     assert len(lowered.kernels.float_layers) == floating
+    assert floating == 0 or set(lowered.kernels.float_layers) == set(lowered.saturating)
+
+
+def test_float_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowering, "this_processor", lambda: WITH)
+    for name, scheme, layers in (
+        ("branches", "w8a8+left=float32+head=float32", ("left", "head")),
+        ("chain", "w4", ("0", "2", "5")),
+    ):
+        exported = export_program(NETS[name](), scheme, calibration=CALIBRATION, out=tmp_path / f"{name}.pt2",
+                                  batch_size=64)  # fmt: skip
+        assert lower(load_program(exported.path)[0], TEST[:8]).kernels.float_layers == layers
 
 
 def test_narrow_weights_never_saturate(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,3 +114,22 @@ def test_a_dead_tensor_is_named() -> None:
     net.stem.bias.data.fill_(-100)
     with pytest.raises(SchemeError, match=r"aten\.relu.*in module .*0 for every calibration image"):
         simulate(prepare(net, CALIBRATION), "w8a8")
+
+
+def test_every_layer_has_its_name_and_a_weight_without_a_layer_none() -> None:
+    graph = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w8a8+left=float32+head=float32").graph
+    layers = [node for node in graph.nodes if node.target in (aten.conv2d.default, aten.linear.default)]
+    assert [node.meta["layer"] for node in layers] == ["stem", "left", "right", "gate", "hidden", "head"]
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(10, 192))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x.flatten(1), self.table)
+
+    (node,) = simulate(prepare(Own(), CALIBRATION), "float32").graph.find_nodes(
+        op="call_function", target=aten.linear.default
+    )
+    assert "layer" not in node.meta

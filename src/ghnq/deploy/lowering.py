@@ -6,7 +6,6 @@ saturates; only within ±64, and where a kernel sums one channel, the sums are e
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ghnq.deploy.runtime import Kernels
 from ghnq.errors import ExportError
 from ghnq.processor import this_processor
 
-_FLOAT_LAYERS = re.compile(r"convolution|linear|\b(add)?mm\b")
+_LAYERS = (aten.conv2d.default, aten.linear.default)
 _BOOKKEEPING = ("<built-in function getitem>",)
 
 
@@ -54,6 +53,7 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
         with hushed(), torch.no_grad():
             decomposed()
             module: Any = program.module()
+            layers = [_layer_name(node) for node in module.graph.nodes if node.target in _LAYERS]
             saturating = _saturating(module)
             names = tuple(_layer_name(node) for node in saturating)
             if exact:
@@ -62,7 +62,7 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
     except Exception as error:
         # torchao and torch.export have no error class of their own.
         raise ExportError(f"torchao cannot lower the program: {_first_line(error)}") from error
-    return Lowered(lowered, _kernels(lowered), names)
+    return Lowered(lowered, _kernels(lowered, layers), names)
 
 
 def compiled(lowered: Lowered, images: Tensor) -> Callable[[Tensor], Tensor]:
@@ -103,7 +103,7 @@ def _saturating(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _is_wide(module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.target not in (aten.conv2d.default, aten.linear.default):
+    if node.target not in _LAYERS:
         return False
     weight: Any = node.args[1]
     if weight.target is not decomposed().dequantize_per_channel.default:
@@ -133,15 +133,16 @@ def _constant(module: fx.GraphModule, arg: Any) -> Any:
 
 
 def _layer_name(node: fx.Node) -> str:
-    """The name of a layer with a quantized weight, from that of its weight in the file."""
+    """The name of a layer, from that of its weight in the file."""
     weight: Any = node.args[1]
-    return str(weight.args[0].target).rstrip("_").removesuffix("_weight")
+    stored = weight if weight.op == "get_attr" else weight.args[0]
+    return str(stored.target).rstrip("_").removesuffix("_weight")
 
 
-def _kernels(lowered: fx.GraphModule) -> Kernels:
-    """The functions of a lowered graph, by the type they compute in."""
+def _kernels(lowered: fx.GraphModule, layers: list[str]) -> Kernels:
+    """The functions of a lowered graph, by the type they compute in; integer kernels know layers by weight scales."""
     counts: dict[str, Counter[str]] = {"integer": Counter(), "float": Counter(), "border": Counter()}
-    layers = []
+    integer: set[str] = set()
     for node in lowered.graph.nodes:
         name = str(node.target)
         if node.op != "call_function" or name in _BOOKKEEPING:
@@ -149,9 +150,10 @@ def _kernels(lowered: fx.GraphModule) -> Kernels:
         place = "integer" if name.startswith("onednn.q") else "float"
         place = "border" if name.startswith("quantized_decomposed.") else place
         counts[place][name.removesuffix(".default")] += 1
-        if place == "float" and _FLOAT_LAYERS.search(name):
-            layers.append(node.name)
-    return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), tuple(layers))
+        if place == "integer":
+            integer.update(str(read.target).rstrip("_").removesuffix("_weight_scale") for read in node.all_input_nodes)
+    floating = tuple(name for name in dict.fromkeys(layers) if name not in integer)
+    return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)
 
 
 def _first_line(error: Exception) -> str:

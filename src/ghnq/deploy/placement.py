@@ -58,22 +58,24 @@ def place(
 
 
 def quantized_layers(graph: fx.GraphModule, network: nn.Module) -> Iterator[tuple[fx.Node, QuantLayer]]:
-    """The nodes that are quantized layers, each with its module.
+    """The nodes that are quantized layers, each with its module; nodes of all layers get its name in `meta["layer"]`.
 
     Raises SchemeError for bit-widths that no integer kernel takes.
     """
+    modules = dict(network.named_modules())
     for node in graph.graph.nodes:
         if node.op != "call_function" or kind_of(node) != "layer":
             continue
         name = str(node.args[1].meta.get("name", "")).removesuffix(".weight")
-        module = network.get_submodule(name) if name else None
+        module = modules.get(name) if name else None
+        if module is not None:
+            node.meta["layer"] = name
         if isinstance(module, QuantLayer):
             for side, bits in zip(("weights", "activations"), module.bits, strict=True):
                 if bits is not None and bits > STORED_BITS:
                     raise SchemeError(
                         f"layer {name!r} has {side} of {bits} bits: integer kernels take 2 to {STORED_BITS}"
                     )
-            node.meta["layer"] = name
             yield node, module
 
 

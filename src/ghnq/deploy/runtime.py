@@ -20,6 +20,7 @@ _INTEGER = ("QLinear", "NhwcMaxPool", "MatMulInteger", "ConvInteger", "DynamicQu
 _EITHER = (
     "Clip", "Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
+_LAYERS = ("Conv", "Gemm", "MatMul")
 WEIGHTED = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits")
 """Convolutions and linear layers that run in float."""
 
@@ -71,22 +72,27 @@ def kernels(model: bytes) -> Kernels:
         file = Path(folder) / "optimised.onnx"
         session(model, save_to=file)
         optimised = need("onnx").load(file)
-    return sort_kernels(optimised)
+    return sort_kernels(optimised, need("onnx").load_from_string(model))
 
 
-def sort_kernels(optimised: Any) -> Kernels:
-    """Sorts the nodes of an optimised model by the type they compute in."""
+def sort_kernels(optimised: Any, model: Any) -> Kernels:
+    """Sorts the nodes of an optimised model by the type they compute in; layers have their names from our `model`."""
     types = {tensor.name: tensor.data_type != 1 for tensor in optimised.graph.initializer}
     counts: dict[str, Counter[str]] = {"integer": Counter(), "float": Counter(), "border": Counter()}
-    layers = []
+    integer: set[str] = set()
     for node in optimised.graph.node:
         place, gives_integers = _place(node, types)
         counts[place][node.op_type] += 1
         for output in node.output:
             types[output] = gives_integers
-        if place == "float" and node.op_type in WEIGHTED:
-            layers.append(node.name)
-    return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), tuple(layers))
+        if place == "integer":
+            integer.update((node.name, node.output[0]))
+    # The runtime gives a float layer the name of what it was fused with. An integer one leaves its own to the kernel,
+    # or to the kernel's result, from version to version.
+    layers = [node for node in model.graph.node if node.op_type in _LAYERS and node.name not in integer]
+    names = dict.fromkeys(node.name.rpartition(f"_{node.op_type}_")[0] or node.name for node in layers)
+    floating = tuple(names) if counts["float"].keys() & set(WEIGHTED) else ()
+    return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)
 
 
 def _place(node: Any, integers: dict[str, bool]) -> tuple[str, bool]:
