@@ -1,5 +1,7 @@
 """What cannot be quantized, and mistakes in the input: told with names, before anything is computed from them."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,6 +100,45 @@ def test_activations_that_are_not_finite_are_named() -> None:
 def test_bad_calibration_is_told(calibration: Tensor, part: str) -> None:
     with pytest.raises(DataError, match=part):
         quantize(network(), "w8a8", calibration=calibration)
+
+
+class ForBatches(nn.Module):
+    """Runs one number of images only, and says so in its own way."""
+
+    def __init__(self, refuse: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.refuse = nn.Linear(768, 10), refuse
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.refuse(x)
+        return self.layer(x.flatten(1))
+
+
+def insist(right: bool) -> None:
+    assert right
+
+
+@pytest.mark.parametrize(
+    ("refuse", "count", "says"),
+    [
+        (lambda x: x.reshape(2, 768), 3, "shape"),
+        (lambda x: x.sum((1, 2, 3)) + torch.zeros(2), 3, "must match"),
+        (lambda x: insist(len(x) == 2), 3, ""),
+        (lambda x: insist(len(x) == 3), 2, ""),
+        (lambda x: x[3], 3, "out of bounds"),
+        (lambda x: x.reshape(64, 768), 3, "shape"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["w8a8", "float32"])
+def test_networks_for_one_number_of_images_are_told(
+    refuse: Callable[[Tensor], object], count: int, says: str, scheme: str
+) -> None:
+    with pytest.raises(DataError, match=rf"cannot run {count} of .*{says}.*in any number"):
+        quantize(ForBatches(refuse), scheme, calibration=CALIBRATION)
+
+
+def test_two_images_are_enough_to_calibrate() -> None:
+    assert quantize(network(), "w8a8", calibration=CALIBRATION[:2])(TEST).shape == (len(TEST), 10)
 
 
 def test_other_mistakes_are_told() -> None:

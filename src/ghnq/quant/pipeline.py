@@ -72,12 +72,23 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
                 f"{name!r} is a SyncBatchNorm: convert the network to plain batch norm before quantizing it"
             )
         check_finite(name, child)
-    try:
-        flow = observe_flow(network, images[:2])
-    except (RuntimeError, ValueError) as error:  # what torch raises for shapes that do not fit
-        raise DataError(f"the network cannot run calibration images of shape {tuple(images.shape)}: {error}") from error
+    flow = _observed(network, images)
     estimate_in_place(network, images, batch_size)
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
+
+
+def _observed(network: nn.Module, images: Tensor) -> Flow:
+    """The flow of 2 images, after a run of 3 where there are as many: a network may be written for one number."""
+    count = min(3, len(images))
+    try:
+        network(images[:count])
+        count = 2
+        return observe_flow(network, images[:count])
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # torch's, and the network's own checks
+        raise DataError(
+            f"the network cannot run {count} of the calibration images of shape {tuple(images.shape)}: "
+            f"{str(error) or type(error).__name__}; it must take images of this size in any number"
+        ) from error
 
 
 HOLD = 0.25
