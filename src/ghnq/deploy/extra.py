@@ -13,16 +13,22 @@ from ghnq.errors import MissingExtraError
 def need(name: str) -> Any:
     """Returns the module `name` of `onnx`, `onnxruntime` or `torchao`.
 
-    Raises MissingExtraError that names the extra where it is not installed.
+    Raises MissingExtraError that names the extra where it is not installed, or cannot be imported.
     """
+    package = name.split(".")[0]
     try:
         with hushed():
             return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
-            raise
+    except Exception as error:
+        # A broken installation raises whatever its parts raise while they are imported.
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise MissingExtraError(
+                f"this needs {package}, which is not installed; install it with: pip install 'ghnq[export]'"
+            ) from error
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise MissingExtraError(
-            f"this needs {error.name}, which is not installed; install it with: pip install 'ghnq[export]'"
+            f"this needs {name}, and {package} is installed but cannot be imported: {reason}; install it again with: "
+            f"pip uninstall {package} && pip install 'ghnq[export]'"
         ) from error
 
 
