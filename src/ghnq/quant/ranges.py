@@ -203,4 +203,12 @@ def _sample(values: Tensor) -> Tensor:
     stride = max(1, -(-values.numel() // SAMPLE))
     while math.gcd(stride, values.numel()) > 1:
         stride += 1
-    return torch.take(values, torch.arange(0, values.numel(), stride, device=values.device))
+    places = torch.arange(0, values.numel(), stride, device=values.device)
+    stored = as_stored(values)
+    if stored is not values and stored.is_contiguous():  # torch.take would first copy all of it into the other order
+        _, height, width, channels = stored.shape
+        pixels = height * width
+        image_channel, pixel = places // pixels, places % pixels
+        image, channel = image_channel // channels, image_channel % channels
+        places, values = (image * pixels + pixel) * channels + channel, stored.flatten()
+    return torch.take(values, places)
