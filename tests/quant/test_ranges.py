@@ -144,6 +144,17 @@ def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close((low, high), (torch.tensor(-1.0), torch.tensor(3.0)), rtol=0, atol=1e-2)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.tuples(*[st.integers(1, 12)] * 4), st.integers(5, 400))
+def test_samples_do_not_hang_on_the_order_in_memory(shape: tuple[int, ...], most: int) -> None:
+    x = torch.randn(shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "SAMPLE", most)
+        expected = ranges._sample(x.flatten())
+        assert torch.equal(ranges._sample(x.contiguous(memory_format=torch.channels_last)), expected)
+        assert torch.equal(ranges._sample(x), expected)
+
+
 def test_percentile_leaves_outliers_out() -> None:
     x = torch.cat([torch.rand(50_000, generator=torch.Generator().manual_seed(0)), torch.tensor([1000.0])])
     assert activation_range(x, 8, "percentile")[1] < 1.01
