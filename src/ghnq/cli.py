@@ -109,7 +109,10 @@ def evaluate(
     checkpoint: CheckpointName,
     data: DataName = None,
     splits: Annotated[
-        str, typer.Option(metavar="A,B", help="Splits: val, test, deep, wide, dense, bnfree, train.")
+        str,
+        typer.Option(
+            metavar="A,B", help="Splits: val, test, deep, wide, dense, bnfree, train; or one member: test/17."
+        ),
     ] = "test",
     schemes: Annotated[
         str,
@@ -121,7 +124,7 @@ def evaluate(
         int | None, typer.Option(metavar="N", min=1, help="Architectures of each split.", show_default="all")
     ] = None,
     images: Images = None,
-    protocol: Protocol = "deploy",
+    protocol: Protocol = None,
     steps: Steps = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results here, and go on from what is here.")
@@ -207,7 +210,8 @@ def export(
         str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
     ] = "w8a8",
     data: DataName = None,
-    protocol: Protocol = "deploy",
+    protocol: Protocol = None,
+    steps: Steps = None,
     calibration: Annotated[int, typer.Option(metavar="N", min=2, help="Training images for the ranges.")] = 512,
     pack_int4: Annotated[
         bool,
@@ -223,8 +227,8 @@ def export(
     from ghnq.commands.export import export as run
 
     run(
-        model, checkpoint=checkpoint, scheme=scheme, data=data, out=out, protocol=protocol, calibration=calibration,
-        pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
+        model, checkpoint=checkpoint, scheme=scheme, data=data, out=out, protocol=protocol, steps=steps,
+        calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
     )  # fmt: skip
 
 

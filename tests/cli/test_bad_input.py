@@ -33,6 +33,10 @@ LONGEST_SCREEN = 24
         (["evaluate", "CKPT", "--splits", "tset"], "did you mean 'test'"),
         (["evaluate", "CKPT", "--splits", "test,test"], "more than once"),
         (["evaluate", "CKPT", "--splits", ""], "empty word"),
+        (["evaluate", "CKPT", "--splits", "train"], "give a limit"),
+        (["evaluate", "CKPT", "--splits", "test/500"], "0 to 499"),
+        (["evaluate", "CKPT", "--splits", "test/x"], "must be an integer"),
+        (["evaluate", "CKPT", "--splits", "convnets/test/17"], "one architecture is SPLIT/INDEX, for example test/17"),
         (["evaluate", "CKPT", "--schemes", "w8b8"], "did you mean 'w8a8'"),
         (["evaluate", "CKPT", "--schemes", "w1a1"], "2 to 16"),
         (["evaluate", "CKPT", "--schemes", "float32,"], "empty word"),
@@ -44,6 +48,22 @@ LONGEST_SCREEN = 24
         (["evaluate", "CKPT", "--schemes", "recipe.yaml"], "unknown key 'name'"),
         (["evaluate", "CKPT", "--schemes", "w8a8,nowhere.yaml"], "nowhere.yaml"),
         (["predict", "models.py:Net", "--out", "a.safetensors", "--scheme", "recipe.yml"], "mean 'recipe.yaml'"),
+        (["evaluate", "CKPT", "--schemes", "w8a8,quiet.yaml", "--protocol", "paper"], "leave out --protocol"),
+        (["evaluate", "CKPT", "--schemes", "w8a8,quiet.yaml", "--steps", "squant"], "leave out --steps"),
+        (
+            ["sensitivity", "models.py:Net", "--scheme", "quiet.yaml", "--steps", "equalize"],
+            "it says steps correct_bias, asked for is equalize",
+        ),
+        (
+            ["export", "models.py:Net", "--out", "net.onnx", "--scheme", "quiet.yaml", "--protocol", "paper"],
+            "scheme file 'quiet.yaml': it says protocol deploy, asked for is paper",
+        ),
+        (["export", "models.py:Net", "--out", "net.pt2", "--scheme", "quiet.yaml", "--steps", "squant"], "--steps"),
+        (["export", "models.py:Net", "--out", "net.onnx", "--steps", "equalise"], "did you mean 'equalize'"),
+        (
+            ["predict", "models.py:Net", "--checkpoint", "CKPT", "--out", "a.safetensors", "--scheme", "w4+hed=w8"],
+            "override 'hed' matches no layer (did you mean 'head'?): layers are conv, head",
+        ),
         # Studies of one model.
         (["sensitivity", "models.py:Net", "--checkpoint", "CKPT", "--scheme", "w4b8"], "unknown scheme 'w4b8'"),
         (["sensitivity", "models.py:Net", "--checkpoint", "CKPT", "--scheme", "recipe.yaml"], "unknown key 'name'"),
@@ -137,6 +157,7 @@ def test_mistake(ghnq: Cli, models: Path, tiny_checkpoint: Path, words: list[str
     (folder / "pickled.pt").write_bytes(b"\x80\x04N.")
     (folder / "program.pt2").write_bytes(b"PK")
     (folder / "recipe.yaml").write_text("name: tiny\ndata: digits\nsteps: 2\n")
+    (folder / "quiet.yaml").write_text("scheme: w8a8\nsteps: [correct_bias]\n")
     before = sorted(folder.rglob("*"))
 
     call = ghnq(*[str(tiny_checkpoint) if word == "CKPT" else word for word in words])

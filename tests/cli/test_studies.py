@@ -64,6 +64,22 @@ def test_sensitivity_gives_document_table_and_figure(ghnq: Cli, tiny_checkpoint:
     assert "divergence" in told.out
 
 
+def test_sensitivity_names_the_whole_scheme(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "edges.yaml"
+    file.write_text("scheme: w4a8\nprotocol: paper\noverrides: {stem: w8a8}\nsteps: [squant]\n")
+    words = ["sensitivity", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", file, "--images", 40]
+    said = "w4a8+stem=w8a8, protocol paper + squant"
+    told = ghnq(*words, "--out", tmp_path / "figure.html")
+    assert told.code == 0, told.err
+    assert f"Sensitivity of {MODEL} to {said}," in " ".join(told.out.split())
+    assert "mixed" in told.out.splitlines()[-4]  # the line of all layers
+    page = (tmp_path / "figure.html").read_text()
+    assert f"to {said}, parameters" in page.replace("\\u002b", "+")
+    assert f" %, {said} " in page
+    document = json.loads(ghnq(*words, "--steps", "squant", "--json").out)  # what the file says may be said again
+    assert (document["scheme"], document["protocol"], document["steps"]) == ("w4a8+stem=w8a8", "paper", ["squant"])
+
+
 def test_a_mixed_scheme_goes_its_way(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "mixed.yaml"
     call = ghnq(
@@ -148,3 +164,67 @@ def test_a_model_with_fewer_outputs_than_classes_is_refused(
     assert "The model has 4 outputs, 'digits' has 10 classes; take a model with 10 outputs" in call.err
     assert "Traceback" not in call.err
     assert not list(tmp_path.glob("net.*"))
+
+
+def test_a_mixed_scheme_of_a_member_is_evaluated_on_that_member(
+    ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "mixed.yaml", tmp_path / "out"
+    words = ["--checkpoint", tiny_checkpoint, "--images", 40, "--json"]
+    call = ghnq("mixed", "convnets/test/17", *words, "--budget-bits", 6, "--choices", "4,8", "--out", file)
+    assert call.code == 0, call.err
+    rows = {row["name"]: row for row in json.loads(call.out)["measured"]}
+    words = ["evaluate", tiny_checkpoint, "--images", 40, "--schemes", f"float32,{file}", "--out", out]
+    call = ghnq(*words, "--splits", "test/17", "--json")
+    assert call.code == 0, call.err
+    in_float, mixed = json.loads(call.out)["rows"]
+    assert (mixed["split"], mixed["architectures"]) == ("test", 1)
+    assert (in_float["mean"], mixed["mean"]) == pytest.approx([rows["float32"]["accuracy"], rows["mixed"]["accuracy"]])
+    call = ghnq(*words, "--splits", "test", "--limit", 1)
+    assert call.code == 2
+    assert "convnets/test/0: override " in call.err
+    assert "matches no layer" in call.err
+
+
+def test_titles_tell_the_protocol_and_steps_of_files(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "paper.yaml"
+    file.write_text("scheme: w8a8\nprotocol: paper\nsteps: [squant]\n")
+    words = ["evaluate", tiny_checkpoint, "--limit", 1, "--images", 20]
+    told = ghnq(*words, "--schemes", f"float32,{file}")
+    assert told.code == 0, told.err
+    assert "on digits, paper protocol + squant" in " ".join(told.out.split())
+    call = ghnq(*words, "--schemes", f"w8a8,{file}", "--out", tmp_path / "out", "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    name = document["rows"][1]["scheme"]
+    assert document["protocol"] == "deploy, paper"
+    assert document["settings"] == {"w8a8": "deploy", name: "paper + squant"}
+    assert "steps" not in document
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["settings"] == document["settings"]
+    assert f"deploy (w8a8); paper + squant ({name})" in (tmp_path / "out" / "accuracy.html").read_text()
+    # What the file says may be said again; the words then have it, too.
+    call = ghnq(*words, "--schemes", f"w8a8,{file}", "--protocol", "paper", "--steps", "squant", "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert (document["protocol"], document["steps"], "settings" in document) == ("paper", ["squant"], False)
+
+
+def test_exported_files_tell_their_steps(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ["export", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", "w4a8", "--calibration", 64]
+    words += ["--steps", "correct_bias,squant", "--out"]
+    said = "w4a8, protocol deploy + squant + correct_bias"
+    for name in ("net.onnx", "net.pt2"):
+        call = ghnq(*words, name, "--json")
+        assert call.code == 0, call.err
+        document = json.loads(call.out)
+        assert document["steps"] == ["squant", "correct_bias"]
+        assert "- squant\n- correct_bias\n" in document["scheme_file"]
+        call = ghnq("verify", name, "--images", 20, "--json")
+        assert call.code == 0, call.err
+        facts = json.loads(call.out)["facts"]
+        assert (facts["steps"], facts["scheme_file"]) == (document["steps"], document["scheme_file"])
+        assert f"{name}: {said}" in " ".join(ghnq("verify", name, "--images", 20).out.split())
+    assert f"as {said}:" in ghnq(*words, "net.onnx").out
+    call = ghnq("profile", "net.onnx", "--repeats", 2, "--json")
+    assert json.loads(call.out)["facts"]["steps"] == ["squant", "correct_bias"]
+    assert f"net.onnx: {said}" in " ".join(ghnq("profile", "net.onnx", "--repeats", 2).out.split())

@@ -273,7 +273,7 @@ def test_refuses_files_that_are_not_ours(exports: Exports, tmp_path: Path) -> No
         ("missing.onnx", None, "there is no file"),
         ("cut.onnx", path.read_bytes()[:900], "no ONNX model"),
         ("foreign.onnx", foreign.SerializeToString(), "was not written by ghnq export"),
-        ("shaped.onnx", shaped.SerializeToString(), "takes images of batch x 3 x 8 x 8, its metadata say batch x 3 x 9 x 11"),
+        ("shaped.onnx", shaped.SerializeToString(), "metadata say batch x 3 x 9 x 11"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)

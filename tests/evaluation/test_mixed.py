@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -173,3 +174,15 @@ def test_answers_that_are_no_logits_are_refused(
         measure_sensitivity(subject, QuantScheme.parse("w4a8"))
     with pytest.raises(DataError, match=says):
         mix(subject, Budget(4.0))
+
+
+def test_labels_name_the_whole_scheme(subject: Subject) -> None:
+    def label(text: str, **changes: Any) -> str:
+        return measure_sensitivity(subject, QuantScheme.parse(text, **changes)).label
+
+    assert label("w4a8") == "w4a8"
+    assert label("w4a8+first=w8a8", steps=("correct_bias", "squant")) == "w4a8+first=w8a8 + squant + correct_bias"
+    assert label("w4a8", protocol="paper") == "w4a8, protocol paper"
+    assert label("w4a8", weight_range="mse") == "w4a8, protocol custom"
+    many = "w4a8+first=w8a8+last=w8a8+middle=w2a8+m*=w3a8"
+    assert label(many) == "2 x w8a8, 1 x w3a8"

@@ -15,7 +15,7 @@ import torch
 
 from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.errors import DataError, GhnqError, SchemeError, SpaceError
-from ghnq.evaluation import Results, dataset_for, evaluate
+from ghnq.evaluation import Results, architectures, dataset_for, evaluate
 from ghnq.evaluation.ledger import FILE
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.hypernet import GHN, Task
@@ -177,6 +177,17 @@ def test_ghn_and_data_are_left_as_they_were(ghn: GHN, digits: ImageDataset) -> N
     assert torch.equal(digits.test.pixels, pixels)
 
 
+def test_members_are_named_one_by_one_or_by_split(ghn: GHN, digits: ImageDataset) -> None:
+    assert architectures(["deep/3", "test"], 2) == [("deep", 3), ("test", 0), ("test", 1)]
+    assert architectures(["test/1", "test/17", "test/1"]) == [("test", 1), ("test", 17)]
+    assert architectures(["test/1", "test"], 2) == [("test", 1), ("test", 0)]
+    assert architectures(["train/249999"]) == [("train", 249_999)]
+    made = measure(ghn, digits, splits=("test/1", "bnfree"), schemes=("w4a8",), limit=1)
+    whole = measure(ghn, digits, splits=("test",), schemes=("w4a8",), limit=2)
+    assert made.table.slice(0, 1).equals(whole.table.slice(1, 1))
+    assert made.table["split"].to_pylist() == ["test", "bnfree"]
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
@@ -184,6 +195,10 @@ def test_ghn_and_data_are_left_as_they_were(ghn: GHN, digits: ImageDataset) -> N
         ({"splits": ()}, SpaceError, "No split"),
         ({"splits": ("train",), "limit": None}, SpaceError, "250,000 architectures; give a limit"),
         ({"limit": 0}, SpaceError, "limit of 0"),
+        ({"splits": ("test/500",)}, SpaceError, "0 to 499"),
+        ({"splits": ("test/-1",)}, SpaceError, "integer from 0 on, not '-1'"),
+        ({"splits": ("test/1/2",)}, SpaceError, "'convnets/test/1/2' is not the name"),
+        ({"splits": ("deap/1",)}, SpaceError, r"no split 'deap' \(did you mean 'deep'\?\)"),
         ({"schemes": ("w4b8",)}, SchemeError, "w4b8"),
         ({"schemes": ()}, GhnqError, "No scheme"),
         ({"protocol": "deplyo"}, SchemeError, "deploy"),

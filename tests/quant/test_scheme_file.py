@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.errors import SchemeError
-from ghnq.quant import STEPS, QuantScheme, dump_scheme, load_scheme, quantize
+from ghnq.quant import STEPS, QuantScheme, dump_scheme, load_scheme, quantize, read_scheme
 from tests.quant.nets import CALIBRATION, TEST, network
 
 words = st.sampled_from(["float32", "w8a8", "w4", "w2a16"])
@@ -55,6 +55,27 @@ def test_taken_wherever_a_scheme_is(tmp_path: Path) -> None:
     with torch.no_grad():
         a = quantize(network(), str(file), calibration=CALIBRATION)(TEST)
         assert torch.equal(a, quantize(network(), expected, calibration=CALIBRATION)(TEST))
+
+
+def test_what_is_asked_for_beside_a_file_must_be_what_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.yaml"
+    file.write_text("scheme: w4a8\nsteps: [squant, equalize]\nweight_range: mse\n")
+    assert read_scheme(str(file)) == load_scheme(file)
+    assert read_scheme(str(file), protocol="deploy", steps=("equalize", "squant")) == load_scheme(file)
+    asked = r"mixed.yaml': it says protocol deploy, asked for is paper; leave out --protocol, or change the file"
+    with pytest.raises(SchemeError, match=asked):
+        read_scheme(str(file), protocol="paper")
+    with pytest.raises(SchemeError, match=r"it says steps equalize, squant, asked for is squant; leave out --steps"):
+        read_scheme(str(file), steps=["squant"])
+    file.write_text("scheme: w4a8\nprotocol: paper\n")
+    with pytest.raises(SchemeError, match=r"it says protocol paper, asked for is deploy"):
+        read_scheme(str(file), protocol="deploy")
+    with pytest.raises(SchemeError, match=r"it says steps none, asked for is squant"):
+        read_scheme(str(file), steps=["squant"])
+    assert read_scheme("w4a8") == QuantScheme.parse("w4a8")
+    assert read_scheme("w4a8", protocol="paper", steps=["squant"]) == QuantScheme.parse(
+        "w4a8", protocol="paper", steps=("squant",)
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ Steps = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias.",
+        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias. Of schemes "
+        "given as words; a scheme file names its own.",
         show_default="none",
     ),
 ]
@@ -30,7 +31,10 @@ PredictedBy = Annotated[
     str, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
 ]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
-Protocol = Annotated[str, typer.Option(metavar="P", help="deploy or paper.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(metavar="P", help="deploy or paper; a scheme file says its own.", show_default="deploy"),
+]
 Compile = Annotated[
     bool, typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler.")
 ]

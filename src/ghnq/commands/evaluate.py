@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ghnq.commands.options import check_folder, check_protocol, check_splits, parse_steps, parse_words
+from ghnq.commands.options import check_folder, check_protocol, parse_steps, parse_words
 from ghnq.commands.progress import measuring
 from ghnq.commands.terminal import Terminal
-from ghnq.evaluation import dataset_for, summary_table, write_report
+from ghnq.evaluation import architectures, dataset_for, summary_table, write_report
 from ghnq.evaluation import evaluate as measure
 from ghnq.hypernet import GHN
-from ghnq.quant import QuantScheme
-from ghnq.spaces import convnets
+from ghnq.quant import read_scheme
 
 FIGURE = "accuracy.html"
 
@@ -24,7 +23,7 @@ def evaluate(
     schemes: str,
     limit: int | None,
     images: int | None,
-    protocol: str,
+    protocol: str | None,
     steps: str | None,
     out: Path | None,
     as_json: bool,
@@ -33,10 +32,10 @@ def evaluate(
     # Every word is checked before anything large is loaded.
     check_protocol(protocol)
     split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
-    check_splits(split_names, convnets.SPLITS)
+    architectures(split_names, limit)
     step_names = parse_steps(steps)
     for name in scheme_names:
-        QuantScheme.parse(name, protocol=protocol)
+        read_scheme(name, protocol=protocol, steps=step_names or None)
     if out is not None:
         check_folder(out)
     with Terminal(as_json=as_json) as terminal:

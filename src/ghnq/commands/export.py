@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ghnq.commands.options import check_output, check_protocol
+from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin, export_onnx, export_program
 from ghnq.deploy.extra import need
@@ -16,7 +16,7 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
 from ghnq.models import load_model
-from ghnq.quant import QuantScheme
+from ghnq.quant import read_scheme
 
 BATCH = 256
 SEED = 0
@@ -29,7 +29,8 @@ def export(
     scheme: str,
     data: str | None,
     out: Path,
-    protocol: str,
+    protocol: str | None,
+    steps: str | None,
     calibration: int,
     pack_int4: bool,
     int8_weights: bool,
@@ -37,7 +38,7 @@ def export(
 ) -> None:
     """Predicts the parameters of `model` and writes the quantized network to `out`."""
     check_protocol(protocol)
-    parsed = QuantScheme.parse(scheme, protocol=protocol)
+    parsed = read_scheme(scheme, protocol=protocol, steps=parse_steps(steps) or None)
     check_output(out, (".onnx", ".pt2"), "networks are written as")
     as_program = out.suffix.lower() == ".pt2"
     if as_program and (pack_int4 or int8_weights):

@@ -57,6 +57,7 @@ def mixed(
             "warnings": terminal.warnings,
         }
         title = f"{model}, parameters predicted by '{checkpoint}', within {budget.bits:g} bits ({budget.measure})"
+        title += "".join(f" + {step}" for step in result.scheme.steps)
         terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from ghnq.errors import GhnqError, GraphError, SchemeError, SpaceError, nearest
+from ghnq.errors import GhnqError, GraphError, SchemeError, nearest
 
 PROTOCOLS = ("deploy", "paper")
 
@@ -41,17 +40,9 @@ def parse_steps(text: str | None) -> tuple[str, ...]:
     return () if text is None else QuantScheme.parse("float32", steps=parse_words(text, "--steps")).steps
 
 
-def check_splits(splits: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raises SpaceError for the first split that is none of `allowed`."""
-    allowed = list(allowed)
-    for split in splits:
-        if split not in allowed:
-            raise SpaceError(f"There is no split '{split}'{nearest(split, allowed)}. Splits are {', '.join(allowed)}.")
-
-
-def check_protocol(protocol: str) -> None:
-    """Raises SchemeError unless `protocol` is `deploy` or `paper`."""
-    if protocol not in PROTOCOLS:
+def check_protocol(protocol: str | None) -> None:
+    """Raises SchemeError for a protocol other than `deploy` and `paper`; None is no protocol."""
+    if protocol is not None and protocol not in PROTOCOLS:
         raise SchemeError(
             f"There is no protocol '{protocol}'{nearest(protocol, PROTOCOLS)}. Protocols are {', '.join(PROTOCOLS)}."
         )

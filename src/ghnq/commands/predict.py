@@ -20,6 +20,7 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 from ghnq.quant import QuantScheme
+from ghnq.quant.layers import float_kind
 
 
 def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: Path, as_json: bool) -> None:
@@ -32,6 +33,7 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
         start = time.perf_counter()
         with torch.no_grad():
             graph = trace(module, shape)
+            parsed.check_overrides(_layers(module, graph.unused))
             tensors = ghn.predict(graph, parsed)
         seconds = time.perf_counter() - start
         tensors = _as_module_names(tensors, module, graph.unused)
@@ -69,6 +71,12 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
         f"[bold]{count:,}[/] parameters in {len(tensors)} tensors of [bold]{model}[/], predicted in {seconds:.2f} s",
         f"written to [cyan]{out}[/]",
     )
+
+
+def _layers(module: nn.Module, unused: Collection[str]) -> list[str]:
+    """Layers that a scheme can quantize, but those that reach no output."""
+    kinds = [name for name, child in module.named_modules() if float_kind(child) is not None]
+    return [name for name in kinds if f"{name}.weight".lstrip(".") not in unused]
 
 
 def _as_module_names(tensors: dict[str, Tensor], module: nn.Module, unused: Collection[str]) -> dict[str, Tensor]:

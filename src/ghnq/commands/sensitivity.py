@@ -11,7 +11,7 @@ from ghnq.commands.terminal import Terminal
 from ghnq.evaluation.measure import one_torch_thread
 from ghnq.evaluation.sensitivity import measure_sensitivity, sensitivity_table
 from ghnq.evaluation.sensitivity_figure import write_sensitivity
-from ghnq.quant import QuantScheme
+from ghnq.quant import read_scheme
 
 
 def sensitivity(
@@ -26,16 +26,14 @@ def sensitivity(
     as_json: bool,
 ) -> None:
     """Measures `model`, its parameters predicted, with each layer quantized alone and left in float alone."""
-    parsed = QuantScheme.parse(scheme)
-    if steps is not None:
-        parsed = QuantScheme.parse(parsed, steps=parse_steps(steps))
+    parsed = read_scheme(scheme, steps=parse_steps(steps) or None)
     if out is not None:
         check_output(out, (".html",), "the figure is written as")
     with Terminal(as_json=as_json) as terminal:
         subject = load_subject(model, checkpoint=checkpoint, data=data, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(subject, parsed, progress)
-        title = f"Sensitivity of {model} to {parsed.bits}, parameters predicted by '{checkpoint}'"
+        title = f"Sensitivity of {model} to {report.label}, parameters predicted by '{checkpoint}'"
         lines = []
         if out is not None:
             write_sensitivity(report, out, title)

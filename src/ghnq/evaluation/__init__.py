@@ -5,6 +5,7 @@ from ghnq.evaluation.inputs import check_outputs as check_outputs
 from ghnq.evaluation.inputs import dataset_for as dataset_for
 from ghnq.evaluation.protocol import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES as DEFAULT_SCHEMES
+from ghnq.evaluation.protocol import architectures as architectures
 from ghnq.evaluation.protocol import evaluate as evaluate
 from ghnq.evaluation.report import draw_results as draw_results
 from ghnq.evaluation.report import write_report as write_report

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ghnq.data import ImageDataset
-from ghnq.errors import GhnqError, SpaceError, nearest
+from ghnq.errors import GhnqError, SchemeError, SpaceError, nearest
 from ghnq.evaluation.inputs import check_fit
 from ghnq.evaluation.ledger import Ledger
 from ghnq.evaluation.measure import BATCH, Bench, Row, one_torch_thread
@@ -26,9 +26,9 @@ from ghnq.evaluation.results import Results
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
 from ghnq.memory import keep_freed_memory
-from ghnq.quant import QuantScheme, dump_scheme
+from ghnq.quant import QuantScheme, dump_scheme, read_scheme
 from ghnq.quant.scheme import is_scheme_file
-from ghnq.spaces import convnets
+from ghnq.spaces import convnets, resolve
 
 CALIBRATION_IMAGES = 512
 DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
@@ -46,41 +46,44 @@ def evaluate(
     schemes: Sequence[str] = DEFAULT_SCHEMES,
     limit: int | None = None,
     images: int | None = None,
-    protocol: str = "deploy",
+    protocol: str | None = None,
     steps: Sequence[str] = (),
     out: str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Results:
-    """Measures the predicted networks of whole splits and returns one row per architecture and scheme.
+    """Measures the predicted networks of splits and returns one row per architecture and scheme.
 
-    checkpoint: how the results name the hypernetwork. limit: only the first so many architectures of each split.
+    checkpoint: how the results name the hypernetwork. splits: whole ones, or single members, SPLIT/INDEX.
+    limit: only the first so many architectures of each whole split.
     images: only so many test images (`dataset.test.first`). seed: which calibration images.
-    schemes: words, or paths of scheme files, which the results call NAME@HASH. steps: post-training steps of the words.
+    schemes: words, or paths of scheme files, which the results call NAME@HASH.
+    protocol, steps: of the words; None is deploy. A file says both itself, and is refused where it says other.
     out: a folder for `results.parquet` and `summary.json`; rows are kept there as they are made, so an interrupted
         evaluation that is called again goes on, and more splits, schemes or architectures can be added later.
     workers: processes, by default one for each core; the numbers do not depend on it.
     progress: called with (architectures done, architectures in all), first with those found in `out`.
 
-    Raises SpaceError (split), SchemeError (scheme, protocol), DataError (images that do not fit the hypernetwork, or
-    too few), GhnqError (`out` holds another evaluation).
+    Raises SpaceError (split, index), SchemeError (scheme, protocol), DataError (images that do not fit the
+    hypernetwork, or too few), GhnqError (`out` holds another evaluation).
     """
     keep_freed_memory()
     named = _named_schemes(schemes, protocol, tuple(steps))
     names = tuple(named)
-    architectures = _architectures(splits, limit)
+    members = architectures(splits, limit)
     check_fit(ghn, dataset)
-    bench = replace(_bench(ghn, dataset, images, protocol, seed), named=named)
+    bench = replace(_bench(ghn, dataset, images, protocol or "deploy", seed), named=named)
     fingerprint = _fingerprint(bench, seed, steps)
     about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "machine": machine(), "torch_threads": 1}
+    about |= _settings(named)
     if from_files := {name: scheme for name, scheme in named.items() if name != str(scheme)}:
         about["scheme_files"] = {name: dump_scheme(scheme) for name, scheme in from_files.items()}
     folder = None if out is None else Path(out)
     with Ledger(folder, fingerprint) as ledger:
-        tasks = _missing(architectures, names, ledger)
+        tasks = _missing(members, names, ledger)
         count = usable_workers(workers, len(tasks))
-        done, total = len(architectures) - len(tasks), len(architectures)
+        done, total = len(members) - len(tasks), len(members)
         report = progress or (lambda done, total: None)
         report(done, total)
         with one_torch_thread(), closing(run_tasks(partial(_measure, bench), tasks, count)) as finished:
@@ -88,7 +91,7 @@ def evaluate(
                 ledger.add(rows)
                 done += 1
                 report(done, total)
-        ordered = [ledger[split, index, name] for split, index in architectures for name in names]
+        ordered = [ledger[split, index, name] for split, index in members for name in names]
         results = Results.from_rows(ordered, about)
         if folder is not None:
             results.save(folder)
@@ -97,10 +100,13 @@ def evaluate(
 
 def _measure(bench: Bench, task: Task) -> list[Row]:
     split, index, schemes = task
-    return bench.measure(split, index, schemes)
+    try:
+        return bench.measure(split, index, schemes)
+    except SchemeError as error:  # an override fits some architectures, and not others
+        raise SchemeError(f"convnets/{split}/{index}: {error}") from error
 
 
-def _named_schemes(schemes: Sequence[str], protocol: str, steps: tuple[str, ...]) -> dict[str, QuantScheme]:
+def _named_schemes(schemes: Sequence[str], protocol: str | None, steps: tuple[str, ...]) -> dict[str, QuantScheme]:
     """The schemes by the names that the results call them, each once; raises SchemeError.
 
     A word is its own name. A file is named after itself and what it holds, so that rows under an older content of the
@@ -110,28 +116,53 @@ def _named_schemes(schemes: Sequence[str], protocol: str, steps: tuple[str, ...]
         raise GhnqError(f"No scheme to evaluate; give some of {', '.join(DEFAULT_SCHEMES)}.")
     named = {}
     for text in schemes:
+        scheme = read_scheme(text, protocol=protocol, steps=steps or None)
         if is_scheme_file(text):
-            scheme = QuantScheme.parse(text)
             named[f"{Path(text).stem}@{hashlib.sha256(dump_scheme(scheme).encode()).hexdigest()[:8]}"] = scheme
         else:
-            scheme = QuantScheme.parse(text, protocol=protocol, steps=steps)
             named[str(scheme)] = scheme
     return named
 
 
-def _architectures(splits: Sequence[str], limit: int | None) -> list[tuple[str, int]]:
+def _settings(named: dict[str, QuantScheme]) -> dict[str, Any]:
+    """Protocol and steps, as the schemes that quantize have them; where these differ, also those of each."""
+    deciding = {name: scheme for name, scheme in named.items() if not scheme.is_float} or named
+    each = {name: " + ".join((scheme.protocol, *scheme.steps)) for name, scheme in deciding.items()}
+    steps = {scheme.steps for scheme in deciding.values()}
+    shared = steps.pop() if len(steps) == 1 else ()
+    return {
+        "protocol": ", ".join(dict.fromkeys(scheme.protocol for scheme in deciding.values())),
+        **({"steps": list(shared)} if shared else {}),
+        **({"settings": each} if len(set(each.values())) > 1 else {}),
+    }
+
+
+def architectures(splits: Sequence[str], limit: int | None = None) -> list[tuple[str, int]]:
+    """(split, index) of the first `limit` members of whole splits, and of members written SPLIT/INDEX, each once.
+
+    Raises SpaceError for a split or an index that does not exist, and for all of `train`.
+    """
     if not splits:
         raise SpaceError(f"No split to evaluate; give some of {', '.join(convnets.SPLITS)}.")
     if limit is not None and limit < 1:
         raise SpaceError(f"A limit of {limit} leaves no architecture; give at least 1.")
-    for split in splits:
+    found: list[tuple[str, int]] = []
+    for word in splits:
+        split, slash, index = word.partition("/")
         if split not in convnets.SPLITS:
-            known = ", ".join(convnets.SPLITS)
-            raise SpaceError(f"There is no split '{split}'{nearest(split, convnets.SPLITS)}. Splits are {known}.")
+            raise SpaceError(
+                f"There is no split '{split}'{nearest(split, convnets.SPLITS)}. Splits are "
+                f"{', '.join(convnets.SPLITS)}; one architecture is SPLIT/INDEX, for example test/17."
+            )
+        if slash:
+            resolve(f"convnets/{word}")  # refuses what is no index
+            found.append((split, int(index)))
+            continue
         if split == "train" and limit is None:
             raise SpaceError(f"The split 'train' has {convnets.SPLITS['train']:,} architectures; give a limit.")
-    sizes = {split: min(convnets.SPLITS[split], limit or convnets.SPLITS[split]) for split in splits}
-    return [(split, index) for split, size in sizes.items() for index in range(size)]
+        size = convnets.SPLITS[split]
+        found += [(split, number) for number in range(min(size, limit or size))]
+    return list(dict.fromkeys(found))
 
 
 def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, seed: int) -> Bench:
@@ -164,9 +195,9 @@ def _fingerprint(bench: Bench, seed: int, steps: Sequence[str]) -> dict[str, Any
     }
 
 
-def _missing(architectures: list[tuple[str, int]], names: tuple[str, ...], ledger: Ledger) -> list[Task]:
+def _missing(members: list[tuple[str, int]], names: tuple[str, ...], ledger: Ledger) -> list[Task]:
     tasks = []
-    for split, index in architectures:
+    for split, index in members:
         wanted = tuple(name for name in names if (split, index, name) not in ledger)
         if wanted:
             tasks.append((split, index, wanted))

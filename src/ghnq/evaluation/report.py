@@ -113,9 +113,7 @@ def _lay_out(figure: go.Figure, results: Results) -> None:
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 14, "color": _INK},
         title={
             "text": f"<b>{architectures}{unseen} architectures, parameters predicted by '{about['checkpoint']}'</b><br>"
-            f"<sup>{about['data']}: {about['test_images']:,} test images · {about['protocol']} protocol"
-            + "".join(f" + {step}" for step in about.get("steps", ()))
-            + " · "
+            f"<sup>{about['data']}: {about['test_images']:,} test images · {results.setting} · "
             f"{about['calibration_images']:,} calibration images · one point is one architecture</sup>",
             "x": 0.045,
         },

@@ -106,13 +106,23 @@ class Results:
         """How many answers, over all rows, had a logit that is NaN or infinite."""
         return int(pc.sum(self.table["nonfinite"]).as_py() or 0)
 
+    @property
+    def setting(self) -> str:
+        """Protocol and steps for titles; where schemes differ in them, which schemes have which."""
+        said: dict[str, list[str]] = {}
+        for scheme, words in self.about.get("settings", {}).items():
+            said.setdefault(words, []).append(scheme)
+        if said:
+            return "; ".join(f"{words} ({', '.join(schemes)})" for words, schemes in said.items())
+        return " + ".join((f"{self.about['protocol']} protocol", *self.about.get("steps", ())))
+
     def document(self) -> dict[str, Any]:
         """The JSON document that `ghnq evaluate --json` prints."""
         return {
             "checkpoint": self.about["checkpoint"],
             "data": self.about["data"],
             "protocol": self.about["protocol"],
-            **({"steps": self.about["steps"]} if "steps" in self.about else {}),
+            **{key: self.about[key] for key in ("steps", "settings") if key in self.about},
             "rows": self.summary_rows(),
         }
 

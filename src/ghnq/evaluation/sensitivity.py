@@ -5,6 +5,7 @@ Accuracy is too coarse on a few images, so the divergence of the answers from th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from ghnq.evaluation.subject import Figures, LayerCost, Subject, compare, logits
 from ghnq.quant import LayerBits, QuantScheme
 
 Progress = Callable[[int, int], None]
+LONGEST = 40
+"""Letters of the longest scheme that a title spells out."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,21 @@ class Sensitivity:
     quantized: Figures
     layers: tuple[LayerRow, ...]
 
+    @property
+    def label(self) -> str:
+        """The whole scheme for titles: its word (if long, how many layers have which bits), protocol, steps."""
+        counts = Counter(str(row.bits) for row in self.layers)
+        word = str(self.scheme)
+        if len(word) > LONGEST:
+            word = ", ".join(f"{count} x {bits}" for bits, count in counts.most_common())
+        protocol = "" if self.scheme.protocol == "deploy" else f", protocol {self.scheme.protocol}"
+        return " + ".join((word + protocol, *self.scheme.steps))
+
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "scheme": str(self.scheme),
+            "protocol": self.scheme.protocol,
             "steps": list(self.scheme.steps),
             "images": self.images,
             "float32": self.in_float.document(),
@@ -115,7 +129,8 @@ def sensitivity_table(report: Sensitivity, title: str) -> Table:
         table.add_row(row.name, str(row.bits), f"{row.cost.weights:,}", *_cells(row.alone), *others)
     table.add_section()
     weights = sum(row.cost.weights for row in report.layers)
-    table.add_row("all", str(report.scheme.bits), f"{weights:,}", *_cells(report.quantized))
+    bits = {str(row.bits) for row in report.layers}
+    table.add_row("all", bits.pop() if len(bits) == 1 else "mixed", f"{weights:,}", *_cells(report.quantized))
     return table
 
 

@@ -34,7 +34,9 @@ def draw_sensitivity(report: Sensitivity, title: str) -> go.Figure:
 
     names = [row.name for row in report.layers]
     whole = report.quantized.divergence
-    texts = [f"{row.cost.weights:,} weights, {row.cost.multiply_adds:,} multiply-adds" for row in report.layers]
+    texts = [
+        f"{row.bits}, {row.cost.weights:,} weights, {row.cost.multiply_adds:,} multiply-adds" for row in report.layers
+    ]
     bars = (
         ("quantized alone", _ALONE, [row.alone.divergence for row in report.layers]),
         ("saved by leaving it in float", _SPARED, [whole - row.all_but.divergence for row in report.layers]),
@@ -58,7 +60,7 @@ def draw_sensitivity(report: Sensitivity, title: str) -> go.Figure:
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 14, "color": _INK},
         title={
             "text": f"<b>{title}</b><br><sup>{report.images:,} test images · float32 "
-            f"{report.in_float.accuracy:.1f} %, {report.scheme.bits} {report.quantized.accuracy:.1f} %</sup>",
+            f"{report.in_float.accuracy:.1f} %, {report.label} {report.quantized.accuracy:.1f} %</sup>",
             "x": 0.045,
         },
         barmode="group",

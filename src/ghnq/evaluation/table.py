@@ -17,8 +17,7 @@ def summary_table(results: Results) -> Table:
     images = rows[0]["images"] if rows else 0
     about = results.about
     table = Table(
-        title=f"{about['checkpoint']} on {about['data']}, {about['protocol']} protocol"
-        + "".join(f" + {step}" for step in about.get("steps", ())),
+        title=f"{about['checkpoint']} on {about['data']}, {results.setting}",
         caption=f"accuracy in percent on {images:,} test images, mean ± standard error over architectures"
         + _remark(results),
         header_style="bold",

@@ -16,6 +16,7 @@ from ghnq.quant.scheme import LayerBits as LayerBits
 from ghnq.quant.scheme import QuantScheme as QuantScheme
 from ghnq.quant.scheme_file import dump_scheme as dump_scheme
 from ghnq.quant.scheme_file import load_scheme as load_scheme
+from ghnq.quant.scheme_file import read_scheme as read_scheme
 from ghnq.quant.scheme_file import scheme_from_text as scheme_from_text
 from ghnq.quant.simulate import fake_quantize as fake_quantize
 from ghnq.quant.simulate import scale_zero_point as scale_zero_point

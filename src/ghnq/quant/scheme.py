@@ -26,6 +26,8 @@ STEPS: dict[str, str] = {
 
 GRAMMAR = f"'float32', 'w8a8' (weights and activations) or 'w4' (weights only), with {MIN_BITS} to {MAX_BITS} bits"
 _COMMON = ("float32", "w8a8", "w4a8", "w4a4", "w2a2", "w8", "w4", "w2")
+SHOWN = 8
+"""Layers that a message names."""
 _SHAPE = re.compile(r"w(\d+)(?:a(\d+))?")
 
 
@@ -181,6 +183,17 @@ class QuantScheme:
             if fnmatchcase(name, pattern):
                 return bits
         return self.bits
+
+    def check_overrides(self, layers: Iterable[str]) -> None:
+        """Raises SchemeError for an override that matches none of these layers."""
+        names = list(layers)
+        for pattern, _ in self.overrides:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                shown, more = ", ".join(names[:SHOWN]), len(names) - SHOWN
+                raise SchemeError(
+                    f"override {pattern!r} matches no layer{nearest(pattern, names)}: "
+                    f"layers are {shown or 'none'}" + (f" and {more} more" if more > 0 else "")
+                )
 
     @property
     def is_float(self) -> bool:

@@ -9,7 +9,7 @@ weight_range: mse           # any other field of QuantScheme that differs from t
 about: {...}                # notes, not looked at
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from ghnq.errors import SchemeError, nearest
-from ghnq.quant.scheme import PROTOCOLS, LayerBits, QuantScheme
+from ghnq.quant.scheme import PROTOCOLS, LayerBits, QuantScheme, is_scheme_file
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "weight_granularity": str,
@@ -53,18 +53,37 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_scheme(path: str | Path) -> QuantScheme:
-    """Reads a scheme file.
+def read_scheme(text: str, *, protocol: str | None = None, steps: Sequence[str] | None = None) -> QuantScheme:
+    """Reads a word under a protocol (None: deploy) and with steps, or a scheme file, which says both itself.
 
     Raises:
-        SchemeError: no such file, not YAML, an unknown key (the nearest is named), or a value that is not allowed.
+        SchemeError: as `QuantScheme.parse` and `load_scheme` do.
+    """
+    if is_scheme_file(text):
+        return load_scheme(text, protocol=protocol, steps=steps)
+    protocol = "deploy" if protocol is None else protocol
+    return QuantScheme.parse(text, protocol=protocol, steps=tuple(steps or ()))
+
+
+def load_scheme(path: str | Path, *, protocol: str | None = None, steps: Sequence[str] | None = None) -> QuantScheme:
+    """Reads a scheme file.
+
+    protocol, steps: what somebody asks for beside the file; None asks for nothing.
+
+    Raises:
+        SchemeError: no such file, not YAML, an unknown key (the nearest is named), a value that is not allowed, or the
+            file says another protocol or other steps than are asked for.
     """
     file = Path(path)
     if not file.is_file():
         beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         raise SchemeError(f"there is no scheme file '{file}'{nearest(file.name, beside)}")
     try:
-        return scheme_from_text(file.read_text(encoding="utf-8"))
+        raw = _mapping(file.read_text(encoding="utf-8"))
+        scheme = _from_mapping(raw)
+        _check_asked("protocol", (raw.get("protocol", "deploy"),), None if protocol is None else (protocol,))
+        _check_asked("steps", scheme.steps, None if steps is None else _in_order(steps))
+        return scheme
     except (UnicodeDecodeError, OSError) as error:
         raise SchemeError(f"scheme file '{file}' cannot be read: {_one_line(error)}") from error
     except SchemeError as error:
@@ -73,11 +92,7 @@ def load_scheme(path: str | Path) -> QuantScheme:
 
 def scheme_from_text(text: str) -> QuantScheme:
     """Reads the text of a scheme file; raises SchemeError as `load_scheme` does."""
-    try:
-        raw = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SchemeError(f"cannot be read as YAML: {_one_line(error)}") from error
-    return _from_mapping(raw)
+    return _from_mapping(_mapping(text))
 
 
 def dump_scheme(scheme: QuantScheme, about: Mapping[str, Any] | None = None) -> str:
@@ -100,9 +115,27 @@ def _last(overrides: tuple[tuple[str, LayerBits], ...]) -> list[tuple[str, Layer
     return [pair for number, pair in enumerate(overrides) if pair[0] not in [p for p, _ in overrides[number + 1 :]]]
 
 
-def _from_mapping(raw: object) -> QuantScheme:
+def _in_order(steps: Sequence[str]) -> tuple[str, ...]:
+    return QuantScheme.parse("float32", steps=tuple(steps)).steps
+
+
+def _check_asked(what: str, said: tuple[str, ...], asked: tuple[str, ...] | None) -> None:
+    if asked is not None and asked != said:
+        ours, theirs = (", ".join(words) or "none" for words in (said, asked))
+        raise SchemeError(f"it says {what} {ours}, asked for is {theirs}; leave out --{what}, or change the file")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        raw = yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SchemeError(f"cannot be read as YAML: {_one_line(error)}") from error
     if not isinstance(raw, dict):
         raise SchemeError(f"expected keys and values, such as 'scheme: w4a8', got {type(raw).__name__}")
+    return raw
+
+
+def _from_mapping(raw: dict[str, Any]) -> QuantScheme:
     for key, value in raw.items():
         if key not in _KEYS:
             raise SchemeError(f"unknown key {key!r}{nearest(str(key), _KEYS)}: known are {', '.join(_KEYS)}")
