@@ -12,7 +12,7 @@ from ghnq.deploy import export_onnx, export_program, profile, verify
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx_reader import facts_of, load_model
 from ghnq.deploy.program_file import read_facts
-from ghnq.errors import ExportError
+from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme, scheme_from_text
 from tests.deploy.nets import CALIBRATION, chain
 from tests.deploy.test_parity import dataset as dataset  # a fixture
@@ -55,6 +55,20 @@ def test_both_kinds_of_file_hold_it(tmp_path: Path) -> None:
     for read in (facts_of(load_model(one), one), read_facts(two)):
         assert scheme_from_text(read.scheme_file or "") == scheme
         assert (read.steps, read.protocol) == (("squant",), "custom")
+
+
+def test_steps_may_be_given_besides(tmp_path: Path) -> None:
+    scheme = QuantScheme.parse("w4a8", steps=("equalize",))
+    options: dict[str, Any] = {"calibration": CALIBRATION, "batch_size": 64, "steps": ["correct_bias", "squant"]}
+    one = export_onnx(chain(), scheme, out=tmp_path / "net.onnx", **options)
+    two = export_program(chain(), scheme, out=tmp_path / "net.pt2", **options)
+    whole = QuantScheme.parse(scheme, steps=("squant", "correct_bias"))
+    three = export_onnx(chain(), whole, out=tmp_path / "other.onnx", calibration=CALIBRATION, batch_size=64)
+    assert one.facts == two.facts == three.facts
+    assert one.facts.steps == ("squant", "correct_bias")
+    assert one.path.read_bytes() == three.path.read_bytes()
+    with pytest.raises(SchemeError, match="did you mean 'squant'"):
+        export_onnx(chain(), scheme, out=tmp_path / "no.onnx", **options | {"steps": ["squat"]})
 
 
 def test_files_from_before_are_read(tmp_path: Path) -> None:

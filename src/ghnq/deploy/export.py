@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def export_onnx(
     calibration: Tensor,
     out: str | os.PathLike[str],
     protocol: str = "deploy",
+    steps: Sequence[str] | None = None,
     batch_size: int = 256,
     pack_int4: bool = False,
     int8_weights: bool = False,
@@ -58,6 +60,7 @@ def export_onnx(
         calibration: normalised float images [B, C, H, W] of the training split, at least `batch_size`.
         out: the file; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
+        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
         pack_int4: store weights of up to 4 bits as INT4: half the file, but runtimes compute convolutions in float.
         int8_weights: store 8-bit weights as int8 instead of uint8 (`Storage`).
         origin: what the file shall say of where the network comes from.
@@ -71,7 +74,7 @@ def export_onnx(
         MissingExtraError: onnx is not installed.
     """
     need("onnx")
-    simulation, facts = _simulated(module, scheme, calibration, protocol, batch_size, origin)
+    simulation, facts = _simulated(module, scheme, calibration, protocol, steps, batch_size, origin)
     storage = Storage(pack_int4=pack_int4, int8_weights=int8_weights)
     model = write_model(simulation, storage=storage, metadata=facts.to_properties())
     path = Path(out)
@@ -86,6 +89,7 @@ def export_program(
     calibration: Tensor,
     out: str | os.PathLike[str],
     protocol: str = "deploy",
+    steps: Sequence[str] | None = None,
     batch_size: int = 256,
     origin: Origin | None = None,
 ) -> Exported:
@@ -99,6 +103,7 @@ def export_program(
         calibration: normalised float images [B, C, H, W] of the training split, at least `batch_size`.
         out: the file; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
+        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
         origin: what the file shall say of where the network comes from.
 
     Raises:
@@ -112,7 +117,7 @@ def export_program(
     path = Path(out)
     if path.suffix.lower() != ".pt2":
         raise GhnqError(f"'{path}' ends in '{path.suffix}'; torch.export programs are written as .pt2")
-    simulation, facts = _simulated(module, scheme, calibration, protocol, batch_size, origin)
+    simulation, facts = _simulated(module, scheme, calibration, protocol, steps, batch_size, origin)
     save_program(to_program(simulation, facts.input_shape), facts, path)
     return Exported(path, path.stat().st_size, None, facts, simulation)
 
@@ -122,11 +127,13 @@ def _simulated(
     scheme: QuantScheme | str,
     calibration: Tensor,
     protocol: str,
+    steps: Sequence[str] | None,
     batch_size: int,
     origin: Origin | None,
 ) -> tuple[fx.GraphModule, Facts]:
     """The simulation of a network, and what its file says; the same for every format."""
-    scheme = QuantScheme.parse(scheme, protocol=protocol)
+    changes = {} if steps is None else {"steps": tuple(steps)}
+    scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
     if isinstance(calibration, Tensor) and calibration.dim() == 4 and len(calibration) < batch_size:
         raise DataError(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
