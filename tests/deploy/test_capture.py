@@ -46,6 +46,9 @@ DOUBLE = torch.ones(10, dtype=torch.float64)
 @pytest.mark.parametrize(
     ("build", "says"),
     [
+        (lambda: Ending(lambda y, x: None), r"returns no tensor first"),
+        (lambda: Ending(lambda y, x: (1, y)), r"returns no tensor first"),
+        (nn.Identity, r"gives its images back"),
         (group_norm, r"native_group_norm.*in module '1' is a group norm.*use a batch norm"),
         (lambda: Ending(lambda y, x: y / y.shape[0]), r"aten\.div.*test_capture\.py.*number of images in the batch"),
         (lambda: Ending(lambda y, x: y * x.size(0)), r"aten\.mul.*number of images in the batch"),

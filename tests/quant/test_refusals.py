@@ -153,3 +153,11 @@ def test_other_mistakes_are_told() -> None:
         quantize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4)), "w8a8", calibration=CALIBRATION)
     with pytest.raises(DataError, match="batch_size"):
         quantize(network(), "w8a8", calibration=CALIBRATION, batch_size=0)
+
+
+def test_a_network_that_is_one_layer_is_refused() -> None:
+    """The quantized layer takes the place of a child; the network itself has no place."""
+    images = torch.randn(8, 3, 8, 8)
+    with pytest.raises(SchemeError, match=r"is a layer itself; put it into nn\.Sequential"):
+        quantize(nn.Conv2d(3, 10, 8), "w8a8", calibration=images)
+    assert quantize(nn.Conv2d(3, 10, 8), "float32", calibration=images)(images).shape == (8, 10, 1, 1)

@@ -30,10 +30,8 @@ def capture(network: nn.Module, images: Tensor) -> fx.GraphModule:
         if node.op == "call_function" and node.target not in SEVERAL and _gives_tensor(node):
             builder.now = node
             builder.at[node] = _folded(builder, node) if _is_constant(builder, node) else rule_for(node)(builder, node)
-    outputs = program.graph.output_node().args[0]
-    names = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-    logits = next(node for node in outputs if isinstance(node, fx.Node) and node.name == names[0])
-    _check_batch(logits, builder)
+    logits = _first_output(program)
+    _check_logits(logits, builder)
     builder.graph.output(builder.at[logits])
     builder.graph.eliminate_dead_code()
     return module_of(builder.graph, builder.constants, network)
@@ -81,8 +79,19 @@ def _exported(network: nn.Module, images: Tensor) -> ExportedProgram:
     return program
 
 
-def _check_batch(logits: fx.Node, builder: Builder) -> None:
-    """Raises ExportError where the result is not one row of fixed size for each image."""
+def _first_output(program: ExportedProgram) -> fx.Node:
+    outputs = program.graph.output_node().args[0]
+    names = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+    for node in outputs if isinstance(outputs, tuple) else ():
+        if isinstance(node, fx.Node) and names and node.name == names[0]:
+            return node
+    raise ExportError("the network's forward returns no tensor first; it must return logits [batch, classes]")
+
+
+def _check_logits(logits: fx.Node, builder: Builder) -> None:
+    """Raises ExportError where the result is not one computed row of fixed size for each image."""
+    if builder.at[logits].op == "placeholder":
+        raise ExportError("the network gives its images back as they are, so there is nothing to export")
     images = next(node for node in builder.graph.nodes if node.op == "placeholder")
     batch, shape = str(images.meta["val"].shape[0]), [str(size) for size in logits.meta["val"].shape]
     if shape[:1] != [batch] or not all(size.isdigit() for size in shape[1:]):

@@ -11,13 +11,12 @@ The steps in brackets, and other ways to choose scales and to round, are carried
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghnq.errors import DataError, SchemeError, nearest
+from ghnq.errors import DataError, SchemeError
 from ghnq.quant.bias import correct_in_place
 from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
 from ghnq.quant.equalize import equalized
@@ -141,11 +140,7 @@ class Prepared:
             SchemeError: an override matches no layer, nothing to quantize, or weights are used in other places.
         """
         running = [name for name, calls in self.flow.calls.items() if calls]
-        for pattern, _ in scheme.overrides:
-            if not any(fnmatchcase(name, pattern) for name in running):
-                raise SchemeError(
-                    f"override {pattern!r} matches no layer{nearest(pattern, running)}: {_listed(running)}"
-                )
+        scheme.check_overrides(running)
         if scheme.is_float:
             return {}
         if self.flow.outside:
@@ -155,6 +150,8 @@ class Prepared:
             )
         if not running:
             raise SchemeError(f"scheme {scheme}: the network has no convolution or linear layer to quantize")
+        if "" in running:
+            raise SchemeError(f"scheme {scheme}: the network is a layer itself; put it into nn.Sequential(layer)")
         bits = {name: scheme.bits_for(name) for name in running}
         return {name: layer for name, layer in bits.items() if layer.weight is not None}
 
@@ -203,8 +200,3 @@ def _quantize_layers(
     for name, bits in layers.items():
         layer = network.get_submodule(name)
         replace_module(network, layer, quantize_layer(name, layer, bits, scheme, (gains or {}).get(name)))
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return f"layers are {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")
