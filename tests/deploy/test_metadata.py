@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -98,6 +99,7 @@ def test_files_from_before_are_read(tmp_path: Path) -> None:
         ("input_shape", "[Infinity, 8, 8]"),
         ("input_shape", "[3, 8]"),
         ("calibration_images", "many"),
+        ("calibration_images", "-5"),
     ],
 )
 def test_damage_is_told_with_the_file(key: str, value: Any) -> None:
@@ -120,6 +122,12 @@ def _two_inputs(model: Any) -> None:
     model.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, ["batch", 3, 8, 8]))
 
 
+def _no_scale(model: Any) -> None:
+    name = next(node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.array(np.nan, dtype=np.float32), name))
+
+
 def _one_mean(model: Any) -> None:
     model.metadata_props.add(key="ghnq.mean", value=json.dumps([0.5]))
     model.metadata_props.add(key="ghnq.std", value=json.dumps([0.5]))
@@ -131,6 +139,7 @@ def _one_mean(model: Any) -> None:
         (_one_image, "takes images of 1 x 3 x 8 x 8, its metadata say batch x 3 x 8 x 8: .*leave the batch free"),
         (_other_size, "takes images of batch x 3 x 9 x 8"),
         (_two_inputs, "takes images of batch x 3 x 8 x 8 x batch"),
+        (_no_scale, "a scale that is no positive number"),
         (_one_mean, "not one number for each of 3 channels"),
     ],
 )

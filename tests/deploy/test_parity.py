@@ -10,12 +10,12 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import Origin, export_onnx, runtime, verify
+from ghnq.deploy import Origin, export_onnx, export_program, runtime, verify, verify_program
 from ghnq.deploy.parity import last_layer_steps
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
 from tests.deploy.conftest import Exports
-from tests.deploy.nets import chain
+from tests.deploy.nets import CALIBRATION, chain
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,24 @@ def test_the_images_are_normalised_as_the_file_says(file: Path, dataset: ImageDa
     assert verify(tmp_path / "shifted.onnx", dataset).accuracy_runtime != verify(file, dataset).accuracy_runtime
 
 
+@pytest.mark.parametrize(("name", "scheme"), [("mixed", "w4a8+8=float32"), ("branches", "w8a8+left=float32")])
+def test_a_layer_left_in_float_between_grids_stays_float(
+    name: str, scheme: str, exports: Exports, dataset: ImageDataset
+) -> None:
+    parity = verify(exports(name, scheme).path, dataset)
+    assert parity.largest_difference_steps is not None
+    assert parity.largest_difference_steps <= 1
+
+
+def test_no_steps_where_something_stands_behind_the_last_layer(tmp_path: Path, dataset: ImageDataset) -> None:
+    network = nn.Sequential(chain(), nn.ConstantPad1d((0, 5), 0.0))
+    model, program = tmp_path / "net.onnx", tmp_path / "net.pt2"
+    export_onnx(network, "w8a8", calibration=CALIBRATION, out=model, batch_size=64)
+    assert verify(model, dataset).largest_difference_steps is None
+    export_program(network, "w8a8", calibration=CALIBRATION, out=program, batch_size=64)
+    assert verify_program(program, dataset).eager.largest_difference_steps is None
+
+
 def test_steps_are_those_of_the_last_layer(exports: Exports) -> None:
     exported = exports("chain", "w8a8")
     steps = last_layer_steps(exported.simulation)
@@ -94,6 +112,9 @@ def test_steps_are_those_of_the_last_layer(exports: Exports) -> None:
         # What the runtime fuses a layer with, and a norm that it turns into a convolution, are no layers.
         ("mixed", "float32", ("0", "3.conv1", "3.conv2", "4.conv", "5.conv1", "5.conv2", "8", "11")),
         ("mixed", "w8a8+0=float32", ("0",)),
+        # Between two grids, where the runtime would quantize the weights by itself.
+        ("mixed", "w4a8+8=float32", ("8",)),
+        ("branches", "w8a8+left=float32", ("left",)),
         ("shuffled", "w4", ("stem", "shared", "patches", "head")),
         ("mixed", "w8a8", ()),
     ],

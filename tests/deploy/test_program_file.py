@@ -225,6 +225,8 @@ def test_refuses_files_that_are_not_ours(file: Path, tmp_path: Path) -> None:
     rewritten(file, tmp_path / "zipped.pt2", lambda records: None, zipfile.ZIP_DEFLATED)
     facts = in_json("extra/ghnq.json", lambda facts: facts.update({"ghnq.input_shape": "[3, 8]"}))
     rewritten(file, tmp_path / "facts.pt2", facts)
+    size = in_json("extra/ghnq.json", lambda facts: facts.update({"ghnq.input_shape": "[3, 9, 8]"}))
+    rewritten(file, tmp_path / "size.pt2", size)
     limits = in_json("models/model.json", lambda m: first_node(m)["inputs"][3]["arg"].update(as_int=3))
     rewritten(file, tmp_path / "grid.pt2", limits)
     for name, says in (
@@ -236,6 +238,7 @@ def test_refuses_files_that_are_not_ours(file: Path, tmp_path: Path) -> None:
         ("foreign.pt2", "was not written by ghnq export"),
         ("zipped.pt2", "was not written by ghnq export"),
         ("facts.pt2", "damaged metadata"),
+        ("size.pt2", "takes images of batch x 3 x 8 x 8, its metadata say batch x 3 x 9 x 8"),
         ("grid.pt2", "not as ghnq writes it"),
     ):
         with pytest.raises(ExportError, match=says):

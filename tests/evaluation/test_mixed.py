@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset
-from ghnq.errors import DataError, GhnqError, SchemeError
+from ghnq.errors import DataError, GhnqError, NotFiniteError, SchemeError
 from ghnq.evaluation.mixed import Budget, Mixed, mix
 from ghnq.evaluation.sensitivity import measure_sensitivity
 from ghnq.evaluation.subject import LayerCost, Subject, compare
@@ -173,6 +173,21 @@ def test_answers_that_are_no_logits_are_refused(
     with pytest.raises(DataError, match=says):
         measure_sensitivity(subject, QuantScheme.parse("w4a8"))
     with pytest.raises(DataError, match=says):
+        mix(subject, Budget(4.0))
+
+
+class Overflowing(Net):
+    """Answers with infinity."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1e38 * 1e38
+
+
+def test_networks_that_give_no_numbers_are_refused(ghn: GHN, digits: ImageDataset) -> None:
+    subject = Subject(Overflowing(), ghn, digits, digits.test, digits.calibration(40, 0))
+    with pytest.raises(NotFiniteError, match="for 40 of 40 images, so there is nothing to compare"):
+        measure_sensitivity(subject, QuantScheme.parse("w4a8"))
+    with pytest.raises(NotFiniteError, match="for 40 of 40 images"):
         mix(subject, Budget(4.0))
 
 

@@ -83,20 +83,20 @@ def _first_output(program: ExportedProgram) -> fx.Node:
     outputs = program.graph.output_node().args[0]
     names = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     for node in outputs if isinstance(outputs, tuple) else ():
-        if isinstance(node, fx.Node) and names and node.name == names[0]:
+        if isinstance(node, fx.Node) and names and node.name == names[0] and _gives_tensor(node):
             return node
     raise ExportError("the network's forward returns no tensor first; it must return logits [batch, classes]")
 
 
 def _check_logits(logits: fx.Node, builder: Builder) -> None:
-    """Raises ExportError where the result is not one computed row of fixed size for each image."""
+    """Raises ExportError where the result is not one computed row of logits for each image."""
     if builder.at[logits].op == "placeholder":
         raise ExportError("the network gives its images back as they are, so there is nothing to export")
     images = next(node for node in builder.graph.nodes if node.op == "placeholder")
     batch, shape = str(images.meta["val"].shape[0]), [str(size) for size in logits.meta["val"].shape]
-    if shape[:1] != [batch] or not all(size.isdigit() for size in shape[1:]):
+    if len(shape) != 2 or shape[0] != batch or not shape[1].isdigit():
         came = ", ".join(shape).replace(batch, "batch")
-        raise ExportError(f"the network gives results of shape [{came}]; a file gives one row of fixed size per image")
+        raise ExportError(f"the network gives results of shape [{came}]; needed are logits [batch, classes]")
 
 
 def _add_inputs(builder: Builder, program: ExportedProgram) -> None:

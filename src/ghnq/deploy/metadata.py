@@ -86,6 +86,8 @@ class Facts:
                 raise ValueError("mean and std do not belong together")
             seed = properties.get("ghnq.calibration_seed")
             word, whole = _schemes(properties)
+            if int(properties["ghnq.calibration_images"]) < 1:
+                raise ValueError("no calibration images")
             return cls(
                 version=properties["ghnq.version"],
                 scheme=str(word),

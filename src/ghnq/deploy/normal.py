@@ -119,6 +119,12 @@ def _softmax(b: Builder, node: fx.Node) -> fx.Node:
     return b.call(aten.softmax.int, x, dim, like=node)
 
 
+def _matmul(b: Builder, node: fx.Node) -> fx.Node:
+    x, y = b.mapped(full_args(node))
+    _within_image(node, x.meta["val"], [-1])  # what is summed over
+    return b.call(aten.matmul.default, x, y, like=node)
+
+
 def _within_image(node: fx.Node, value: torch.Tensor, dims: list[int]) -> list[int]:
     """Dimensions counted from the front, of which none may be the batch."""
     dims = [d % value.dim() for d in dims]
@@ -274,7 +280,8 @@ RULES: dict[Any, Rule] = {
     aten.silu.default: _silu,
     aten.softmax.int: _softmax,
     aten._softmax.default: _softmax,
-    aten.bmm.default: lambda b, node: b.call(aten.matmul.default, *b.mapped(full_args(node)), like=node),
+    aten.matmul.default: _matmul,
+    aten.bmm.default: _matmul,
     **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, *_TENSOR_TWIN), _two_inputs),
     **dict.fromkeys(
         (aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints,
@@ -289,7 +296,7 @@ RULES: dict[Any, Rule] = {
     aten.gelu.default: _gelu,
     **dict.fromkeys(
         (aten.sigmoid.default, aten.tanh.default, aten.hardsigmoid.default, aten.hardswish.default,
-         aten.elu.default, aten.leaky_relu.default, aten.matmul.default, aten.constant_pad_nd.default),
+         aten.elu.default, aten.leaky_relu.default, aten.constant_pad_nd.default),
         _as_it_is,
     ),
 }  # fmt: skip

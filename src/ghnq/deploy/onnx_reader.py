@@ -118,6 +118,10 @@ class Reader:
         if node.op_type == "Identity":
             assert inputs[0] is not None
             return inputs[0]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale = self.tensor(inputs[1]) if inputs[1] is not None else torch.zeros(())
+            if not bool((scale.isfinite() & (scale > 0)).all()):
+                raise ValueError("a scale that is no positive number")
         if node.op_type == "QuantizeLinear":
             return self.call(quantize, inputs[0], inputs[1], self._wide(inputs[2]), 0, 255)
         if node.op_type == "DequantizeLinear":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import fx
 
+from ghnq.deploy.arithmetic import dequantize
 from ghnq.deploy.ops import aten, is_global_average
 from ghnq.errors import ExportError
 
@@ -47,9 +48,25 @@ for _target, _op, _inputs in (
     _plain(_target, _op, _inputs)
 
 
+def _inputs_of_layer(w: Writer, n: Any) -> list[str]:
+    """Names of a layer's input, weight and bias.
+
+    ONNX Runtime (1.32, not yet 1.19) quantizes the float weights of a layer that reads a grid and whose result goes to
+    another (`WeightBiasQuantization`). A scheme that leaves a layer in float means float, so a clip that cuts nothing
+    off stands between such a layer and its grid.
+    """
+    x, weight, *bias = n.args[:3]
+    names = [w.name(arg) for arg in (x, weight, *bias) if arg is not None]
+    if x.target is dequantize and weight.target is not dequantize:
+        largest = np.finfo(np.float32).max
+        ends = [w.initializer("lowest", -largest), w.initializer("largest", largest)]
+        names[0] = w.emit("Clip", [names[0], *ends], x)
+    return names
+
+
 def _write_conv(w: Writer, n: Any) -> str:
-    x, weight, bias, stride, padding, dilation, groups = n.args
-    inputs = [w.name(x), w.name(weight), *([w.name(bias)] if bias is not None else [])]
+    _, weight, _, stride, padding, dilation, groups = n.args
+    inputs = _inputs_of_layer(w, n)
     return w.emit(
         "Conv", inputs, n, kernel_shape=w.kernel(weight), strides=stride, pads=_pads(padding), dilations=dilation,
         group=groups,
@@ -62,7 +79,7 @@ def _read_conv(r: Reader, x: list[Any], a: dict[str, Any]) -> fx.Node:
 
 
 def _write_linear(w: Writer, n: Any) -> str:
-    return w.emit("Gemm", [w.name(arg) for arg in n.args if arg is not None], n, alpha=1.0, beta=1.0, transB=1)
+    return w.emit("Gemm", _inputs_of_layer(w, n), n, alpha=1.0, beta=1.0, transB=1)
 
 
 def _read_linear(r: Reader, x: list[Any], a: dict[str, Any]) -> fx.Node:

@@ -126,6 +126,11 @@ def last_layer_steps(simulation: fx.GraphModule) -> Tensor | None:
     layers = [node for node in simulation.graph.nodes if node.target in (aten.linear.default, aten.conv2d.default)]
     if not layers:
         return None
+    result: Any = simulation.graph.output_node().args[0]
+    while result.target in (aten.reshape.default, aten.mean.dim):
+        result = result.args[0]
+    if result is not layers[-1]:  # what comes behind it moves the logits in other ways
+        return None
     source, weight = layers[-1].args[:2]
     if source.target is not dequantize or weight.target is not dequantize:
         return None

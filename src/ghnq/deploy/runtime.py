@@ -89,7 +89,14 @@ def sort_kernels(optimised: Any, model: Any) -> Kernels:
             integer.update((node.name, node.output[0]))
     # The runtime gives a float layer the name of what it was fused with. An integer one leaves its own to the kernel,
     # or to the kernel's result, from version to version.
-    layers = [node for node in model.graph.node if node.op_type in _LAYERS and node.name not in integer]
+    constants = {tensor.name for tensor in model.graph.initializer}
+    layers = [
+        node
+        for node in model.graph.node
+        if node.op_type in _LAYERS
+        and node.name not in integer
+        and (node.op_type != "MatMul" or constants.intersection(node.input))  # of two results, it is no layer
+    ]
     names = dict.fromkeys(node.name.rpartition(f"_{node.op_type}_")[0] or node.name for node in layers)
     floating = tuple(names) if counts["float"].keys() & set(WEIGHTED) else ()
     return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ghnq.errors import GhnqError, SchemeError
 from ghnq.evaluation.knapsack import choose
-from ghnq.evaluation.subject import Figures, LayerCost, Subject, compare, divergence, logits_of, logits_under
+from ghnq.evaluation.subject import Figures, LayerCost, Subject, compare, divergence, logits_under, reference_logits
 from ghnq.quant import LayerBits, Prepared, QuantScheme
 
 Measure = Literal["size", "bitops"]
@@ -186,7 +186,7 @@ def _losses(
 
     Where weights and activations are both to be chosen, their losses are measured apart and added.
     """
-    reference = logits_of(prepared.quantize("float32"), prepared.images)
+    reference = reference_logits(prepared, prepared.images)
     apart = len({bits.activation for bits in options}) > 1
     needed = {part for bits in options for part in _parts(bits, apart)}
     total, done, rows = len(names) * len(needed), 0, []
@@ -238,7 +238,7 @@ def _measure_all(
         bits = budget.as_bits(sum(budget.cost(costs[n], under.bits_for(n)) for n in costs), layers)
         if bits > budget.bits * (1 + 1e-9):
             continue
-        reference = logits_of(prepared.quantize("float32"), pixels)
+        reference = reference_logits(prepared, pixels)
         if not rows:
             in_float = compare(reference, reference, labels)
             rows.append(Measured("float32", QuantScheme.parse("float32"), 32.0, in_float))

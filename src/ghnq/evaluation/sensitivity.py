@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from ghnq.errors import SchemeError
-from ghnq.evaluation.subject import Figures, LayerCost, Subject, compare, logits_of, logits_under
+from ghnq.evaluation.subject import Figures, LayerCost, Subject, compare, logits_under, reference_logits
 from ghnq.quant import LayerBits, QuantScheme
 
 Progress = Callable[[int, int], None]
@@ -87,7 +87,7 @@ def measure_sensitivity(subject: Subject, scheme: QuantScheme, progress: Progres
         raise SchemeError(f"scheme {scheme} quantizes no layer, so there is nothing to be sensitive to: try w4a8")
     costs = subject.layer_costs(prepared)
     pixels, labels = subject.dataset.normalise(subject.images.pixels), subject.images.labels
-    reference = logits_of(prepared.quantize("float32"), pixels)
+    reference = reference_logits(prepared, pixels)
     total, done = 2 * len(layers) + 1, 0
 
     def figures(under: QuantScheme) -> Figures:

@@ -123,6 +123,18 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in torch.split(images, BATCH)])
 
 
+def reference_logits(prepared: Prepared, images: Tensor) -> Tensor:
+    """Logits [B, K] of the network in float, which others are compared with; raises NotFiniteError where none are."""
+    logits = logits_of(prepared.quantize("float32"), images)
+    bad = int((~logits.isfinite()).any(1).sum())
+    if bad:
+        raise NotFiniteError(
+            f"in float the network gives NaN or infinite logits for {bad} of {len(logits)} images, so there is nothing "
+            "to compare with: look for a constant that is not finite, or for values that overflow float32"
+        )
+    return logits
+
+
 def logits_under(prepared: Prepared, scheme: QuantScheme, images: Tensor) -> Tensor | None:
     """Logits [B, K] of the network quantized to a scheme; None where it overflows."""
     try:

@@ -199,7 +199,8 @@ def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:
     for what, tensor in tensors:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
+            owner = f"layer {name!r}" if name else "the network"
             raise NotFiniteError(
-                f"layer {name!r}: {bad} of {tensor.numel()} values of its {what} are NaN or infinite; "
+                f"{owner}: {bad} of {tensor.numel()} values of its {what} are NaN or infinite; "
                 "a network must be finite before it can be quantized"
             )

@@ -75,6 +75,8 @@ def load_scheme(path: str | Path, *, protocol: str | None = None, steps: Sequenc
             file says another protocol or other steps than are asked for.
     """
     file = Path(path)
+    if file.is_dir():
+        raise SchemeError(f"'{file}' is a folder, no scheme file")
     if not file.is_file():
         beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         raise SchemeError(f"there is no scheme file '{file}'{nearest(file.name, beside)}")
