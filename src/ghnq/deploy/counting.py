@@ -10,7 +10,7 @@ from torch import fx
 
 from ghnq.deploy.arithmetic import dequantize
 from ghnq.deploy.floats import largest, rounding
-from ghnq.deploy.ops import aten
+from ghnq.deploy.ops import LAYERS
 from ghnq.quant import QuantScheme
 
 FLOAT_BITS = 32
@@ -36,7 +36,7 @@ def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Work
     input those of the grid it is rounded to, or 32. A layer with a float weight counts as 32 x 32: it runs in float.
     """
     for node in simulation.graph.nodes:
-        if node.target in (aten.conv2d.default, aten.linear.default):
+        if node.target in LAYERS:
             weight = node.args[1]
             adds = node.meta["val"].numel() * prod(weight.meta["val"].shape[1:])
             if weight.target is dequantize:

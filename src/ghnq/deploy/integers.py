@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from ghnq.deploy.arithmetic import dequantize, quantize
-from ghnq.deploy.ops import aten
+from ghnq.deploy.ops import LAYERS
 from ghnq.quant.simulate import along_channels
 
 _EXACT = 2**24
@@ -30,7 +30,7 @@ def in_integers(simulation: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(simulation)
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target in (aten.conv2d.default, aten.linear.default) and _is_quantized(node):
+        if node.target in LAYERS and _is_quantized(node):
             _rewrite(module, node)
     graph.eliminate_dead_code()
     module.recompile()

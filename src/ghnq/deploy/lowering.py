@@ -17,12 +17,11 @@ from torch.export import ExportedProgram
 
 from ghnq.deploy.extra import decomposed, hushed, need
 from ghnq.deploy.onnx_writer import SAFE_WEIGHT
-from ghnq.deploy.ops import aten
+from ghnq.deploy.ops import LAYERS, aten
 from ghnq.deploy.runtime import Kernels
 from ghnq.errors import ExportError
 from ghnq.processor import this_processor
 
-_LAYERS = (aten.conv2d.default, aten.linear.default)
 _BOOKKEEPING = ("<built-in function getitem>",)
 
 
@@ -53,7 +52,7 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
         with hushed(), torch.no_grad():
             decomposed()
             module: Any = program.module()
-            layers = [_layer_name(node) for node in module.graph.nodes if node.target in _LAYERS]
+            layers = [_layer_name(node) for node in module.graph.nodes if node.target in LAYERS]
             saturating = _saturating(module)
             names = tuple(_layer_name(node) for node in saturating)
             if exact:
@@ -103,7 +102,7 @@ def _saturating(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _is_wide(module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.target not in _LAYERS:
+    if node.target not in LAYERS:
         return False
     weight: Any = node.args[1]
     if weight.target is not decomposed().dequantize_per_channel.default:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 
 from ghnq import __version__
 from ghnq.errors import ExportError, SchemeError
@@ -58,6 +59,16 @@ class Facts:
             origin=origin,
         )  # fmt: skip
 
+    def check_images(self, shape: Sequence[int | str], path: str | Path) -> None:
+        """Raises ExportError where the file's graph takes images of another shape, a free size being `batch`."""
+        wanted = ("batch", *self.input_shape)
+        if tuple(shape) != wanted:
+            came, said = (" x ".join(map(str, sizes)) for sizes in (shape, wanted))
+            raise ExportError(
+                f"'{path}' takes images of {came or 'no shape'}, its metadata say {said}: another program has changed "
+                "it; export it again, and leave the batch free"
+            )
+
     @property
     def title(self) -> str:
         """The scheme for people: word, protocol, steps."""
@@ -86,7 +97,8 @@ class Facts:
                 raise ValueError("mean and std do not belong together")
             seed = properties.get("ghnq.calibration_seed")
             word, whole = _schemes(properties)
-            if int(properties["ghnq.calibration_images"]) < 1:
+            calibration_images = int(properties["ghnq.calibration_images"])
+            if calibration_images < 1:
                 raise ValueError("no calibration images")
             return cls(
                 version=properties["ghnq.version"],
@@ -94,7 +106,7 @@ class Facts:
                 protocol=properties["ghnq.protocol"],
                 steps=() if whole is None else whole.steps,
                 scheme_file=properties.get("ghnq.scheme_file"),
-                calibration_images=int(properties["ghnq.calibration_images"]),
+                calibration_images=calibration_images,
                 input_shape=shape,
                 origin=Origin(
                     model=properties.get("ghnq.model"), checkpoint=properties.get("ghnq.checkpoint"),

@@ -14,7 +14,7 @@ from ghnq.deploy.capture import module_of
 from ghnq.deploy.extra import need
 from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
 from ghnq.deploy.onnx_words import READERS
-from ghnq.deploy.ops import aten
+from ghnq.deploy.ops import LAYERS
 from ghnq.errors import ExportError
 
 
@@ -47,13 +47,7 @@ def facts_of(model: Any, path: Path) -> Facts:
     """What the file says of itself; raises ExportError where that is damaged, or not what its graph takes."""
     facts = Facts.from_properties({prop.key: prop.value for prop in model.metadata_props}, str(path))
     sizes = [size for images in model.graph.input for size in images.type.tensor_type.shape.dim]
-    shape = [size.dim_value if size.HasField("dim_value") else "batch" for size in sizes]
-    if shape != ["batch", *facts.input_shape]:
-        came, wanted = (" x ".join(map(str, words)) for words in (shape, ("batch", *facts.input_shape)))
-        raise ExportError(
-            f"'{path}' takes images of {came or 'no shape'}, its metadata say {wanted}: another program has changed "
-            "it; export it again, and leave the batch free"
-        )
+    facts.check_images([size.dim_value if size.HasField("dim_value") else "batch" for size in sizes], path)
     return facts
 
 
@@ -131,7 +125,7 @@ class Reader:
             raise ExportError(f"'{self.origin}': node {node.name!r} is a {node.op_type}, which ghnq does not write")
         call = READERS[node.op_type](self, inputs, attributes)
         layer, found, _ = node.name.rpartition(f"_{node.op_type}_")
-        if found and call.target in (aten.conv2d.default, aten.linear.default):
+        if found and call.target in LAYERS:
             call.meta["layer"] = layer
         return call
 

@@ -51,6 +51,9 @@ KINDS: dict[Any, Kind] = {
     aten.constant_pad_nd.default: "float",
 }
 
+LAYERS = tuple(target for target, kind in KINDS.items() if kind == "layer")
+"""Convolutions and linear layers."""
+
 
 def kind_of(node: fx.Node) -> Kind:
     """The kind of a node; arithmetic with a constant, and means over anything but an image, are left in float."""

@@ -21,7 +21,7 @@ from ghnq.deploy.integers import in_integers
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx_writer import SAFE_WEIGHT
-from ghnq.deploy.ops import aten
+from ghnq.deploy.ops import LAYERS, aten
 from ghnq.errors import DataError
 from ghnq.processor import Processor, this_processor
 
@@ -123,7 +123,7 @@ def logits_of_both(
 
 def last_layer_steps(simulation: fx.GraphModule) -> Tensor | None:
     """What one step of one input of the last layer moves each logit at most, [K]: input scale * largest weight."""
-    layers = [node for node in simulation.graph.nodes if node.target in (aten.linear.default, aten.conv2d.default)]
+    layers = [node for node in simulation.graph.nodes if node.target in LAYERS]
     if not layers:
         return None
     result: Any = simulation.graph.output_node().args[0]

@@ -72,21 +72,15 @@ def load_program(path: Path) -> tuple[ExportedProgram, Facts]:
         # torch.export has no error class of its own, and a damaged file may stop it anywhere.
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(f"'{path}' is damaged, or not as ghnq export writes it ({first})") from error
-    _check_images(program, facts, path)
+    facts.check_images(_images_of(program), path)
     return program, facts
 
 
-def _check_images(program: ExportedProgram, facts: Facts, path: Path) -> None:
-    """Raises ExportError where the program takes other images than the file says."""
+def _images_of(program: ExportedProgram) -> list[int | str]:
+    """The shape of images that a program takes, a free size being `batch`."""
     (name,) = program.graph_signature.user_inputs
     (images,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
-    shape = tuple(images.meta["val"].shape)
-    if isinstance(shape[0], int) or shape[1:] != facts.input_shape:
-        came, wanted = (" x ".join(map(str, ("batch", *sizes))) for sizes in (shape[1:], facts.input_shape))
-        raise ExportError(
-            f"'{path}' takes images of {came}, its metadata say {wanted}: another program has changed it; export it "
-            "again"
-        )
+    return [size if isinstance(size, int) else "batch" for size in images.meta["val"].shape]
 
 
 def read_facts(path: Path, records: dict[str, bytes] | None = None) -> Facts:

@@ -12,11 +12,9 @@ from ghnq.deploy.arithmetic import dequantize, quantize
 from ghnq.deploy.builder import full_args
 from ghnq.deploy.capture import module_of
 from ghnq.deploy.extra import decomposed
-from ghnq.deploy.ops import KINDS, aten
+from ghnq.deploy.ops import KINDS, LAYERS, aten
 from ghnq.deploy.pt2e_writer import clip_of
 from ghnq.errors import ExportError
-
-_LAYERS = (aten.conv2d.default, aten.linear.default)
 
 
 def read_program(program: ExportedProgram, origin: str) -> fx.GraphModule:
@@ -69,13 +67,13 @@ class _Reader:
             return self.at[self._source(node)]
         if node.target not in KINDS:
             raise ExportError(f"'{self.origin}': node '{node.name}' is a {node.target}, which ghnq does not write")
-        given = full_args(node) if node.target in _LAYERS else node.args
+        given = full_args(node) if node.target in LAYERS else node.args
         args: Any = fx.map_arg(tuple(given), lambda each: self.at[each])
-        if node.target in _LAYERS:
+        if node.target in LAYERS:
             args = *args[:2], self._bias(args[:3]), *args[3:]
         assert callable(node.target)
         call = self.graph.call_function(node.target, args, fx.map_arg(node.kwargs, lambda each: self.at[each]))
-        if node.target in _LAYERS:
+        if node.target in LAYERS:
             call.meta["layer"] = self._name(node)
         return call
 
