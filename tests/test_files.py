@@ -25,18 +25,19 @@ def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def write_half(target: Path, failure: BaseException | type[BaseException]) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("hal")
+        raise failure
+
+
 @pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
 def test_failure_keeps_the_old_file(tmp_path: Path, interruption: type[BaseException]) -> None:
     target = tmp_path / "summary.json"
     target.write_text("old")
 
-    def write_half() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_text("hal")
-            raise interruption
-
     with pytest.raises(interruption):
-        write_half()
+        write_half(target, interruption)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -61,13 +62,8 @@ def test_what_the_disk_refuses_is_a_mistake_told_with_the_file(tmp_path: Path, r
     target = tmp_path / "net.onnx"
     target.write_text("old")
 
-    def write_half() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_text("hal")
-            raise refusal
-
     with pytest.raises(WriteError, match=f"net.onnx' cannot be written .*{says}.*make room") as told:
-        write_half()
+        write_half(target, refusal)
     assert isinstance(told.value, GhnqError)
     assert told.value.__cause__ is refusal
     assert target.read_text() == "old"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from ghnq.data import ImageDataset, Images
 from ghnq.deploy import Exported, export_onnx
 from tests.deploy.nets import CALIBRATION, NETS
 
@@ -23,3 +25,15 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
         return export_onnx(NETS[name](), scheme, calibration=CALIBRATION, out=out, batch_size=64, **options)
 
     return export
+
+
+@pytest.fixture(scope="session")
+def dataset() -> ImageDataset:
+    """Coloured noise with labels that mean nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> Images:
+        pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        return Images(pixels, torch.arange(count) % 10)
+
+    return ImageDataset.build("noise", images(80), images(60), tuple("abcdefghij"), flip=False)

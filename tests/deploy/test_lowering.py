@@ -26,18 +26,6 @@ def branches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> ImageDataset:
-    """Coloured noise with labels that mean nothing."""
-    generator = torch.Generator().manual_seed(0)
-
-    def images(count: int) -> Images:
-        pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
-        return Images(pixels, torch.arange(count) % 10)
-
-    return ImageDataset.build("noise", images(80), images(60), tuple("abcdefghij"), flip=False)
-
-
-@pytest.fixture(scope="module")
 def file(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network of 7-bit weights, for those images."""
     out: Path = tmp_path_factory.mktemp("parity") / "net.pt2"

@@ -16,7 +16,6 @@ from ghnq.deploy.program_file import read_facts
 from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme, scheme_from_text
 from tests.deploy.nets import CALIBRATION, chain
-from tests.deploy.test_parity import dataset as dataset  # a fixture
 
 SCHEMES = {
     "steps": QuantScheme.parse("w4a8+0=w8a8", steps=("correct_bias", "squant")),

@@ -19,18 +19,6 @@ from tests.deploy.nets import CALIBRATION, chain
 
 
 @pytest.fixture(scope="module")
-def dataset() -> ImageDataset:
-    """Coloured noise with labels that mean nothing."""
-    generator = torch.Generator().manual_seed(0)
-
-    def images(count: int) -> Images:
-        pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
-        return Images(pixels, torch.arange(count) % 10)
-
-    return ImageDataset.build("noise", images(80), images(60), tuple("abcdefghij"), flip=False)
-
-
-@pytest.fixture(scope="module")
 def file(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network, for those images."""
     out = tmp_path_factory.mktemp("parity") / "net.onnx"

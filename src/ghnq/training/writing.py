@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from ghnq.errors import TrainingError, WriteError
 
 
@@ -16,7 +14,7 @@ def writing(directory: Path) -> Iterator[None]:
     """Turns a failure to write into a TrainingError; what was there before is still there."""
     try:
         yield
-    except (OSError, SafetensorError, WriteError) as error:
+    except (OSError, WriteError) as error:
         reason = error.__cause__ if isinstance(error, WriteError) else error
         raise TrainingError(
             f"'{directory}' cannot be written ({reason}); the run ends with its last saved state as it was. "
