@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ghnq.evaluation import markdown_table
+from ghnq.evaluation import described, machines_of, markdown_table
 from ghnq.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -28,8 +28,8 @@ def filled(match: re.Match[str]) -> str:
     rows = [row for summary in summaries for row in summary["rows"]]
     footing = (
         f"{about['test_images']:,} test images, {about['calibration_images']} calibration images, protocol "
-        f"`{about['protocol']}`, checkpoint `{about['checkpoint_hash'][:12]}`, {about['machine']['cores']} cores "
-        f"{'with' if about['machine']['vnni'] else 'without'} VNNI, torch {about['versions']['torch']}."
+        f"`{about['protocol']}`, checkpoint `{about['checkpoint_hash'][:12]}`, "
+        f"{described(machines_of(summaries))}, torch {about['versions']['torch']}."
     )
     return f"{match[1]}{markdown_table(rows)}\n{footing}\n{match[3]}"
 

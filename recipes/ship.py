@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnq.evaluation import markdown_table
+from ghnq.evaluation import described, machines_of, markdown_table
 from ghnq.files import write_text
 from ghnq.hypernet import GHN
 from ghnq.hypernet.checkpoint import checkpoint_hash
@@ -46,8 +46,8 @@ A graph hypernetwork that predicts all parameters of an unseen convolutional net
 ## Measured
 
 Accuracy in percent over architectures of the space `convnets` that the hypernetwork has not seen, with no training of
-the networks: mean ± standard error, best, worst, drop of the mean from `float32`. {calibration} calibration images, CPU
-with{vnni} VNNI, ghnq {ghnq}, torch {torch}.{note}
+the networks: mean ± standard error, best, worst, drop of the mean from `float32`. {calibration} calibration images,
+{machines}, ghnq {ghnq}, torch {torch}.{note}
 
 {tables}{named}## Limits
 
@@ -90,7 +90,7 @@ def main(
     card = CARD.format(
         name=name, data=task.data, shape="x".join(map(str, task.image_shape)), hardware=hardware,
         training=training(run, before), parameters=sum(p.numel() for p in ghn.parameters()), hash=hash_,
-        calibration=about["calibration_images"], vnni="" if about["machine"]["vnni"] else "out",
+        calibration=about["calibration_images"], machines=described(machines_of(summaries)),
         ghnq=about["versions"]["ghnq"], torch=about["versions"]["torch"], tables=tables(summaries),
         named="" if named is None else named_table(named), note=f" {note}" if note else "",
     )  # fmt: skip
@@ -107,10 +107,10 @@ def main(
 
 
 def check(hash_: str, summaries: list[dict[str, Any]]) -> None:
-    """Leaves where results are of other weights, or of more than one machine, version or calibration."""
+    """Leaves where results are of other weights, or of more than one version or calibration."""
     if any(summary["checkpoint_hash"] != hash_ for summary in summaries):
         raise SystemExit("the results are not of this checkpoint: evaluate it first")
-    for key in ("calibration_images", "versions", "machine"):
+    for key in ("calibration_images", "versions"):
         if len({json.dumps(summary[key], sort_keys=True) for summary in summaries if key in summary}) > 1:
             raise SystemExit(f"the results differ in '{key}'; a card has room for one")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import torch
 
 from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.errors import DataError, GhnqError, SchemeError, SpaceError
-from ghnq.evaluation import Results, architectures, dataset_for, evaluate
+from ghnq.evaluation import Results, architectures, dataset_for, described, evaluate
 from ghnq.evaluation.ledger import FILE
-from ghnq.evaluation.provenance import weights_hash
+from ghnq.evaluation.provenance import machine, weights_hash
 from ghnq.hypernet import GHN, Task
 from ghnq.hypernet.checkpoint import checkpoint_hash
 from tests.evaluation.conftest import small_digits, small_ghn
@@ -151,7 +152,8 @@ def test_summary_says_what_the_figures_hang_on(ghn: GHN, digits: ImageDataset, t
     assert (summary["test_images"], summary["calibration_images"], summary["seed"]) == (20, 60, 4)
     assert summary["versions"]["torch"] == torch.__version__
     assert "ghnq" in summary["versions"]
-    assert summary["machine"]["vnni"] in (True, False, None)
+    assert summary["machines"] == [machine()]
+    assert described(summary["machines"]).startswith(f"{os.cpu_count()} cores (")
     assert summary["torch_threads"] == 1
     assert [row["images"] for row in summary["rows"]] == [20, 20]
 

@@ -7,6 +7,8 @@ from ghnq.evaluation.protocol import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES as DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import architectures as architectures
 from ghnq.evaluation.protocol import evaluate as evaluate
+from ghnq.evaluation.provenance import described as described
+from ghnq.evaluation.provenance import machines_of as machines_of
 from ghnq.evaluation.report import draw_results as draw_results
 from ghnq.evaluation.report import write_report as write_report
 from ghnq.evaluation.results import Results as Results

@@ -1,7 +1,8 @@
 """Finished rows on disk, so that an interrupted evaluation goes on where it was.
 
 `rows.jsonl` in the output folder: the first line says what the rows hang on, each further line is one row, on the disk
-before the next architecture is reported. A last line that was cut by a crash is dropped.
+before the next architecture is reported, or `{"machine": ...}`: where the rows after it were made. A last line that was
+cut by a crash is dropped.
 """
 
 from __future__ import annotations
@@ -9,29 +10,37 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ghnq.errors import GhnqError, WriteError
 from ghnq.evaluation.measure import Row
+from ghnq.evaluation.provenance import Machine
 from ghnq.files import lock
 
 FILE = "rows.jsonl"
+MACHINE = "machine"
 Key = tuple[str, int, str]
 
 
 class Ledger:
     """Rows kept in a folder, or in memory only where there is none; a context manager.
 
+    machine: where rows that are added are made (`provenance.machine`). It decides the last bits of sums and is no part
+    of the fingerprint: an evaluation may go on elsewhere, and says so.
     Raises GhnqError where the folder holds rows of another evaluation, is in use, or is damaged.
     """
 
-    def __init__(self, folder: Path | None, fingerprint: dict[str, Any]) -> None:
+    def __init__(self, folder: Path | None, fingerprint: dict[str, Any], machine: Machine) -> None:
         self._path = None if folder is None else folder / FILE
         self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
+        self._machine: Machine = json.loads(json.dumps(machine))
+        self._last_machine: Machine | None = None  # that the file names
         self._descriptor = -1
         self._rows: dict[Key, Row] = {}
+        self._origins: dict[Key, Machine | None] = {}
 
     def __enter__(self) -> Self:
         if self._path is not None:
@@ -59,11 +68,23 @@ class Ledger:
 
     def add(self, rows: list[Row]) -> None:
         """Keeps rows; they are on the disk when this returns. Raises WriteError where there is no room."""
-        self._append("".join(json.dumps(row) + "\n" for row in rows))
+        moved = [{MACHINE: self._machine}] if self._last_machine != self._machine else []
+        self._append("".join(json.dumps(line) + "\n" for line in [*moved, *rows]))
+        self._last_machine = self._machine
         self._remember(rows)
 
+    def machines(self, keys: Iterable[Key]) -> list[Machine | None]:
+        """Where these rows were made, each once; None for rows of a file that does not say."""
+        found: list[Machine | None] = []
+        for key in keys:
+            if self._origins[key] not in found:
+                found.append(self._origins[key])
+        return found
+
     def _remember(self, rows: list[Row]) -> None:
-        self._rows.update({(row["split"], row["index"], row["scheme"]): row for row in rows})
+        for row in rows:
+            key = (row["split"], row["index"], row["scheme"])
+            self._rows[key], self._origins[key] = row, self._last_machine
 
     def _append(self, text: str) -> None:
         if self._path is None:
@@ -95,6 +116,9 @@ class Ledger:
         self._check_fingerprint(self._parse(lines[0], 1))
         for number, line in enumerate(lines[1:], start=2):
             row = self._parse(line, number)
+            if row.keys() == {MACHINE} and isinstance(row[MACHINE], dict):
+                self._last_machine = row[MACHINE]
+                continue
             if row.keys() != Row.__annotations__.keys():
                 raise GhnqError(f"{self._path}, line {number}: is not a row of results; {_ADVICE}")
             self._remember([Row(**row)])  # type: ignore[typeddict-item]

@@ -75,12 +75,12 @@ def evaluate(
     check_fit(ghn, dataset)
     bench = replace(_bench(ghn, dataset, images, protocol or "deploy", seed), named=named)
     fingerprint = _fingerprint(bench, seed, steps)
-    about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "machine": machine(), "torch_threads": 1}
+    about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "torch_threads": 1}
     about |= _settings(named)
     if from_files := {name: scheme for name, scheme in named.items() if name != str(scheme)}:
         about["scheme_files"] = {name: dump_scheme(scheme) for name, scheme in from_files.items()}
     folder = None if out is None else Path(out)
-    with Ledger(folder, fingerprint) as ledger:
+    with Ledger(folder, fingerprint, machine()) as ledger:
         tasks = _missing(members, names, ledger)
         count = usable_workers(workers, len(tasks))
         done, total = len(members) - len(tasks), len(members)
@@ -91,8 +91,9 @@ def evaluate(
                 ledger.add(rows)
                 done += 1
                 report(done, total)
-        ordered = [ledger[split, index, name] for split, index in members for name in names]
-        results = Results.from_rows(ordered, about)
+        keys = [(split, index, name) for split, index in members for name in names]
+        about["machines"] = ledger.machines(keys)
+        results = Results.from_rows([ledger[key] for key in keys], about)
         if folder is not None:
             results.save(folder)
     return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -13,6 +14,8 @@ from safetensors.torch import save
 from ghnq import __version__
 from ghnq.hypernet import GHN
 from ghnq.processor import this_processor
+
+Machine = dict[str, Any]
 
 
 def weights_hash(ghn: GHN) -> str:
@@ -26,7 +29,7 @@ def versions() -> dict[str, str]:
     return {"ghnq": __version__, "torch": torch.__version__, "numpy": metadata.version("numpy")}
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Processor, its integer features (null where the system does not say), cores."""
     processor = this_processor()
     return {
@@ -35,3 +38,25 @@ def machine() -> dict[str, Any]:
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
     }
+
+
+def machines_of(summaries: Iterable[dict[str, Any]]) -> list[Machine | None]:
+    """The machines that summaries of evaluations name, each once."""
+    found: list[Machine | None] = []
+    for summary in summaries:
+        found += [one for one in summary["machines"] if one not in found]
+    return found
+
+
+def described(machines: Sequence[Machine | None]) -> str:
+    """Machines in words: cores, vector instructions, VNNI; None is one that is not known.
+
+    >>> described([{"cores": 2, "torch_capability": "AVX2", "vnni": False}])
+    '2 cores (AVX2, without VNNI)'
+    """
+    vnni = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
+    words = [
+        "a machine unnamed" if one is None else f"{one['cores']} cores ({one['torch_capability']}, {vnni[one['vnni']]})"
+        for one in machines
+    ]
+    return " and ".join(words)
