@@ -58,7 +58,7 @@ outside of what was measured.
 
 def main(
     run: Path,
-    results: Annotated[list[str], typer.Argument(help="Folders of evaluations inside the run's.")],
+    results: Annotated[list[str], typer.Argument(help="Folders of evaluations, inside the run's or elsewhere.")],
     name: Annotated[str, typer.Option()],
     bases: Annotated[
         list[Path] | None, typer.Option("--base", help="A run before this one, which began with its checkpoint.")
@@ -74,7 +74,7 @@ def main(
     if ghn.task is None:
         raise SystemExit(f"{source} does not say what it was trained on")
     task = ghn.task.model_copy(update={"data": data or ghn.task.data})
-    summaries = [json.loads((run / folder / "summary.json").read_text()) for folder in results]
+    summaries = [json.loads((inside_or_elsewhere(run, folder) / "summary.json").read_text()) for folder in results]
     named = json.loads((run / NAMED).read_text()) if (run / NAMED).exists() else None
     check(hash_, [*summaries, *filter(None, [named])])
     recipes = {"recipe.yaml": published(run / "recipe.yaml", task.data, name)}
@@ -92,7 +92,7 @@ def main(
         training=training(run, before), parameters=sum(p.numel() for p in ghn.parameters()), hash=hash_,
         calibration=about["calibration_images"], machines=described(machines_of(summaries)),
         ghnq=about["versions"]["ghnq"], torch=about["versions"]["torch"], tables=tables(summaries),
-        named="" if named is None else named_table(named), note=f" {note}" if note else "",
+        named="" if named is None else named_table(named), note=f"\n{note}" if note else "",
     )  # fmt: skip
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -104,6 +104,12 @@ def main(
         write_text(target / file, text)
     write_text(target / "README.md", card)
     print(f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")
+
+
+def inside_or_elsewhere(run: Path, folder: str) -> Path:
+    """The folder of this name in the run's, if there is one."""
+    inside = run / folder
+    return inside if inside.is_dir() else Path(folder)
 
 
 def check(hash_: str, summaries: list[dict[str, Any]]) -> None:
