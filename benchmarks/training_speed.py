@@ -109,15 +109,15 @@ def follow(team: Team, task: Task) -> None:
 class Theirs:
     """Steps of the reference, on graphs and modules made before."""
 
-    def __init__(self, reference: Reference, task: Task) -> None:
-        self.reference, self.task, self.near = reference, task, task.dataset()
-        self.ghn = reference.hypernetwork.train()
+    def __init__(self, reference: Reference, task: Task, device: str = "cpu") -> None:
+        self.reference, self.task, self.near, self.device = reference, task, task.dataset(), torch.device(device)
+        self.ghn = reference.hypernetwork.train().to(self.device)
         self.made: dict[int, tuple[nn.Module, Any, Any]] = {}
         with quiet():
             trainer = importlib.import_module("ppuda.utils.trainer").Trainer
             o = task.recipe.optimizer
             adam = torch.optim.Adam(self.ghn.parameters(), lr=o.lr, weight_decay=o.weight_decay)
-            self.trainer = trainer(adam, self.near.num_classes, False, 1, grad_clip=o.clip, device="cpu")
+            self.trainer = trainer(adam, self.near.num_classes, False, 1, grad_clip=o.clip, device=self.device)
 
     def take(self, index: int) -> bool:
         """Whether all parameters of a member of `train` are predicted; then it is ready to be trained."""
@@ -159,7 +159,7 @@ class Theirs:
         for network, _, layered in (self.made[i] for i in members):
             network.__dict__["_layered_modules"] = [dict(cell) for cell in layered]
         batch = self.reference.graphs.GraphBatch([self.made[i][1] for i in members])
-        batch.to_device(torch.device("cpu"))
+        batch.to_device(self.device)
         return batch
 
 

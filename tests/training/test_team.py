@@ -270,6 +270,18 @@ def test_a_cuda_device_gives_the_curve_of_the_cpu(gentle: Recipe, tmp_path: Path
     assert [x for _, x in losses(tmp_path / "cuda")] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", [{"cuda_workers": 2}, {"cuda_graphs": True, "reuse": 3}])
+def test_sharing_a_cuda_device_or_recording_changes_nothing(
+    gentle: Recipe, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    recipe = gentle.model_copy(update={"device": "cuda", "reuse": changes.get("reuse", gentle.reuse)})
+    go(recipe, tmp_path / "a")
+    go(recipe.model_copy(update=changes), tmp_path / "b")
+    expected = [x for _, x in losses(tmp_path / "a")]
+    assert [x for _, x in losses(tmp_path / "b")] == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_two_cuda_devices_give_the_curve_of_one(gentle: Recipe, tmp_path: Path) -> None:
     recipe = gentle.model_copy(update={"device": "cuda", "steps": 3})

@@ -59,7 +59,7 @@ class GraphBatch:
     shape: long [N, 4], (out, in, height, width) of the node's weight, bias or pooling window; 0 where there is none.
     groups: every parameter of every graph, exactly once.
     max_distance: the longest virtual edge, in hops.
-    device: where the tensors are, traversals included.
+    device: where the tensors are, but for the traversals, which are made and walked on the CPU.
     """
 
     graphs: tuple[ArchGraph, ...]
@@ -103,12 +103,12 @@ class GraphBatch:
     @cached_property
     def forward(self) -> Traversal:
         """The traversal along the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=False).to(self.device)
+        return traversal(self.graphs, self._pairs, self.max_distance, backward=False)
 
     @cached_property
     def backward(self) -> Traversal:
         """The traversal against the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=True).to(self.device)
+        return traversal(self.graphs, self._pairs, self.max_distance, backward=True)
 
     @cached_property
     def _pairs(self) -> Reach:

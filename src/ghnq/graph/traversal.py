@@ -6,7 +6,7 @@ Dimensions: N nodes of all graphs, L levels, R pairs of nodes within reach.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,13 +34,6 @@ class Traversal:
     bounds: tuple[int, ...]
     starts: tuple[int, ...]
     weights: tuple[Tensor, ...]
-
-    def to(self, device: torch.device) -> Traversal:
-        """The same pass with its tensors on a device."""
-        if device == self.order.device:
-            return self
-        weights = tuple(w.to(device) for w in self.weights)
-        return replace(self, order=self.order.to(device), rank=self.rank.to(device), weights=weights)
 
 
 def traversal(graphs: Sequence[ArchGraph], pairs: Reach, max_distance: int, *, backward: bool) -> Traversal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -38,15 +37,15 @@ class _Started(LightningEnvironment):
 def make_fabric(place: Place) -> Fabric:
     """Fabric, launched: its device is this process's, and collectives of `torch.distributed` reach all of the run."""
     strategy: Strategy
-    if place.size == 1:
-        strategy = SingleDeviceStrategy(torch.device(place.device, 0) if place.device == "cuda" else "cpu")
+    if place.size == 1 or place.sharing > 1:  # Fabric knows one process for each device, or a single one
+        strategy = SingleDeviceStrategy(place.where)
     else:
         environment = TorchElasticEnvironment() if place.external else _Started(place)
         strategy = DDPStrategy(cluster_environment=environment, timeout=PATIENCE)
     fabric = Fabric(
         accelerator=place.device,
-        devices=place.here,
-        num_nodes=place.size // place.here,
+        devices=1 if place.sharing > 1 else place.here,
+        num_nodes=1 if place.sharing > 1 else place.size // place.here,
         strategy=strategy,
         precision="32-true" if place.precision == 32 else "bf16-mixed",
     )

@@ -32,6 +32,8 @@ def gather(place: Place, work: Callable[..., None], *arguments: Any) -> Team:
 
     Raises TrainingError where one of them ends before it is there.
     """
+    if place.external and place.sharing > 1:
+        dist.init_process_group(place.backend, timeout=PATIENCE)
     if place.size == 1 or place.external:
         return Team(place)
     store = TCPStore(HOST, 0, place.size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
@@ -52,12 +54,12 @@ def gather(place: Place, work: Callable[..., None], *arguments: Any) -> Team:
 
 def _group(place: Place, store: TCPStore, members: list[BaseProcess]) -> Team:
     dist.init_process_group(
-        "nccl" if place.device == "cuda" else "gloo",
+        place.backend,
         store=store,
         rank=place.rank,
         world_size=place.size,
         timeout=PATIENCE,
-        device_id=torch.device("cuda", place.local) if place.device == "cuda" else None,
+        device_id=place.where if place.backend == "nccl" else None,
     )
     return Team(place, members)
 

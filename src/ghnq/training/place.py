@@ -18,10 +18,10 @@ PATIENCE = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Processes of a run, one for each device.
+    """Processes of a run, one for each device or several that share one.
 
     size: of them in all. here: of them on this machine. rank: of this process among all, local: among those here.
-    external: torchrun has started them; else the first process starts the others.
+    external: torchrun has started them; else the first process starts the others. sharing: how many have one device.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -31,6 +31,17 @@ class Place:
     rank: int = 0
     local: int = 0
     external: bool = False
+    sharing: int = 1
+
+    @property
+    def backend(self) -> str:
+        """What exchanges the gradients; NCCL refuses two processes on one device."""
+        return "nccl" if self.device == "cuda" and self.sharing == 1 else "gloo"
+
+    @property
+    def where(self) -> torch.device:
+        """This process's device."""
+        return torch.device("cuda", self.local // self.sharing) if self.device == "cuda" else torch.device("cpu")
 
 
 def launched_rank() -> int:
@@ -46,6 +57,7 @@ def choose_place(recipe: Recipe, devices: int | None) -> Place:
     if devices is not None and devices < 1:
         raise TrainingError(f"--devices is {devices}; give the number of devices to train on, at least 1")
     external = torch.distributed.is_torchelastic_launched()
+    sharing = recipe.cuda_workers if device == "cuda" else 1
     if external:
         size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
         rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
@@ -54,16 +66,16 @@ def choose_place(recipe: Recipe, devices: int | None) -> Place:
                 f"--devices is {devices}, but torchrun has started {here} processes here; leave --devices out"
             )
     else:
-        size = here = devices or (recipe.workers if device == "cpu" else 1)
+        size = here = sharing * (devices or (recipe.workers if device == "cpu" else 1))
         rank = local = 0
     if device == "cuda":
-        _check_cuda(here)
+        _check_cuda(-(-here // sharing))
     if recipe.meta_batch < size:
         raise TrainingError(
             f"meta_batch {recipe.meta_batch} is fewer than {size} processes, and each needs a network of every step; "
-            f"set meta_batch={size} or more, or take fewer devices"
+            f"set meta_batch={size} or more, or take fewer {'cuda_workers' if sharing > 1 else 'devices'}"
         )
-    return Place(device, recipe.precision, size, here, rank, local, external)
+    return Place(device, recipe.precision, size, here, rank, local, external, sharing)
 
 
 def _check_cuda(wanted: int) -> None:

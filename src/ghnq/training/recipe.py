@@ -176,6 +176,14 @@ class Recipe(BaseModel):
         description="Processes on the CPU, one thread each, that share the networks of a step; `--devices` overrides "
         "it.",
     )
+    cuda_workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that share a CUDA device; `--devices` says how many devices there are.",
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="Networks that come back (`reuse`) are recorded as CUDA graphs and played again."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where networks run; `auto`: on CUDA if there is any. `--device` overrides it."
     )

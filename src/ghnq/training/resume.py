@@ -21,7 +21,7 @@ FIXED = {
 }
 """Keys, or groups of keys, that cannot change while a run lasts, and why."""
 
-FREE = ("max_minutes", "workers", "device", "prefetch")
+FREE = ("max_minutes", "workers", "cuda_workers", "cuda_graphs", "device", "prefetch")
 """Keys that say where and how long a run takes place, not what it does; they may change with every resume."""
 
 Changes = dict[str, tuple[Any, Any]]

@@ -27,6 +27,9 @@ from ghnq.training.simulation import Noise, activations_on_grid, layers_of, on_g
 # each time costs more than running small convolutions. Read by oneDNN when it first runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
+CHANNELS_LAST = {"cpu", "cuda"}
+"""Devices where the channels of images and weights lie side by side in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -46,16 +49,19 @@ def accumulate_gradients(
     noise: Sequence[Noise] | None = None,
     label_smoothing: float = 0.0,
     precision: Callable[[], AbstractContextManager[None]] = nullcontext,
+    run: Callable[..., tuple[Tensor, Tensor, Parameters]] | None = None,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
     images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is
     trained for; absent: float. noise: for each network, instead of rounding, noise from this generator. precision:
-    gives the context in which networks run.
+    gives the context in which networks run. run: takes the place of `run_network`.
     """
+    run = run or run_network
     graphs = batch.graphs
+    channels_last = graphs.device.type in CHANNELS_LAST
     schemes = schemes or [FLOAT] * graphs.size
-    groups = ghn.decode(ghn.encode(graphs, schemes), graphs, channels_last=True)
+    groups = ghn.decode(ghn.encode(graphs, schemes), graphs, channels_last=channels_last)
     networks: list[Parameters] = [{} for _ in range(graphs.size)]
     for group, stacked in zip(graphs.groups, groups, strict=True):
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
@@ -65,7 +71,7 @@ def accumulate_gradients(
     runs = zip(batch.modules, networks, images, labels, schemes, noises, strict=True)
     for module, tensors, x, y, scheme, source in runs:
         with precision():
-            loss, accuracy, gradient = run_network(
+            loss, accuracy, gradient = run(
                 module, tensors, x, y, scheme=scheme, noise=source, label_smoothing=label_smoothing
             )
         losses.append(loss)
@@ -92,7 +98,9 @@ def run_network(
     layers = {} if scheme.is_float else layers_of(module)
     with activations_on_grid(layers, scheme, noise):
         used = on_grid(leaves, layers, scheme, noise)
-        logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),)).float()
+        if images.device.type in CHANNELS_LAST:
+            images = images.contiguous(memory_format=torch.channels_last)
+        logits = functional_call(module, used, (images,)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     classes = labels if labels.dim() == 1 else labels.argmax(1)

@@ -1,8 +1,9 @@
 """Several processes that train one hypernetwork: each runs its share of the networks, gradients are summed.
 
 Networks are small and many, so a process for each core, one thread each, keeps the cores busier than threads do:
-neither Python's lock nor the hypernetwork's short operations leave a core waiting. All processes hold the same weights
-and make the same updates; one vector is exchanged per step.
+neither Python's lock nor the hypernetwork's short operations leave a core waiting. A GPU is kept busy in the same way,
+by processes that share it. All processes hold the same weights and make the same updates; one vector is exchanged per
+step.
 
 Fabric places tensors, makes the processes that torchrun started one group, and chooses the precision. It does not wrap
 the hypernetwork: gradients come from a single backward pass that DistributedDataParallel's hooks would not see whole.
@@ -54,16 +55,17 @@ class Team:
         """
         if self.size == 1:
             return vector
+        near = vector if self.place.backend == "nccl" else vector.cpu()
         try:
-            work = dist.all_reduce(vector, async_op=True)
-            if self.device.type == "cuda":  # NCCL itself would wait for a process that is gone
+            work = dist.all_reduce(near, async_op=True)
+            if self.place.backend == "nccl":  # it would itself wait for a process that is gone
                 while not work.is_completed():
                     self._check_members()
                     time.sleep(1e-4)
             work.wait()
         except RuntimeError as error:
             raise TrainingError(f"a training process is gone; resume the run with --resume ({error})") from error
-        return vector
+        return vector if near is vector else vector.copy_(near)
 
     def wait_for_all(self) -> None:
         """Returns when every process of the team has called this; raises TrainingError if one is gone."""

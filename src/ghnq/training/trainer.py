@@ -21,6 +21,7 @@ from ghnq.training.ahead import Ahead
 from ghnq.training.architectures import ArchitectureStream, MetaBatch
 from ghnq.training.precision import MIXED, draw_scheme
 from ghnq.training.recipe import Recipe
+from ghnq.training.replay import Replay
 from ghnq.training.schedule import rate_factor
 from ghnq.training.simulation import layers_of
 from ghnq.training.state import Progress
@@ -72,7 +73,7 @@ class Trainer:
             rank=team.rank,
             world=team.size,
         )
-
+        self.replay = Replay(8 * recipe.meta_batch * recipe.reuse, team.precision) if recipe.cuda_graphs else None
         usual = 2 if team.device.type == "cuda" else 0
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
 
@@ -103,6 +104,7 @@ class Trainer:
             noise=self._noise(batch),
             label_smoothing=recipe.label_smoothing,
             precision=self.team.precision,
+            run=self.replay,
         )
         said = torch.tensor([fraction_done, float(last)] if self.team.leads else [0.0, 0.0])
         shared = self._exchange(torch.stack([outcome.loss, outcome.accuracy]), said, len(batch.positions))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.graph.batch import GraphBatch
-from ghnq.hypernet.encoders.traverse import Messages, traverse
+from ghnq.hypernet.encoders.traverse import Gates, Messages, traverse
 
 
 class MessageMLP(nn.Module):
@@ -58,7 +58,10 @@ class GatedGNN(nn.Module):
         )
 
     def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
-        messages = self.messages()
+        device, gru = h.device, self.gru
+        h = h.cpu()  # wherever it comes from: see traverse.py
+        messages = Messages(*(t.cpu() for t in self.messages()))
+        gates = Gates(*(t.cpu() for t in (gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh)))
         for traversal in (batch.forward, batch.backward):
-            h = traverse(h, traversal, messages, self.gru)
-        return h
+            h = traverse(h, traversal, messages, gates)
+        return h.to(device)

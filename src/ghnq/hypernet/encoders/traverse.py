@@ -2,8 +2,11 @@
 
 A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of
 tiny operations, and their dispatch, not their arithmetic, is the cost. Here a level is a few in-place operations
-forward and backward (`levels_numpy` on a CPU, `levels_torch` elsewhere), and everything that does not depend on the
-order of the levels (the recurrent half of the GRU, all weight gradients) is one matrix product over all nodes.
+forward and backward (`levels_numpy`, or `levels_torch` for types that numpy lacks), and everything that does not depend
+on the order of the levels (the recurrent half of the GRU, all weight gradients) is one matrix product over all nodes.
+
+All of it runs on the CPU, on behalf of any device: a GPU would be told of ten thousand operations that take it longer
+to begin than to do, while what travels there and back is some hundred numbers for each node.
 
 Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 """
@@ -14,7 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ghnq.graph.traversal import Traversal
@@ -31,18 +34,24 @@ class Messages(NamedTuple):
     outer_bias: Tensor
 
 
-def traverse(h: Tensor, traversal: Traversal, messages: Messages, gru: nn.GRUCell) -> Tensor:
-    """Updates all nodes level by level, [N, D] -> [N, D]."""
-    updated = _Traverse.apply(  # type: ignore[no-untyped-call]
-        h[traversal.order], traversal, *messages, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh
-    )
+class Gates(NamedTuple):
+    """Weights of the GRU: [3D, D], [3D, D], [3D], [3D]; reset, update, new."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+
+
+def traverse(h: Tensor, traversal: Traversal, messages: Messages, gates: Gates) -> Tensor:
+    """Updates all nodes level by level, [N, D] -> [N, D], on the CPU."""
+    updated = _Traverse.apply(h[traversal.order], traversal, *messages, *gates)  # type: ignore[no-untyped-call]
     return torch.as_tensor(updated)[traversal.rank]
 
 
 def loops(like: Tensor) -> ModuleType:
-    """The module whose loops serve tensors of this device and type."""
-    numpy_can = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
-    return levels_numpy if numpy_can else levels_torch
+    """The module whose loops serve tensors of this type."""
+    return levels_numpy if like.dtype in (torch.float32, torch.float64) else levels_torch
 
 
 class _Traverse(torch.autograd.Function):

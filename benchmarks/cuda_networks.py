@@ -1,0 +1,145 @@
+"""What a GPU needs for one small network, there and back, and what keeps it waiting.
+
+    python benchmarks/cuda_networks.py [--networks 12] [--json]
+
+Members of `train` with weights of He's scale, CIFAR-10's shape, forward and backward, one process: asked for by Python
+operation by operation (eager), or recorded as CUDA graphs and played again, one after another or side by side on
+streams. Milliseconds for each network, median over rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ghnq.hypernet.model import Parameters
+from ghnq.training import step
+from ghnq.training.architectures import build_for_training
+from ghnq.training.replay import Replay
+from ghnq.training.step import run_network
+
+DEVICE = torch.device("cuda")
+
+
+def parameters_of(module: nn.Module, *, channels_last: bool) -> Parameters:
+    """Random ones, of He's scale."""
+    found: Parameters = {}
+    for name, p in module.named_parameters():
+        if p.dim() < 2:
+            found[name] = torch.full(p.shape, float(name.endswith("weight")), device=DEVICE)
+        else:
+            found[name] = torch.randn(p.shape, device=DEVICE) * math.sqrt(2 / p[0].numel())
+            if channels_last and p.dim() == 4:
+                found[name] = found[name].contiguous(memory_format=torch.channels_last)
+    return found
+
+
+def milliseconds(run: Callable[[], object], networks: int, rounds: int = 5) -> float:
+    run()
+    taken = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(taken) / networks
+
+
+def one(modules: list[nn.Module], images: int, layout: str, precision: str) -> dict[str, Any]:
+    """A row: all networks under one way to compute."""
+    step.CHANNELS_LAST = {"cuda"} if layout == "NHWC" else set()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    weights = [parameters_of(module, channels_last=layout == "NHWC") for module in modules]
+    x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
+
+    def context() -> torch.autocast:
+        return torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16")
+
+    def eager() -> list[Tensor]:
+        with context():
+            return [run_network(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
+
+    replay = Replay(len(modules), context)
+
+    def replayed() -> list[Tensor]:
+        return [replay(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
+
+    row: dict[str, Any] = {"images": images, "layout": layout, "precision": precision}
+    row["eager"] = milliseconds(eager, len(modules))
+    first = torch.stack(replayed())  # eager: they are new
+    started = time.perf_counter()
+    second = torch.stack(replayed())
+    torch.cuda.synchronize()
+    row["recording"] = 1e3 * (time.perf_counter() - started) / len(modules)
+    row["replay"] = milliseconds(replayed, len(modules))
+    row["difference"] = float((first - second).abs().max() / first.abs().max())
+    print(row, file=sys.stderr)
+    row["kernels"], row["busy"] = kernels(eager, len(modules))
+    return row
+
+
+def kernels(run: Callable[[], object], networks: int) -> tuple[float, float]:
+    """Kernels of a network, and milliseconds that they take."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        torch.cuda.synchronize()
+    found = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(e.count for e in found) / networks, sum(e.self_device_time_total for e in found) / 1e3 / networks
+
+
+def streams(modules: list[nn.Module], images: int, count: int) -> float:
+    """Milliseconds for each network, played on so many streams; each stream's graphs have memory of their own."""
+    x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
+    weights = [parameters_of(module, channels_last=True) for module in modules]
+    lanes = [(torch.cuda.Stream(), Replay(len(modules))) for _ in range(count)]
+
+    def run() -> None:
+        for number, (module, w) in enumerate(zip(modules, weights, strict=True)):
+            stream, replay = lanes[number % count]
+            with torch.cuda.stream(stream):
+                replay(module, w, x, y, label_smoothing=0.0)
+
+    run()
+    return milliseconds(run, len(modules))
+
+
+def main(
+    networks: Annotated[int, typer.Option(min=1)] = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of the table.")] = False,
+) -> None:
+    """Times all ways on the CUDA device."""
+    modules = [build_for_training(index, 3, 10) for index in range(networks)]
+    ways = [(32, "NHWC", "tf32"), (32, "NCHW", "tf32"), (32, "NHWC", "bf16")]
+    ways += [(128, "NHWC", "tf32"), (128, "NCHW", "tf32"), (256, "NHWC", "tf32")]
+    rows = [one(modules, *way) for way in ways]
+    step.CHANNELS_LAST = {"cuda"}
+    lanes = {count: streams(modules, 32, count) for count in (1, 4)}
+    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "networks": networks}
+    if as_json:
+        print(json.dumps({**about, "rows": rows, "streams": lanes}))
+        return
+    console = Console(width=max(110, Console().width))
+    console.print(f"{about['device']}; torch {about['torch']}; {networks} networks, milliseconds for each")
+    table = Table(*rows[0], title="a network, forward and backward")
+    for row in rows:
+        table.add_row(*(f"{v:.2g}" if isinstance(v, float) and v < 1 else f"{v:.1f}" if isinstance(v, float) else str(v)
+                        for v in row.values()))  # fmt: skip
+    console.print(table)
+    console.print("replayed on streams side by side: " + ", ".join(f"{n}: {ms:.2f} ms" for n, ms in lanes.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)
