@@ -71,10 +71,11 @@ def one(modules: list[nn.Module], images: int, layout: str, precision: str) -> d
         with context():
             return [run_network(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
 
-    replay = Replay(len(modules), context)
+    replay = Replay(len(modules))
 
     def replayed() -> list[Tensor]:
-        return [replay(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
+        with context():
+            return [replay(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
 
     row: dict[str, Any] = {"images": images, "layout": layout, "precision": precision}
     row["eager"] = milliseconds(eager, len(modules))

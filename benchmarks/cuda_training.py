@@ -1,13 +1,14 @@
 """What keeps a GPU busy that trains many small networks, and how many networks a second the reference trains there.
 
-    python benchmarks/cuda_training.py --data DATA [--ppuda PATH] [--seconds 6] [--only WORD] [--json]
+    python benchmarks/cuda_training.py --data DATA [--ppuda PATH] [--seconds 6] [--only WORDS] [--json]
 
 Every row is a run of its own, of `recipes/cifar10.yaml` with some keys changed: as many steps as fit into the seconds,
 after some uncounted ones. All that a step of `ghnq train` does is on the clock: architectures are drawn, built and
 traced as they come. Utilisation: the share of time in which any kernel runs, as the driver samples it. `mps` rows are
 run by processes under NVIDIA's multi-process service, where it can be started: their kernels run side by side.
 
-The reference trains 24 members of `train` in turns, all that has to do with graphs and modules made before.
+The reference trains the same 8 members of `train` again and again, all that has to do with graphs and modules made
+before.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,111 +34,93 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ghnq.training import load_recipe, step
+from ghnq.training import load_recipe
 from ghnq.training.launch import gather
 from ghnq.training.place import choose_place
 from ghnq.training.team import Team
+from ghnq.training.trainer import Trainer
 from references import ghn2_config, load_ghn2
 from training_speed import Task, Theirs, _members
-
-WARMUP = 2.5
-"""Seconds that are not counted: memory is found, algorithms chosen, and graphs recorded."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row changes. source: another copy of the package, to compare with. layout: where channels lie last."""
+    """What a row changes. source: another copy of the package. reference: networks of a step of the reference."""
 
     label: str
     overrides: tuple[str, ...] = ()
+    workers: int = 1
     mps: bool = False
-    layout: str = "NHWC"
     source: str | None = None
     reference: int = 0
+    warmup: float = 2.0
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Rows that have this in common are measured by the same processes: to start them takes longest."""
+        return (self.workers, self.mps, self.source, self.reference)
 
 
 def rows(before: str | None, ppuda: str | None) -> list[Row]:
-    many, graphs, eight, sixteen = (
-        "meta_batch=64",
-        ("cuda_graphs=true", "reuse=16"),
-        "cuda_workers=8",
-        "cuda_workers=16",
-    )
-    found = []
-    if before:
-        found += [Row("before", source=before), Row("before, meta-batch 64", (many,), source=before)]
+    many, graphs = "meta_batch=64", ("cuda_graphs=true", "reuse=16")
+    found = [Row("before, one process", source=before)] if before else []
+    if ppuda:
+        found += [Row("GHN-2", reference=8)]
     found += [
         Row("one process"),
-        Row("one process, NCHW", layout="NCHW"),
-        Row("one process, meta-batch 64", (many,)),
-        Row("one process, meta-batch 64, graphs", (many, *graphs)),
-        Row("8 processes", (many, eight)),
-        Row("8 processes, graphs", (many, eight, *graphs)),
-        Row("16 processes", (many, sixteen)),
-        Row("8 processes, mps", (many, eight), mps=True),
-        Row("8 processes, mps, graphs", (many, eight, *graphs), mps=True),
-        Row("16 processes, mps", (many, sixteen), mps=True),
-        Row("16 processes, mps, graphs", (many, sixteen, *graphs), mps=True),
-        Row("16 processes, mps, 128 images", (many, sixteen, "batch_size=128"), mps=True),
-        Row("16 processes, mps, bf16", (many, sixteen, "precision=bf16"), mps=True),
+        Row("one process, 64 networks a step", (many,)),
+        Row("one process, graphs", graphs, warmup=8),
+        Row("8 processes, graphs", (many, *graphs), 8, warmup=8),
+        Row("8 processes, mps", (many,), 8, mps=True),
+        Row("8 processes, mps, graphs", (many, *graphs), 8, mps=True, warmup=8),
+        Row("16 processes, mps, graphs", (many, *graphs), 16, mps=True, warmup=6),
+        Row("16 processes, mps, graphs, 128 images", (many, *graphs, "batch_size=128"), 16, mps=True, warmup=6),
     ]
-    if ppuda:
-        found[2:2] = [Row("GHN-2, meta-batch 8", reference=8), Row("GHN-2, meta-batch 24", reference=24)]
     return found
 
 
-def run_ours(row: Row, task: Task, seconds: float, layout: str) -> dict[str, float]:
-    """Steps for some seconds by the processes that the recipe asks for."""
-    place = choose_place(task.recipe, None)
-    team = gather(place, follow, task, layout)
-    with_layout(layout)
+def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterator[dict[str, float]]:
+    """Steps for some seconds of one task after another, by the processes that the first one's recipe asks for."""
+    team = gather(choose_place(tasks[0].recipe, None), follow, tasks)
     torch.set_num_threads(1)
     try:
-        with closing(task.trainer(team) if task.members else plain(task, team)) as trainer:
-            team.wait_for_all()
-            begun = time.perf_counter()
-            while time.perf_counter() - begun < WARMUP or trainer.progress.step < 3:
-                trainer.step(fraction_done=0.0, last=False)
-            steps, started = 0, time.perf_counter()
-            with utilisation() as seen:
-                while time.perf_counter() - started < seconds:
-                    report = trainer.step(fraction_done=0.0, last=time.perf_counter() - started > 0.9 * seconds)
-                    steps += 1
-                    if report.last:
-                        break
-            taken = time.perf_counter() - started
+        for task, warmup in zip(tasks, warmups, strict=True):
+            with closing(Trainer(task.recipe, task.dataset(), team)) as trainer:
+                team.wait_for_all()
+                begun = time.perf_counter()
+                while time.perf_counter() - begun < warmup or trainer.progress.step < 3:
+                    trainer.step(fraction_done=0.0, last=False)
+                steps, started, last = 0, time.perf_counter(), False
+                with utilisation() as seen:
+                    while not last:
+                        last = trainer.step(fraction_done=0.0, last=time.perf_counter() - started > seconds).last
+                        steps += 1
+                    taken = time.perf_counter() - started
+            yield measured(steps, task.recipe.meta_batch, taken, seen)
+            del trainer
+            torch.cuda.empty_cache()
     finally:
         team.leave()
-    return measured(steps, task.recipe.meta_batch, taken, seen)
 
 
-def plain(task: Task, team: Team) -> Any:
-    from ghnq.training.trainer import Trainer
-
-    return Trainer(task.recipe, task.dataset(), team)
-
-
-def with_layout(layout: str) -> None:
-    if hasattr(step, "CHANNELS_LAST") and layout == "NCHW":
-        step.CHANNELS_LAST = {"cpu"}
-
-
-def follow(team: Team, task: Task, layout: str) -> None:
+def follow(team: Team, tasks: list[Task]) -> None:
     """What every process but the first does."""
-    with_layout(layout)
-    with closing(plain(task, team)) as trainer:
-        team.wait_for_all()
-        while not trainer.step(fraction_done=0.0, last=False).last:
-            pass
+    for task in tasks:
+        with closing(Trainer(task.recipe, task.dataset(), team)) as trainer:
+            team.wait_for_all()
+            while not trainer.step(fraction_done=0.0, last=False).last:
+                pass
+        del trainer
+        torch.cuda.empty_cache()
 
 
 def run_theirs(task: Task, ppuda: Path, seconds: float) -> dict[str, float]:
     """The reference's own steps on the same card."""
     config = ghn2_config(task.recipe.hypernet.hidden) | {"max_shape": task.recipe.hypernet.max_shape, "num_classes": 10}
     theirs = Theirs(load_ghn2(ppuda, config), task, "cuda")
-    theirs.task = task = Task(task.recipe, task.data, tuple(_members(theirs, 24)))
+    theirs.task = task = Task(task.recipe, task.data, tuple(_members(theirs, task.recipe.meta_batch)))
     begun, number = time.perf_counter(), 0
-    while time.perf_counter() - begun < WARMUP or number < 3:
+    while time.perf_counter() - begun < 2 or number < 3:
         theirs.step(number, threads=1)
         number += 1
     first, taken = number, 0.0
@@ -189,15 +174,21 @@ def service() -> Iterator[dict[str, str] | None]:
             subprocess.run(["nvidia-cuda-mps-control"], env=os.environ | own, input="quit\n", text=True, timeout=20)
 
 
-def work(row: Row, recipe: str, data: str, ppuda: str | None, seconds: float) -> dict[str, float]:
-    """A row, in this process."""
-    meta_batch = (f"meta_batch={row.reference}", "share_images=true", "workers=1") if row.reference else ()
-    loaded = load_recipe(recipe, ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides, *meta_batch])
-    task = Task(loaded, data, ())
-    if row.reference:
+def work(group: list[Row], recipe: str, data: str, ppuda: str | None, seconds: float) -> None:
+    """Measures the rows of a group, in this process and those that it starts; a line for each."""
+    tasks = []
+    for row in group:
+        words = ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides]
+        words += [f"cuda_workers={row.workers}"] if row.workers > 1 else []
+        words += [f"meta_batch={row.reference}", "share_images=true"] if row.reference else []
+        tasks.append(Task(load_recipe(recipe, words), data, ()))
+    if group[0].reference:
         assert ppuda is not None
-        return run_theirs(task, Path(ppuda), seconds)
-    return run_ours(row, task, seconds, row.layout)
+        results = iter([run_theirs(tasks[0], Path(ppuda), seconds)])
+    else:
+        results = run_ours(tasks, [row.warmup for row in group], seconds)
+    for row, result in zip(group, results, strict=True):
+        print("FIGURES " + json.dumps({"label": row.label, **result}), flush=True)
 
 
 def main(
@@ -207,45 +198,51 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="That count, of every row.")] = 6.0,
     before: Annotated[str | None, typer.Option(help="Folder with another copy of the package to compare with.")] = None,
     only: Annotated[str, typer.Option(help="Rows with this in their name.")] = "",
-    one: Annotated[str | None, typer.Option(hidden=True)] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the figures, a line of JSON for each row.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each row instead of the table.")] = False,
+    group: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Times every row in processes of its own."""
-    if one is not None:
-        row = Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(one).items()})
-        print("FIGURES " + json.dumps(work(row, recipe, data, ppuda, seconds)), flush=True)
+    """Times every row, groups of them in processes of their own."""
+    if group is not None:
+        chosen = [
+            Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in json.loads(group)
+        ]
+        work(chosen, recipe, data, ppuda, seconds)
         return
     console = Console(width=max(110, Console().width))
     table = Table("", "ms a step", "networks/s", "utilisation, %", "GB", title=f"{recipe}, {seconds:g} s")
     with service() as own:
-        for row in rows(before, ppuda):
-            if only not in row.label or (row.mps and own is None):
-                continue
-            environment = os.environ | (own or {} if row.mps else {})
-            if row.source:
-                environment["PYTHONPATH"] = os.pathsep.join([row.source, environment.get("PYTHONPATH", "")])
-            words = [sys.executable, __file__, "--data", data, "--recipe", recipe, "--seconds", str(seconds)]
+        usable = [row for row in rows(before, ppuda) if only in row.label and (own is not None or not row.mps)]
+        for _, members in groupby(usable, key=lambda row: row.group):
+            chosen = list(members)
+            environment = os.environ | (own or {} if chosen[0].mps else {})
+            if chosen[0].source:
+                environment["PYTHONPATH"] = os.pathsep.join([chosen[0].source, environment.get("PYTHONPATH", "")])
+            words = [sys.executable, sys.argv[0], "--data", data, "--recipe", recipe, "--seconds", str(seconds)]
             words += ["--ppuda", ppuda] if ppuda else []
-            words += ["--one", json.dumps(asdict(row))]
-            try:
-                done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=90)
-            except subprocess.TimeoutExpired:
-                print(f"{row.label}: no end", flush=True)
-                continue
-            answer = [line for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
-            if not answer:
-                print(f"{row.label}: exit code {done.returncode}\n{done.stderr[-1500:]}", flush=True)
-                continue
-            f = json.loads(answer[0].removeprefix("FIGURES "))
-            line = {"label": row.label, "device": torch.cuda.get_device_name(), **f}
-            print(json.dumps(line), flush=True)
-            if out:
-                with out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            table.add_row(
-                row.label, f"{f['step_ms']:.0f}", f"{f['rate']:.0f}", f"{f['utilisation']:.0f}", f"{f['memory_gb']:.1f}"
-            )
-    console.print(table)
+            words += ["--group", json.dumps([asdict(row) for row in chosen])]
+            for figures in lines(words, environment, [row.label for row in chosen]):
+                if as_json:
+                    print(json.dumps({"device": torch.cuda.get_device_name(), **figures}), flush=True)
+                values = [figures[key] for key in ("step_ms", "rate", "utilisation", "memory_gb")]
+                table.add_row(figures["label"], *(f"{value:.0f}" for value in values))
+    if not as_json:
+        console.print(table)
+
+
+def lines(words: list[str], environment: dict[str, str], labels: list[str]) -> Iterator[dict[str, Any]]:
+    """The figures of a group as they come; what goes wrong is said, and the next group is tried."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+        timer = threading.Timer(60 + 20 * len(labels), process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("FIGURES "):
+                yield json.loads(line.removeprefix("FIGURES "))
+        timer.cancel()
+        if process.wait():
+            said.seek(0)
+            print(f"{labels}: exit code {process.returncode}\n{said.read()[-2000:]}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ghnq.graph.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.trace import trace
 from ghnq.spaces import convnets
-from ghnq.training.balance import effort, spread
+from ghnq.training.balance import effort, homes, spread
 from ghnq.training.depthwise import with_quick_gradients
 from ghnq.training.recipe import Curriculum
 
@@ -42,7 +42,8 @@ class ArchitectureStream:
     size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
     batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
     in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
-    curriculum: which architectures are drawn at first.
+    curriculum: which architectures are drawn at first. at_home: an architecture is always trained by the same process,
+    instead of by the one that has least to do.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class ArchitectureStream:
         curriculum: Curriculum = _ALL,
         rank: int = 0,
         world: int = 1,
+        at_home: bool = False,
     ) -> None:
-        self.curriculum = curriculum
+        self.curriculum, self.at_home = curriculum, at_home
         self.size, self.reuse, self.seed, self.rank, self.world = size, reuse, seed, rank, world
         self.input_shape, self.num_classes, self.batch_size = input_shape, num_classes, batch_size
         self._built: OrderedDict[int, tuple[nn.Module, ArchGraph]] = OrderedDict()
@@ -82,7 +84,10 @@ class ArchitectureStream:
         if self.world == 1:
             return tuple(range(self.size))
         indices = self.indices(step)
-        owners = spread([self._effort(index) for index in indices], self.world)
+        if self.at_home:
+            owners = homes(indices, self.world)
+        else:
+            owners = spread([self._effort(index) for index in indices], self.world)
         return tuple(position for position, owner in enumerate(owners) if owner == self.rank)
 
     def meta_batch_at(self, step: int) -> MetaBatch:

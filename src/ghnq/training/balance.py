@@ -1,4 +1,4 @@
-"""Which process trains which network of a step, so that none waits long for another."""
+"""Which process trains which network of a step: so that none waits long for another, or so that it comes back."""
 
 from __future__ import annotations
 
@@ -27,4 +27,16 @@ def spread(efforts: Sequence[float], ranks: int) -> list[int]:
         owner = min(range(ranks), key=lambda rank: (loads[rank], rank))
         owners[network] = owner
         loads[owner] += efforts[network]
+    return owners
+
+
+def homes(indices: Sequence[int], ranks: int) -> list[int]:
+    """The process of each architecture, the same in every step, so that what it keeps of it is of use again.
+
+    Where that leaves a process without a network, it gets the last one of the process that has most.
+    """
+    owners = [index % ranks for index in indices]
+    for rank in set(range(ranks)) - set(owners):
+        most = max(owners, key=owners.count)
+        owners[len(owners) - 1 - owners[::-1].index(most)] = rank
     return owners

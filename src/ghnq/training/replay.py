@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +23,27 @@ from ghnq.quant.scheme import QuantScheme
 from ghnq.training.simulation import Noise
 from ghnq.training.step import run_network
 
-Key = tuple[int, QuantScheme, tuple[int, ...], tuple[int, ...]]
+Key = tuple[int, QuantScheme, torch.Size, torch.Size]
 Result = tuple[Tensor, Tensor, Parameters]
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A graph, where it reads its inputs, and where it leaves what it computes; module: kept, so that its id is its."""
+    """A graph, where it reads its inputs, and where it leaves what it computes; module: kept, so that its id is its.
+
+    batch: images and labels, the same tensors for all graphs of one shape of them.
+    """
 
     module: nn.Module
     graph: torch.cuda.CUDAGraph
     parameters: Parameters
-    images: Tensor
-    labels: Tensor
+    batch: tuple[Tensor, Tensor]
     result: Result
 
     def play(self, parameters: Parameters, images: Tensor, labels: Tensor) -> Result:
         torch._foreach_copy_(list(self.parameters.values()), [parameters[name] for name in self.parameters])
-        self.images.copy_(images)
-        self.labels.copy_(labels)
+        self.batch[0].copy_(images)
+        self.batch[1].copy_(labels)
         self.graph.replay()
         loss, accuracy, gradients = self.result
         copies = [torch.empty_like(g) for g in gradients.values()]
@@ -53,10 +54,12 @@ class _Recorded:
 class Replay:
     """Does what `run_network` does, from a network's second time on by a graph; keeps the `most` that came last."""
 
-    def __init__(self, most: int, precision: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
-        self.most, self.precision = most, precision
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._seen: OrderedDict[Key, _Recorded | None] = OrderedDict()
-        self._memory: Any = None
+        self._batches: dict[tuple[torch.Size, torch.Size], tuple[Tensor, Tensor]] = {}
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._memory = torch.cuda.graph_pool_handle()
 
     def __call__(
         self,
@@ -70,42 +73,35 @@ class Replay:
         label_smoothing: float,
     ) -> Result:
         """Loss, accuracy in 0..1, and the gradient by parameter name, as `run_network` returns them."""
+        run = partial(run_network, module, scheme=scheme, noise=noise, label_smoothing=label_smoothing)
         if noise is not None:  # drawn on the way, from a generator that a graph does not know
-            return run_network(
-                module, parameters, images, labels, scheme=scheme, noise=noise, label_smoothing=label_smoothing
-            )
-        key = (id(module), scheme, tuple(images.shape), tuple(labels.shape))
-        known = key in self._seen
-        recorded = self._seen.get(key)
-        if not known:
+            return run(parameters, images, labels)
+        key = (id(module), scheme, images.shape, labels.shape)
+        if key not in self._seen:
             self._seen[key] = None
-            self._forget()
-            return run_network(
-                module, parameters, images, labels, scheme=scheme, noise=noise, label_smoothing=label_smoothing
-            )
-        if recorded is None:
-            recorded = self._seen[key] = self._record(module, parameters, images, labels, scheme, label_smoothing)
+            while len(self._seen) > self.most:
+                self._seen.popitem(last=False)
+            return run(parameters, images, labels)
+        recorded = self._seen[key] or self._record(module, run, parameters, images, labels)
+        self._seen[key] = recorded
         self._seen.move_to_end(key)
         return recorded.play(parameters, images, labels)
 
     def _record(
-        self,
-        module: nn.Module,
-        parameters: Parameters,
-        images: Tensor,
-        labels: Tensor,
-        scheme: QuantScheme,
-        label_smoothing: float,
+        self, module: nn.Module, run: Callable[..., Result], parameters: Parameters, images: Tensor, labels: Tensor
     ) -> _Recorded:
         kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
-        images, labels = images.clone(), labels.clone()
+        shapes = (images.shape, labels.shape)
+        batch = self._batches.setdefault(shapes, (torch.empty_like(images), torch.empty_like(labels)))
         graph = torch.cuda.CUDAGraph()
-        # What other threads do meanwhile, such as preparing the next step, is not part of it, and no error.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"), self.precision():
-            result = run_network(module, kept, images, labels, scheme=scheme, label_smoothing=label_smoothing)
-        self._memory = self._memory or graph.pool()
-        return _Recorded(module, graph, kept, images, labels, result)
-
-    def _forget(self) -> None:
-        while len(self._seen) > self.most:
-            self._seen.popitem(last=False)
+        # Not by `torch.cuda.graph`, which first waits for the device and gives all its free memory back.
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            # What other threads do meanwhile, such as preparing the next step, is not part of it, and no error.
+            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+            try:
+                result = run(kept, *batch)
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return _Recorded(module, graph, kept, batch, result)

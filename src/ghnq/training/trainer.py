@@ -72,8 +72,10 @@ class Trainer:
             curriculum=recipe.curriculum,
             rank=team.rank,
             world=team.size,
+            at_home=recipe.cuda_graphs,
         )
-        self.replay = Replay(8 * recipe.meta_batch * recipe.reuse, team.precision) if recipe.cuda_graphs else None
+        most = 2 * recipe.meta_batch * recipe.reuse // team.size  # one that has not come back by then never does
+        self.replay = Replay(most) if recipe.cuda_graphs else None
         usual = 2 if team.device.type == "cuda" else 0
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
 
