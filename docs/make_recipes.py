@@ -33,7 +33,8 @@ what changed into `log.jsonl`. The hypernetwork, the seed, `init`, the images he
 data cannot change; the minutes change with `--max-minutes` alone. Where a run takes place (`device`, `workers`,
 `--devices`) may change with every resume: the run is then the same up to rounding.
 
-`--devices N` trains on N CUDA devices, or with N processes on the CPU. `torchrun --nproc-per-node N -m ghnq train ...`
+`--devices N` trains on N CUDA devices (`cuda_workers` processes on each), or with N processes on the CPU.
+`torchrun --nproc-per-node N -m ghnq train ...`
 starts the processes itself, on several machines as well; all of them read the run's folder, the first one writes it.
 
 ## Keys

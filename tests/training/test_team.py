@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
 from ghnq.training import place as place_module
-from ghnq.training.balance import spread
+from ghnq.training.balance import homes, spread
 from ghnq.training.place import Place, choose_place
 from ghnq.training.recipe import dump_recipe, validate_recipe
 from tests.training.conftest import TINY
@@ -222,6 +224,27 @@ class TestPlace:
         with pytest.raises(TrainingError, match="--devices is 0"):
             choose_place(tiny, 0)
 
+    def test_processes_that_share_a_cuda_device(self, tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        recipe = tiny.model_copy(update={"cuda_workers": 3, "meta_batch": 6})
+        place = choose_place(recipe, 2)
+        assert place == Place("cuda", size=6, here=6, sharing=3)
+        assert place.backend == "gloo"  # NCCL refuses two processes on one device
+        devices = [replace(place, rank=rank, local=rank).where.index for rank in range(6)]
+        assert devices == [0, 0, 0, 1, 1, 1]
+        assert choose_place(recipe.model_copy(update={"cuda_workers": 1}), 2).backend == "nccl"
+        with pytest.raises(TrainingError, match="PyTorch finds 2 CUDA devices"):
+            choose_place(recipe.model_copy(update={"meta_batch": 9}), 3)
+        with pytest.raises(TrainingError, match=r"fewer than 9 processes.* take fewer cuda_workers"):
+            choose_place(recipe.model_copy(update={"cuda_workers": 9}), 1)
+
+    def test_what_is_for_cuda_changes_nothing_on_the_cpu(self, tiny: Recipe, tmp_path: Path) -> None:
+        recipe = tiny.model_copy(update={"device": "cpu"})
+        go(recipe, tmp_path / "a")
+        go(recipe.model_copy(update={"cuda_workers": 4, "cuda_graphs": True}), tmp_path / "b")
+        assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
     def test_torchrun_decides(self, tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
         numbers = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "RANK": 3, "LOCAL_RANK": 1}
         for name, value in numbers.items():
@@ -245,6 +268,18 @@ class TestSpread:
             loads = [sum(e for e, o in zip(efforts, owners, strict=True) if o == rank) for rank in range(ranks)]
             assert min(loads) > 0
             assert max(loads) <= max(4 / 3 * sum(efforts) / ranks + 1e-9, *efforts) + max(efforts) * (ranks > 2) / 3
+
+    def test_an_architecture_has_one_home(self) -> None:
+        assert homes([7, 4, 9, 1, 3], 2) == [1, 0, 1, 1, 1]
+        assert homes([8, 2, 4, 6], 2) == [0, 0, 0, 1]  # none is idle
+        rng = np.random.default_rng(0)
+        for ranks in (1, 2, 5, 16):
+            for _ in range(100):
+                indices = rng.choice(1000, 16, replace=False).tolist()
+                owners = homes(indices, ranks)
+                assert set(owners) == set(range(ranks))
+                moved = sum(owner != index % ranks for owner, index in zip(owners, indices, strict=True))
+                assert moved == ranks - len({index % ranks for index in indices})
 
     def test_longest_first(self) -> None:
         assert spread([1, 9, 5, 5], 2) == [0, 0, 1, 1]

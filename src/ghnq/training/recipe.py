@@ -182,7 +182,8 @@ class Recipe(BaseModel):
         description="Processes that share a CUDA device; `--devices` says how many devices there are.",
     )
     cuda_graphs: bool = Field(
-        default=False, description="Networks that come back (`reuse`) are recorded as CUDA graphs and played again."
+        default=False,
+        description="On CUDA, networks in float that come back (`reuse`) are recorded as CUDA graphs and played again.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where networks run; `auto`: on CUDA if there is any. `--device` overrides it."

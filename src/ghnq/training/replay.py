@@ -2,7 +2,8 @@
 
 A small network is some hundred kernels that a GPU runs faster than Python can ask for them. A CUDA graph asks for all
 of them at once. Recording one takes about as long as running the network, so a network is recorded when it comes back
-for the first time, and pays where it comes back often (the recipe's `reuse`).
+for the first time, and pays where it comes back often (the recipe's `reuse`). Only networks in float are: under a mix
+of schemes few come back in the same one.
 
 All graphs have their activations in the same memory: they are played one after another, and what a graph has computed
 is copied before the next one begins.
@@ -23,7 +24,7 @@ from ghnq.quant.scheme import QuantScheme
 from ghnq.training.simulation import Noise
 from ghnq.training.step import run_network
 
-Key = tuple[int, QuantScheme, torch.Size, torch.Size]
+Key = tuple[int, torch.Size, torch.Size]
 Result = tuple[Tensor, Tensor, Parameters]
 
 
@@ -74,9 +75,9 @@ class Replay:
     ) -> Result:
         """Loss, accuracy in 0..1, and the gradient by parameter name, as `run_network` returns them."""
         run = partial(run_network, module, scheme=scheme, noise=noise, label_smoothing=label_smoothing)
-        if noise is not None:  # drawn on the way, from a generator that a graph does not know
+        if not scheme.is_float:
             return run(parameters, images, labels)
-        key = (id(module), scheme, images.shape, labels.shape)
+        key = (id(module), images.shape, labels.shape)
         if key not in self._seen:
             self._seen[key] = None
             while len(self._seen) > self.most:

@@ -62,6 +62,7 @@ class Trainer:
         o = recipe.optimizer
         self.optimizer = kind(self.ghn.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True)
         self.progress = Progress()
+        record = recipe.cuda_graphs and team.device.type == "cuda"
         self.stream = ArchitectureStream(
             size=recipe.meta_batch,
             input_shape=dataset.input_shape,
@@ -72,10 +73,10 @@ class Trainer:
             curriculum=recipe.curriculum,
             rank=team.rank,
             world=team.size,
-            at_home=recipe.cuda_graphs,
+            at_home=record,
         )
         most = 2 * recipe.meta_batch * recipe.reuse // team.size  # one that has not come back by then never does
-        self.replay = Replay(most) if recipe.cuda_graphs else None
+        self.replay = Replay(most) if record else None
         usual = 2 if team.device.type == "cuda" else 0
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
 
