@@ -31,11 +31,12 @@ the run goes on from the one before; a full disk ends the run with the states as
 A resumed run must have the recipe it was started with. `--resume --override` goes on with a changed one, and writes
 what changed into `log.jsonl`. The hypernetwork, the seed, `init`, the images held out, and the shape and classes of the
 data cannot change; the minutes change with `--max-minutes` alone. Where a run takes place (`device`, `workers`,
-`--devices`) may change with every resume: the run is then the same up to rounding.
+`cuda_workers`, `cuda_graphs`, `--devices`) may change with every resume: the run is then the same up to rounding.
 
 `--devices N` trains on N CUDA devices (`cuda_workers` processes on each), or with N processes on the CPU.
-`torchrun --nproc-per-node N -m ghnq train ...`
-starts the processes itself, on several machines as well; all of them read the run's folder, the first one writes it.
+`torchrun --nproc-per-node N -m ghnq train ...` starts the processes itself, on several machines as well; all of them
+read the run's folder, the first one writes it. On a GPU raise `reuse` and set `cuda_graphs: true`
+([why](training.md#on-a-gpu)).
 
 ## Keys
 """
