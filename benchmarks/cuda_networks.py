@@ -113,6 +113,7 @@ def streams(modules: list[nn.Module], images: int, count: int) -> float:
             with torch.cuda.stream(stream):
                 replay(module, w, x, y, label_smoothing=0.0)
 
+    torch.cuda.synchronize()  # the streams do not wait for what is above
     run()
     return milliseconds(run, len(modules))
 

@@ -14,6 +14,7 @@ before.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -69,6 +70,7 @@ def rows(before: str | None, ppuda: str | None) -> list[Row]:
     found += [
         Row("one process"),
         Row("one process, 64 networks a step", (many,)),
+        Row("one process, reuse 16", ("reuse=16",), warmup=8),
         Row("one process, graphs", graphs, warmup=8),
         Row("8 processes, graphs", (many, *graphs), 8, warmup=8),
         Row("8 processes, mps", (many,), 8, mps=True),
@@ -98,6 +100,7 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
                     taken = time.perf_counter() - started
             yield measured(steps, task.recipe.meta_batch, taken, seen)
             del trainer
+            gc.collect()  # a trainer and what it prepares know each other
             torch.cuda.empty_cache()
     finally:
         team.leave()
@@ -111,6 +114,7 @@ def follow(team: Team, tasks: list[Task]) -> None:
             while not trainer.step(fraction_done=0.0, last=False).last:
                 pass
         del trainer
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -220,20 +224,23 @@ def main(
             words = [sys.executable, sys.argv[0], "--data", data, "--recipe", recipe, "--seconds", str(seconds)]
             words += ["--ppuda", ppuda] if ppuda else []
             words += ["--group", json.dumps([asdict(row) for row in chosen])]
-            for figures in lines(words, environment, [row.label for row in chosen]):
+            patience = 60 + sum(row.warmup + seconds + 20 for row in chosen)
+            for figures in lines(words, environment, [row.label for row in chosen], patience):
                 if as_json:
                     print(json.dumps({"device": torch.cuda.get_device_name(), **figures}), flush=True)
                 values = [figures[key] for key in ("step_ms", "rate", "utilisation", "memory_gb")]
-                table.add_row(figures["label"], *(f"{value:.0f}" for value in values))
+                table.add_row(figures["label"], *(f"{value:.1f}" for value in values))
     if not as_json:
         console.print(table)
 
 
-def lines(words: list[str], environment: dict[str, str], labels: list[str]) -> Iterator[dict[str, Any]]:
+def lines(
+    words: list[str], environment: dict[str, str], labels: list[str], patience: float
+) -> Iterator[dict[str, Any]]:
     """The figures of a group as they come; what goes wrong is said, and the next group is tried."""
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
-        timer = threading.Timer(60 + 20 * len(labels), process.kill)
+        timer = threading.Timer(patience, process.kill)
         timer.start()
         assert process.stdout is not None
         for line in process.stdout:

@@ -35,8 +35,8 @@ data cannot change; the minutes change with `--max-minutes` alone. Where a run t
 
 `--devices N` trains on N CUDA devices (`cuda_workers` processes on each), or with N processes on the CPU.
 `torchrun --nproc-per-node N -m ghnq train ...` starts the processes itself, on several machines as well; all of them
-read the run's folder, the first one writes it. On a GPU raise `reuse` and set `cuda_graphs: true`
-([why](training.md#on-a-gpu)).
+read the run's folder, the first one writes it. On a GPU raise `reuse`, and set
+`cuda_graphs: true` where networks are trained in float ([why](training.md#on-a-gpu)).
 
 ## Keys
 """

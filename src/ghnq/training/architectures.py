@@ -42,8 +42,8 @@ class ArchitectureStream:
     size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
     batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
     in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
-    curriculum: which architectures are drawn at first. at_home: an architecture is always trained by the same process,
-    instead of by the one that has least to do.
+    curriculum: which architectures are drawn at first. at_home: an architecture is trained by the same process
+    whenever it comes (unless that leaves another idle), instead of by the one that has least to do.
     """
 
     def __init__(

@@ -51,9 +51,9 @@ def train(
     resume: go on with the run in `out`, whose recipe must be the same; override: or may be changed where it can.
 
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
-    `tensorboard/`. Returns the directory of the best checkpoint. devices: how many processes to use, each with a CUDA
-    device or a thread of the CPU of its own; absent: the recipe's `workers`, or one CUDA device. If torchrun has not
-    started them, they are started here; a script that calls this needs the usual `if __name__ == "__main__":`.
+    `tensorboard/`. Returns the directory of the best checkpoint. devices: how many CUDA devices to use, each by the
+    recipe's `cuda_workers`, or threads of the CPU; absent: one CUDA device, or the recipe's `workers`. If
+    torchrun has not started the processes, they are started here; a script that calls this needs the usual `if __name__ == "__main__":`.
     Raises TrainingError, DataError, CheckpointError; Interrupted after SIGINT or SIGTERM, with the state saved.
     """
     if max_minutes is not None and not max_minutes > 0:

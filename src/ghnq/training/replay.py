@@ -1,7 +1,7 @@
 """Networks of a training step on a GPU, recorded as CUDA graphs and played again.
 
 A small network is some hundred kernels that a GPU runs faster than Python can ask for them. A CUDA graph asks for all
-of them at once. Recording one takes about as long as running the network, so a network is recorded when it comes back
+of them at once. Recording one takes longer than running the network, so a network is recorded when it comes back
 for the first time, and pays where it comes back often (the recipe's `reuse`). Only networks in float are: under a mix
 of schemes few come back in the same one.
 
@@ -30,12 +30,11 @@ Result = tuple[Tensor, Tensor, Parameters]
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A graph, where it reads its inputs, and where it leaves what it computes; module: kept, so that its id is its.
+    """A graph, where it reads its inputs, and where it leaves what it computes.
 
     batch: images and labels, the same tensors for all graphs of one shape of them.
     """
 
-    module: nn.Module
     graph: torch.cuda.CUDAGraph
     parameters: Parameters
     batch: tuple[Tensor, Tensor]
@@ -57,7 +56,8 @@ class Replay:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._seen: OrderedDict[Key, _Recorded | None] = OrderedDict()
+        # With the modules, which are kept so that their ids stay theirs.
+        self._seen: OrderedDict[Key, tuple[nn.Module, _Recorded | None]] = OrderedDict()
         self._batches: dict[tuple[torch.Size, torch.Size], tuple[Tensor, Tensor]] = {}
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._memory = torch.cuda.graph_pool_handle()
@@ -79,18 +79,19 @@ class Replay:
             return run(parameters, images, labels)
         key = (id(module), images.shape, labels.shape)
         if key not in self._seen:
-            self._seen[key] = None
+            self._seen[key] = module, None
             while len(self._seen) > self.most:
                 self._seen.popitem(last=False)
             return run(parameters, images, labels)
-        recorded = self._seen[key] or self._record(module, run, parameters, images, labels)
-        self._seen[key] = recorded
+        recorded = self._seen[key][1] or self._record(run, parameters, images, labels)
+        self._seen[key] = module, recorded
         self._seen.move_to_end(key)
         return recorded.play(parameters, images, labels)
 
-    def _record(
-        self, module: nn.Module, run: Callable[..., Result], parameters: Parameters, images: Tensor, labels: Tensor
-    ) -> _Recorded:
+    def _record(self, run: Callable[..., Result], parameters: Parameters, images: Tensor, labels: Tensor) -> _Recorded:
+        if all(recorded is None for _, recorded in self._seen.values()):
+            # The memory of graphs ends with the last of them, and its handle cannot be used again.
+            self._memory = torch.cuda.graph_pool_handle()
         kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
         shapes = (images.shape, labels.shape)
         batch = self._batches.setdefault(shapes, (torch.empty_like(images), torch.empty_like(labels)))
@@ -105,4 +106,4 @@ class Replay:
             finally:
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(self._stream)
-        return _Recorded(module, graph, kept, batch, result)
+        return _Recorded(graph, kept, batch, result)

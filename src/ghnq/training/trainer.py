@@ -75,7 +75,7 @@ class Trainer:
             world=team.size,
             at_home=record,
         )
-        most = 2 * recipe.meta_batch * recipe.reuse // team.size  # one that has not come back by then never does
+        most = 2 * recipe.meta_batch * recipe.reuse // team.size  # few come back later than that
         self.replay = Replay(most) if record else None
         usual = 2 if team.device.type == "cuda" else 0
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
@@ -112,7 +112,7 @@ class Trainer:
         said = torch.tensor([fraction_done, float(last)] if self.team.leads else [0.0, 0.0])
         shared = self._exchange(torch.stack([outcome.loss, outcome.accuracy]), said, len(batch.positions))
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip)
-        # All that the step tells the host, in one go: before this line nothing waits for the device.
+        # All that the step tells the host, in one go: no network waits for the device before this line.
         loss, accuracy, fraction, stop, norm = torch.cat([shared, gradient_norm.view(1)]).tolist()
         lr = recipe.optimizer.lr * rate_factor(recipe.schedule, step=progress.step, progress=fraction)
         finite = math.isfinite(loss) and math.isfinite(norm)

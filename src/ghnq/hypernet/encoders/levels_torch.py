@@ -1,4 +1,4 @@
-"""The loops over topological levels in torch: for types that numpy lacks, and the oracle of `levels_numpy`.
+"""The loops over topological levels in torch: the oracle of `levels_numpy`.
 
 Levels are views made once per buffer: even slicing is dispatch. Dimensions and names: see `traverse`.
 """

@@ -2,7 +2,7 @@
 
 A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of
 tiny operations, and their dispatch, not their arithmetic, is the cost. Here a level is a few in-place operations
-forward and backward (`levels_numpy`, or `levels_torch` for types that numpy lacks), and everything that does not depend
+forward and backward (`levels_numpy`; `levels_torch` is its oracle), and everything that does not depend
 on the order of the levels (the recurrent half of the GRU, all weight gradients) is one matrix product over all nodes.
 
 All of it runs on the CPU, on behalf of any device: a GPU would be told of ten thousand operations that take it longer
