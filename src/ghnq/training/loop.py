@@ -53,7 +53,8 @@ def train(
     Writes into `out`: `last/` and `best/` (checkpoints), the state to resume from, `recipe.yaml`, `log.jsonl`,
     `tensorboard/`. Returns the directory of the best checkpoint. devices: how many CUDA devices to use, each by the
     recipe's `cuda_workers`, or threads of the CPU; absent: one CUDA device, or the recipe's `workers`. If
-    torchrun has not started the processes, they are started here; a script that calls this needs the usual `if __name__ == "__main__":`.
+    torchrun has not started the processes, they are started here; a script that calls this needs the
+    usual `if __name__ == "__main__":`.
     Raises TrainingError, DataError, CheckpointError; Interrupted after SIGINT or SIGTERM, with the state saved.
     """
     if max_minutes is not None and not max_minutes > 0:
