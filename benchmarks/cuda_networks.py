@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +25,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
-from ghnq.training import step
 from ghnq.training.architectures import build_for_training
 from ghnq.training.replay import Replay
 from ghnq.training.step import run_network
@@ -32,16 +32,16 @@ from ghnq.training.step import run_network
 DEVICE = torch.device("cuda")
 
 
-def parameters_of(module: nn.Module, *, channels_last: bool) -> Parameters:
+def parameters_of(module: nn.Module) -> Parameters:
     """Random ones, of He's scale."""
     found: Parameters = {}
     for name, p in module.named_parameters():
         if p.dim() < 2:
             found[name] = torch.full(p.shape, float(name.endswith("weight")), device=DEVICE)
         else:
-            found[name] = torch.randn(p.shape, device=DEVICE) * math.sqrt(2 / p[0].numel())
-            if channels_last and p.dim() == 4:
-                found[name] = found[name].contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if p.dim() == 4 else torch.contiguous_format
+            weight = torch.randn(p.shape, device=DEVICE) * math.sqrt(2 / p[0].numel())
+            found[name] = weight.contiguous(memory_format=layout)
     return found
 
 
@@ -57,11 +57,11 @@ def milliseconds(run: Callable[[], object], networks: int, rounds: int = 5) -> f
     return 1e3 * statistics.median(taken) / networks
 
 
-def one(modules: list[nn.Module], images: int, layout: str, precision: str) -> dict[str, Any]:
+def one(modules: list[nn.Module], images: int, precision: str) -> dict[str, Any]:
     """A row: all networks under one way to compute."""
-    step.CHANNELS_LAST = {"cuda"} if layout == "NHWC" else set()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    weights = [parameters_of(module, channels_last=layout == "NHWC") for module in modules]
+    weights = [parameters_of(module) for module in modules]
+    runs = [partial(run_network, module, label_smoothing=0.0) for module in modules]
     x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
 
     def context() -> torch.autocast:
@@ -69,15 +69,15 @@ def one(modules: list[nn.Module], images: int, layout: str, precision: str) -> d
 
     def eager() -> list[Tensor]:
         with context():
-            return [run_network(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
+            return [run(w, x, y)[0] for run, w in zip(runs, weights, strict=True)]
 
     replay = Replay(len(modules))
 
     def replayed() -> list[Tensor]:
         with context():
-            return [replay(m, w, x, y, label_smoothing=0.0)[0] for m, w in zip(modules, weights, strict=True)]
+            return [replay(m, run, w, x, y)[0] for m, run, w in zip(modules, runs, weights, strict=True)]
 
-    row: dict[str, Any] = {"images": images, "layout": layout, "precision": precision}
+    row: dict[str, Any] = {"images": images, "precision": precision}
     row["eager"] = milliseconds(eager, len(modules))
     first = torch.stack(replayed())  # eager: they are new
     started = time.perf_counter()
@@ -104,14 +104,14 @@ def kernels(run: Callable[[], object], networks: int) -> tuple[float, float]:
 def streams(modules: list[nn.Module], images: int, count: int) -> float:
     """Milliseconds for each network, played on so many streams; each stream's graphs have memory of their own."""
     x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
-    weights = [parameters_of(module, channels_last=True) for module in modules]
+    weights = [parameters_of(module) for module in modules]
     lanes = [(torch.cuda.Stream(), Replay(len(modules))) for _ in range(count)]
 
     def run() -> None:
         for number, (module, w) in enumerate(zip(modules, weights, strict=True)):
             stream, replay = lanes[number % count]
             with torch.cuda.stream(stream):
-                replay(module, w, x, y, label_smoothing=0.0)
+                replay(module, partial(run_network, module, label_smoothing=0.0), w, x, y)
 
     torch.cuda.synchronize()  # the streams do not wait for what is above
     run()
@@ -124,10 +124,7 @@ def main(
 ) -> None:
     """Times all ways on the CUDA device."""
     modules = [build_for_training(index, 3, 10) for index in range(networks)]
-    ways = [(32, "NHWC", "tf32"), (32, "NCHW", "tf32"), (32, "NHWC", "bf16")]
-    ways += [(128, "NHWC", "tf32"), (128, "NCHW", "tf32"), (256, "NHWC", "tf32")]
-    rows = [one(modules, *way) for way in ways]
-    step.CHANNELS_LAST = {"cuda"}
+    rows = [one(modules, *way) for way in ((32, "tf32"), (32, "bf16"), (128, "tf32"), (256, "tf32"))]
     lanes = {count: streams(modules, 32, count) for count in (1, 4)}
     about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "networks": networks}
     if as_json:

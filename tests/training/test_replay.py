@@ -2,14 +2,13 @@
 
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from ghnq.training import replay as replay_module
-from ghnq.training.replay import Replay
+from ghnq.hypernet.model import Parameters
+from ghnq.training.replay import Replay, Result
 
 LIVE: Counter[int] = Counter()
 DEAD: set[int] = set()
@@ -46,13 +45,7 @@ class Stream:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The modules that were run by Python, recordings among them."""
-    modules: list[nn.Module] = []
     handles = iter(range(10_000))
-
-    def run(module: nn.Module, parameters: Any, images: Any, labels: Any, **options: Any) -> Any:
-        modules.append(module)
-        return torch.zeros(()), torch.zeros(()), {name: torch.zeros_like(t) for name, t in parameters.items()}
-
     LIVE.clear()
     DEAD.clear()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
@@ -60,36 +53,38 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
-    monkeypatch.setattr(replay_module, "run_network", run)
-    return modules
+    return []
 
 
-def play(replay: Replay, module: nn.Module) -> None:
-    images, labels = torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.long)
-    replay(module, {"w": torch.ones(3)}, images, labels, label_smoothing=0.0)
+def play(replay: Replay, module: nn.Module, ran: list[nn.Module]) -> None:
+    def run(parameters: Parameters, images: torch.Tensor, labels: torch.Tensor) -> Result:
+        ran.append(module)
+        return torch.zeros(()), torch.zeros(()), {name: torch.zeros_like(t) for name, t in parameters.items()}
+
+    replay(module, run, {"w": torch.ones(3)}, torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))
 
 
 def test_a_network_is_run_once_recorded_once_and_then_played(ran: list[nn.Module]) -> None:
     replay, module = Replay(4), nn.Identity()
     for _ in range(5):
-        play(replay, module)
+        play(replay, module, ran)
     assert ran == [module, module]
 
 
 def test_when_all_graphs_are_forgotten_new_ones_have_memory_of_their_own(ran: list[nn.Module]) -> None:
     replay, old, new = Replay(2), nn.Identity(), nn.Identity()
-    play(replay, old)
-    play(replay, old)
+    play(replay, old, ran)
+    play(replay, old, ran)
     for _ in range(3):
-        play(replay, nn.Identity())
+        play(replay, nn.Identity(), ran)
     assert DEAD
-    play(replay, new)
-    play(replay, new)
+    play(replay, new, ran)
+    play(replay, new, ran)
 
 
 def test_a_module_that_takes_the_place_of_another_is_new(ran: list[nn.Module]) -> None:
     replay = Replay(100)
     for _ in range(50):  # each would have the address of the one before, were that not kept
-        play(replay, nn.Identity())
+        play(replay, nn.Identity(), ran)
     assert len({id(module) for module in ran}) == len(replay._seen) == 50
     assert not LIVE

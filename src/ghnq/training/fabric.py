@@ -37,15 +37,16 @@ class _Started(LightningEnvironment):
 def make_fabric(place: Place) -> Fabric:
     """Fabric, launched: its device is this process's, and collectives of `torch.distributed` reach all of the run."""
     strategy: Strategy
-    if place.size == 1 or place.sharing > 1:  # Fabric knows one process for each device, or a single one
+    alone = place.size == 1 or place.sharing > 1  # Fabric knows one process for each device, or a single one
+    if alone:
         strategy = SingleDeviceStrategy(place.where)
     else:
         environment = TorchElasticEnvironment() if place.external else _Started(place)
         strategy = DDPStrategy(cluster_environment=environment, timeout=PATIENCE)
     fabric = Fabric(
         accelerator=place.device,
-        devices=1 if place.sharing > 1 else place.here,
-        num_nodes=1 if place.sharing > 1 else place.size // place.here,
+        devices=1 if alone else place.here,
+        num_nodes=1 if alone else place.size // place.here,
         strategy=strategy,
         precision="32-true" if place.precision == 32 else "bf16-mixed",
     )

@@ -71,10 +71,10 @@ def choose_place(recipe: Recipe, devices: int | None) -> Place:
     if device == "cuda":
         _check_cuda(-(-here // sharing))
     if recipe.meta_batch < size:
-        fewer = "fewer cuda_workers" if sharing > 1 else "fewer devices"
+        fewer = "start fewer by torchrun" if external else f"take fewer {'cuda_workers' if sharing > 1 else 'devices'}"
         raise TrainingError(
             f"meta_batch {recipe.meta_batch} is fewer than {size} processes, and each needs a network of every step; "
-            f"set meta_batch={size} or more, or {'start fewer by torchrun' if external else f'take {fewer}'}"
+            f"set meta_batch={size} or more, or {fewer}"
         )
     return Place(device, recipe.precision, size, here, rank, local, external, sharing)
 

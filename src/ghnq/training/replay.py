@@ -2,8 +2,7 @@
 
 A small network is some hundred kernels that a GPU runs faster than Python can ask for them. A CUDA graph asks for all
 of them at once. Recording one takes longer than running the network, so a network is recorded when it comes back
-for the first time, and pays where it comes back often (the recipe's `reuse`). Only networks in float are: under a mix
-of schemes few come back in the same one.
+for the first time, and pays where it comes back often (the recipe's `reuse`).
 
 All graphs have their activations in the same memory: they are played one after another, and what a graph has computed
 is copied before the next one begins.
@@ -14,18 +13,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ghnq.hypernet.model import FLOAT, Parameters
-from ghnq.quant.scheme import QuantScheme
-from ghnq.training.simulation import Noise
-from ghnq.training.step import run_network
+from ghnq.hypernet.model import Parameters
 
 Key = tuple[int, torch.Size, torch.Size]
 Result = tuple[Tensor, Tensor, Parameters]
+"""Loss, accuracy in 0..1, and the gradient by parameter name."""
+Run = Callable[[Parameters, Tensor, Tensor], Result]
+"""Of one network: its parameters, images and labels -> its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class _Recorded:
 
 
 class Replay:
-    """Does what `run_network` does, from a network's second time on by a graph; keeps the `most` that came last."""
+    """Runs networks, from the second time on by a graph; keeps the `most` that came last."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -62,21 +60,8 @@ class Replay:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._memory = torch.cuda.graph_pool_handle()
 
-    def __call__(
-        self,
-        module: nn.Module,
-        parameters: Parameters,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        scheme: QuantScheme = FLOAT,
-        noise: Noise = None,
-        label_smoothing: float,
-    ) -> Result:
-        """Loss, accuracy in 0..1, and the gradient by parameter name, as `run_network` returns them."""
-        run = partial(run_network, module, scheme=scheme, noise=noise, label_smoothing=label_smoothing)
-        if not scheme.is_float:
-            return run(parameters, images, labels)
+    def __call__(self, module: nn.Module, run: Run, parameters: Parameters, images: Tensor, labels: Tensor) -> Result:
+        """What run(parameters, images, labels) gives; run: the same for a module and a shape whenever they come."""
         key = (id(module), images.shape, labels.shape)
         if key not in self._seen:
             self._seen[key] = module, None
@@ -88,7 +73,7 @@ class Replay:
         self._seen.move_to_end(key)
         return recorded.play(parameters, images, labels)
 
-    def _record(self, run: Callable[..., Result], parameters: Parameters, images: Tensor, labels: Tensor) -> _Recorded:
+    def _record(self, run: Run, parameters: Parameters, images: Tensor, labels: Tensor) -> _Recorded:
         if all(recorded is None for _, recorded in self._seen.values()):
             # The memory of graphs ends with the last of them, and its handle cannot be used again.
             self._memory = torch.cuda.graph_pool_handle()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,12 @@ from torch.func import functional_call
 from ghnq.hypernet.model import FLOAT, GHN, Parameters
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.architectures import MetaBatch
+from ghnq.training.replay import Replay, Result
 from ghnq.training.simulation import Noise, activations_on_grid, layers_of, on_grid
 
 # oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew
 # each time costs more than running small convolutions. Read by oneDNN when it first runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-
-CHANNELS_LAST = {"cpu", "cuda"}
-"""Devices where the channels of images and weights lie side by side in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +48,18 @@ def accumulate_gradients(
     noise: Sequence[Noise] | None = None,
     label_smoothing: float = 0.0,
     precision: Callable[[], AbstractContextManager[None]] = nullcontext,
-    run: Callable[..., tuple[Tensor, Tensor, Parameters]] | None = None,
+    replay: Replay | None = None,
 ) -> Outcome:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
     images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is
     trained for; absent: float. noise: for each network, instead of rounding, noise from this generator. precision:
-    gives the context in which networks run. run: takes the place of `run_network`.
+    gives the context in which networks run. replay: records networks in float and plays them again; those under other
+    schemes seldom come back in the same one.
     """
-    run = run or run_network
     graphs = batch.graphs
-    channels_last = graphs.device.type in CHANNELS_LAST
     schemes = schemes or [FLOAT] * graphs.size
-    groups = ghn.decode(ghn.encode(graphs, schemes), graphs, channels_last=channels_last)
+    groups = ghn.decode(ghn.encode(graphs, schemes), graphs, channels_last=True)
     networks: list[Parameters] = [{} for _ in range(graphs.size)]
     for group, stacked in zip(graphs.groups, groups, strict=True):
         for slot, tensor in zip(group.slots, stacked.detach().unbind(0), strict=True):
@@ -70,10 +68,12 @@ def accumulate_gradients(
     noises = noise or [None] * graphs.size
     runs = zip(batch.modules, networks, images, labels, schemes, noises, strict=True)
     for module, tensors, x, y, scheme, source in runs:
+        run = partial(run_network, module, scheme=scheme, noise=source, label_smoothing=label_smoothing)
         with precision():
-            loss, accuracy, gradient = run(
-                module, tensors, x, y, scheme=scheme, noise=source, label_smoothing=label_smoothing
-            )
+            if replay is not None and scheme.is_float:
+                loss, accuracy, gradient = replay(module, run, tensors, x, y)
+            else:
+                loss, accuracy, gradient = run(tensors, x, y)
         losses.append(loss)
         accuracies.append(accuracy)
         gradients.append(gradient)
@@ -92,15 +92,13 @@ def run_network(
     scheme: QuantScheme = FLOAT,
     noise: Noise = None,
     label_smoothing: float,
-) -> tuple[Tensor, Tensor, Parameters]:
-    """Forward and backward of one network; returns loss, accuracy in 0..1, and the gradient by parameter name."""
+) -> Result:
+    """Forward and backward of one network."""
     leaves = {name: t.detach().requires_grad_() for name, t in parameters.items()}
     layers = {} if scheme.is_float else layers_of(module)
     with activations_on_grid(layers, scheme, noise):
         used = on_grid(leaves, layers, scheme, noise)
-        if images.device.type in CHANNELS_LAST:
-            images = images.contiguous(memory_format=torch.channels_last)
-        logits = functional_call(module, used, (images,)).float()
+        logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     classes = labels if labels.dim() == 1 else labels.argmax(1)

@@ -107,7 +107,7 @@ class Trainer:
             noise=self._noise(batch),
             label_smoothing=recipe.label_smoothing,
             precision=self.team.precision,
-            run=self.replay,
+            replay=self.replay,
         )
         said = torch.tensor([fraction_done, float(last)] if self.team.leads else [0.0, 0.0])
         shared = self._exchange(torch.stack([outcome.loss, outcome.accuracy]), said, len(batch.positions))

@@ -2,8 +2,8 @@
 
 A meta-batch has some hundred topological levels of a few nodes each. Left to autograd, each level costs dozens of
 tiny operations, and their dispatch, not their arithmetic, is the cost. Here a level is a few in-place operations
-forward and backward (`levels_numpy`; `levels_torch` is its oracle), and everything that does not depend
-on the order of the levels (the recurrent half of the GRU, all weight gradients) is one matrix product over all nodes.
+forward and backward (`levels_numpy`), and everything that does not depend on the order of the levels (the recurrent
+half of the GRU, all weight gradients) is one matrix product over all nodes.
 
 All of it runs on the CPU, on behalf of any device: a GPU would be told of ten thousand operations that take it longer
 to begin than to do, while what travels there and back is some hundred numbers for each node.
@@ -13,7 +13,6 @@ Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ghnq.graph.traversal import Traversal
-from ghnq.hypernet.encoders import levels_numpy, levels_torch
+from ghnq.hypernet.encoders import levels_numpy
 from ghnq.hypernet.encoders.state import State, Weights
 
 
@@ -49,11 +48,6 @@ def traverse(h: Tensor, traversal: Traversal, messages: Messages, gates: Gates) 
     return torch.as_tensor(updated)[traversal.rank]
 
 
-def loops(like: Tensor) -> ModuleType:
-    """The module whose loops serve tensors of this type."""
-    return levels_numpy if like.dtype in (torch.float32, torch.float64) else levels_torch
-
-
 class _Traverse(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -71,7 +65,7 @@ class _Traverse(torch.autograd.Function):
             said=h0.new_empty(n, 2 * d),
         )
         weights = Weights(w1, b1, w2, b2, w_ih, b_ih)
-        loops(h0).forward(traversal, state, Weights(*(w.detach() for w in weights)))
+        levels_numpy.forward(traversal, state, Weights(*(w.detach() for w in weights)))
         ctx.traversal = traversal
         ctx.save_for_backward(*state, *weights, w_hh)
         return state.h
@@ -91,7 +85,7 @@ class _Traverse(torch.autograd.Function):
         d_reset = d_new * gates_h[:, 2 * d :] * reset * (1 - reset)
         d_gates = torch.stack([d_reset, (h0 - new) * update * (1 - update), d_new], dim=1)
         grad_gates = torch.empty_like(d_gates)
-        loops(h0).backward(
+        levels_numpy.backward(
             ctx.traversal,
             Weights(*(w.detach() for w in weights)),
             grad_h=grad_h,
