@@ -1,16 +1,24 @@
 """What a GPU needs for one small network, there and back, and what keeps it waiting.
 
-    python benchmarks/cuda_networks.py [--networks 12] [--json]
+    python benchmarks/cuda_networks.py [--networks 24] [--json]
 
-Members of `train` with weights of He's scale, CIFAR-10's shape, forward and backward, one process: asked for by Python
-operation by operation (eager), or recorded as CUDA graphs and played again, one after another or side by side on
-streams. Milliseconds for each network, median over rounds.
+Members of `train` with weights of He's scale, CIFAR-10's shape, forward and backward, one process for each row.
+All convolutions by cuDNN, or depthwise ones by PyTorch's own kernels (ghnq/training/depthwise.py), as networks are
+trained. Milliseconds for each network:
+
+new       the first run of networks of which others have been run before; `shapes`: convolution shapes that each brings
+eager     asked for by Python operation by operation, when all are known
+replay    recorded as CUDA graphs and played again; `record`: the run in which they are recorded
+kernels   of one network, and `busy`, the milliseconds that they take on the GPU
+
+Then, convolution by convolution: the first call of a shape, forward and backward, and the second.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import statistics
 import sys
 import time
@@ -26,118 +34,218 @@ from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
 from ghnq.training.architectures import build_for_training
+from ghnq.training.depthwise import with_quick_gradients
 from ghnq.training.replay import Replay
 from ghnq.training.step import run_network
 
-DEVICE = torch.device("cuda")
+WAYS = ("cudnn", "own depthwise")
 
 
 def parameters_of(module: nn.Module) -> Parameters:
-    """Random ones, of He's scale."""
+    """Random ones, of He's scale, on the GPU."""
     found: Parameters = {}
     for name, p in module.named_parameters():
         if p.dim() < 2:
-            found[name] = torch.full(p.shape, float(name.endswith("weight")), device=DEVICE)
+            found[name] = torch.full(p.shape, float(name.endswith("weight")), device="cuda")
         else:
             layout = torch.channels_last if p.dim() == 4 else torch.contiguous_format
-            weight = torch.randn(p.shape, device=DEVICE) * math.sqrt(2 / p[0].numel())
+            weight = torch.randn(p.shape, device="cuda") * math.sqrt(2 / p[0].numel())
             found[name] = weight.contiguous(memory_format=layout)
     return found
 
 
-def milliseconds(run: Callable[[], object], networks: int, rounds: int = 5) -> float:
+def batch(images: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(images, 3, 32, 32, device="cuda"), torch.randint(10, (images,), device="cuda")
+
+
+def prepare(way: str, indices: range) -> list[nn.Module]:
+    """Members of `train` whose convolutions go this way."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    modules = [build_for_training(index, 3, 10) for index in indices]
+    return modules if way == "cudnn" else [with_quick_gradients(module) for module in modules]
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Milliseconds until the GPU is done."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
     run()
-    taken = []
-    for _ in range(rounds):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        run()
-        torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(taken) / networks
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - started)
 
 
-def one(modules: list[nn.Module], images: int, precision: str) -> dict[str, Any]:
-    """A row: all networks under one way to compute."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+def networks_rows(way: str, images: int, precision: str, networks: int) -> list[dict[str, Any]]:
+    """A row: the networks are as many after those that are only run to be new no more."""
+    modules = prepare(way, range(2 * networks))
+    shapes = new_shapes(modules, images)
     weights = [parameters_of(module) for module in modules]
-    runs = [partial(run_network, module, label_smoothing=0.0) for module in modules]
-    x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
+    x, y = batch(images)
+    replay = Replay(len(modules))
 
     def context() -> torch.autocast:
         return torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16")
 
-    def eager() -> list[Tensor]:
+    def eager(number: int) -> Tensor:
         with context():
-            return [run(w, x, y)[0] for run, w in zip(runs, weights, strict=True)]
+            return run_network(modules[number], weights[number], x, y, label_smoothing=0.0)[0]
 
-    replay = Replay(len(modules))
-
-    def replayed() -> list[Tensor]:
+    def replayed(number: int) -> Tensor:
+        run = partial(run_network, modules[number], label_smoothing=0.0)
         with context():
-            return [replay(m, run, w, x, y)[0] for m, run, w in zip(modules, runs, weights, strict=True)]
+            return replay(modules[number], run, weights[number], x, y)[0]
 
-    row: dict[str, Any] = {"images": images, "precision": precision}
-    row["eager"] = milliseconds(eager, len(modules))
-    first = torch.stack(replayed())  # eager: they are new
-    started = time.perf_counter()
-    second = torch.stack(replayed())
-    torch.cuda.synchronize()
-    row["recording"] = 1e3 * (time.perf_counter() - started) / len(modules)
-    row["replay"] = milliseconds(replayed, len(modules))
-    row["difference"] = float((first - second).abs().max() / first.abs().max())
-    print(row, file=sys.stderr)
-    row["kernels"], row["busy"] = kernels(eager, len(modules))
-    return row
+    def each(run: Callable[[int], Tensor]) -> list[Tensor]:
+        return [run(number) for number in range(networks, 2 * networks)]
+
+    row: dict[str, Any] = {"convolutions": way, "images": images, "precision": precision}
+    for number in range(networks):
+        eager(number)
+    row["shapes"] = sum(shapes[networks:]) / networks
+    row["new"] = timed(partial(each, eager)) / networks
+    row["eager"] = statistics.median(timed(partial(each, eager)) for _ in range(5)) / networks
+    first = torch.stack(each(replayed))  # eager: the first time that it sees them
+    row["record"] = timed(partial(each, replayed)) / networks
+    row["replay"] = statistics.median(timed(partial(each, replayed)) for _ in range(5)) / networks
+    row["difference"] = float((first - torch.stack(each(replayed))).abs().max() / first.abs().max())
+    row["kernels"], row["busy"] = kernels(partial(each, eager), networks)
+    return [row]
+
+
+def new_shapes(modules: list[nn.Module], images: int) -> list[int]:
+    """For each module how many of its convolutions have a shape that neither it nor one before has had."""
+    seen: set[object] = set()
+    found = []
+    for module in modules:
+        before = len(seen)
+
+        def see(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+            assert isinstance(layer, nn.Conv2d)
+            seen.add((inputs[0].shape, layer.weight.shape, layer.stride, layer.padding, layer.dilation))
+
+        handles = [layer.register_forward_hook(see) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+        module(torch.empty(images, 3, 32, 32, device="meta"))
+        for handle in handles:
+            handle.remove()
+        found.append(len(seen) - before)
+    return found
 
 
 def kernels(run: Callable[[], object], networks: int) -> tuple[float, float]:
     """Kernels of a network, and milliseconds that they take."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
-        run()
-        torch.cuda.synchronize()
+        timed(run)
     found = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
     return sum(e.count for e in found) / networks, sum(e.self_device_time_total for e in found) / 1e3 / networks
 
 
-def streams(modules: list[nn.Module], images: int, count: int) -> float:
-    """Milliseconds for each network, played on so many streams; each stream's graphs have memory of their own."""
-    x, y = torch.randn(images, 3, 32, 32, device=DEVICE), torch.randint(10, (images,), device=DEVICE)
-    weights = [parameters_of(module) for module in modules]
-    lanes = [(torch.cuda.Stream(), Replay(len(modules))) for _ in range(count)]
-
-    def run() -> None:
-        for number, (module, w) in enumerate(zip(modules, weights, strict=True)):
-            stream, replay = lanes[number % count]
-            with torch.cuda.stream(stream):
-                replay(module, partial(run_network, module, label_smoothing=0.0), w, x, y)
-
-    torch.cuda.synchronize()  # the streams do not wait for what is above
-    run()
-    return milliseconds(run, len(modules))
+def shapes_rows(way: str, shapes: int = 12) -> list[dict[str, Any]]:
+    """Milliseconds of the first and second call of convolutions that differ in their channels alone."""
+    prepare(way, range(0))
+    rows = []
+    for kernel, depthwise in ((1, False), (3, False), (3, True)):
+        calls = [calls_of(way, channels, kernel, depthwise) for channels in (64, *range(8, 8 + 4 * shapes, 4))]
+        del calls[0]  # it brings the libraries
+        medians = {name: statistics.median(call[name] for call in calls) for name in calls[0]}
+        rows.append({"convolutions": way, "kernel": kernel, "depthwise": depthwise, **medians})
+    return rows
 
 
-def main(
-    networks: Annotated[int, typer.Option(min=1)] = 12,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of the table.")] = False,
-) -> None:
-    """Times all ways on the CUDA device."""
-    modules = [build_for_training(index, 3, 10) for index in range(networks)]
-    rows = [one(modules, *way) for way in ((32, "tf32"), (32, "bf16"), (128, "tf32"), (256, "tf32"))]
-    lanes = {count: streams(modules, 32, count) for count in (1, 4)}
-    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "networks": networks}
-    if as_json:
-        print(json.dumps({**about, "rows": rows, "streams": lanes}))
-        return
-    console = Console(width=max(110, Console().width))
-    console.print(f"{about['device']}; torch {about['torch']}; {networks} networks, milliseconds for each")
-    table = Table(*rows[0], title="a network, forward and backward")
+def calls_of(way: str, channels: int, kernel: int, depthwise: bool) -> dict[str, float]:
+    """Milliseconds of a convolution that has not been called, and then called again."""
+    layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels if depthwise else 1)
+    if way != "cudnn":
+        with_quick_gradients(layer)
+    layer.to("cuda", memory_format=torch.channels_last)
+    x = torch.randn(32, channels, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    found = {}
+
+    def call(word: str) -> None:
+        y: list[Tensor] = []
+        found[f"forward, {word}"] = timed(lambda: y.append(layer(x)))
+        gradient = torch.randn_like(y[0])
+        found[f"backward, {word}"] = timed(lambda: torch.autograd.grad(y[0], [x, layer.weight], gradient))
+
+    for word in ("first", "second"):
+        call(word)
+    return found
+
+
+def profile_rows(networks: int) -> list[dict[str, Any]]:
+    """Where the host is in the first run of new networks with cuDNN: the operations that take longest by themselves."""
+    modules = prepare("cudnn", range(2 * networks))
+    weights, (x, y) = [parameters_of(module) for module in modules], batch(32)
+
+    def run(numbers: range) -> None:
+        for number in numbers:
+            run_network(modules[number], weights[number], x, y, label_smoothing=0.0)
+
+    run(range(networks))
+    new = range(networks, 2 * networks)
+    totals = []
+    for _ in range(2):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            timed(partial(run, new))
+        totals.append({e.key: e.self_cpu_time_total / 1e3 / networks for e in profile.key_averages()})
+    most = sorted(totals[0], key=lambda name: -totals[0][name])[:4]
+    named = [{"operation": name, "new": totals[0][name], "known": totals[1].get(name, 0.0)} for name in most]
+    return [*named, {"operation": "all", "new": sum(totals[0].values()), "known": sum(totals[1].values())}]
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function gives in a process of its own, which knows of no shape; forked, so CUDA must not be in use."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=lambda: queue.put(function(*arguments)))
+    process.start()
+    while process.is_alive() and queue.empty():
+        time.sleep(0.01)
+    if queue.empty():
+        raise RuntimeError(f"{function.__name__}{arguments} ended with exit code {process.exitcode}")
+    found = queue.get()
+    process.join()
+    return found
+
+
+def about() -> dict[str, Any]:
+    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+
+
+def show(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*(f"{v:.2g}" if isinstance(v, float) and v < 1 else f"{v:.1f}" if isinstance(v, float) else str(v)
                         for v in row.values()))  # fmt: skip
     console.print(table)
-    console.print("replayed on streams side by side: " + ", ".join(f"{n}: {ms:.2f} ms" for n, ms in lanes.items()))
+
+
+def main(
+    networks: Annotated[int, typer.Option(min=1)] = 24,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON document for each row instead of tables.")] = False,
+) -> None:
+    """Times all ways on the CUDA device."""
+    console = Console(width=max(130, Console().width))
+    ways = [(way, 32, "tf32") for way in WAYS] + [("own depthwise", 128, "tf32"), ("own depthwise", 32, "bf16")]
+    print(json.dumps(apart(about)), flush=True)
+    parts: list[tuple[str, Callable[..., list[dict[str, Any]]], list[tuple[Any, ...]]]] = [
+        ("a network, forward and backward, ms", networks_rows, [(*way, networks) for way in ways]),
+        ("32 images of 16 x 16, ms", shapes_rows, [(way,) for way in WAYS]),
+        ("time of the host in each network, ms", profile_rows, [(networks,)]),
+    ]
+    for title, function, asked in parts:
+        rows: list[dict[str, Any]] = []
+        for arguments in asked:
+            try:
+                found = apart(function, *arguments)
+            except RuntimeError as error:  # what happened is on the screen; the other rows are worth having
+                print(error, file=sys.stderr, flush=True)
+                continue
+            rows += found
+            for row in found if as_json else []:
+                print(json.dumps(row), flush=True)
+        if rows and not as_json:
+            show(console, title, rows)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,15 @@
     python benchmarks/cuda_training.py --data DATA [--ppuda PATH] [--seconds 6] [--only WORDS] [--json]
 
 Every row is a run of its own, of `recipes/cifar10.yaml` with some keys changed: as many steps as fit into the seconds,
-after some uncounted ones. All that a step of `ghnq train` does is on the clock: architectures are drawn, built and
-traced as they come. Utilisation: the share of time in which any kernel runs, as the driver samples it. `mps` rows are
-run by processes under NVIDIA's multi-process service, where it can be started: their kernels run side by side.
-
-The reference trains the same 8 members of `train` again and again, all that has to do with graphs and modules made
-before.
+after some uncounted ones. All that a step of `ghnq train` does is on the clock. Rows of `new` networks draw, build and
+trace architectures as they come, none twice; rows of known ones train the same members of `train` again and again, as
+the reference does, all that has to do with its graphs and modules made before. Utilisation: the share of time in which
+any kernel runs, as the driver samples it. `mps` rows are run by processes under NVIDIA's multi-process service, where
+it can be started: their kernels run side by side.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -35,18 +33,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cuda_monitor import service, utilisation
 from ghnq.training import load_recipe
 from ghnq.training.launch import gather
 from ghnq.training.place import choose_place
 from ghnq.training.team import Team
 from ghnq.training.trainer import Trainer
 from references import ghn2_config, load_ghn2
-from training_speed import Task, Theirs, _members
+from training_speed import Task, Theirs, eligible_members
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row changes. source: another copy of the package. reference: networks of a step of the reference."""
+    """What a row changes.
+
+    source: another copy of the package. reference: networks of a step of the reference. known: so many members of
+    `train` again and again, instead of architectures as they come.
+    """
 
     label: str
     overrides: tuple[str, ...] = ()
@@ -54,6 +57,7 @@ class Row:
     mps: bool = False
     source: str | None = None
     reference: int = 0
+    known: int = 0
     warmup: float = 2.0
 
     @property
@@ -63,20 +67,21 @@ class Row:
 
 
 def rows(before: str | None, ppuda: str | None) -> list[Row]:
-    many, graphs = "meta_batch=64", ("cuda_graphs=true", "reuse=16")
-    found = [Row("before, one process", source=before)] if before else []
+    many, graphs, new = "meta_batch=64", "cuda_graphs=true", "reuse=1"
+    found = [Row("before, 8 known", source=before, known=8)] if before else []
     if ppuda:
-        found += [Row("GHN-2", reference=8)]
+        found += [Row("GHN-2, 8 known", reference=8, known=8)]
     found += [
-        Row("one process"),
-        Row("one process, 64 networks a step", (many,)),
-        Row("one process, reuse 16", ("reuse=16",), warmup=8),
-        Row("one process, graphs", graphs, warmup=8),
-        Row("8 processes, graphs", (many, *graphs), 8, warmup=8),
-        Row("8 processes, mps", (many,), 8, mps=True),
-        Row("8 processes, mps, graphs", (many, *graphs), 8, mps=True, warmup=8),
-        Row("16 processes, mps, graphs", (many, *graphs), 16, mps=True, warmup=6),
-        Row("16 processes, mps, graphs, 128 images", (many, *graphs, "batch_size=128"), 16, mps=True, warmup=6),
+        Row("one process, 8 known", known=8),
+        Row("one process, 8 known, graphs", (graphs,), known=8),
+        Row("one process, new", (new,)),
+        Row("8 processes, mps, 8 known, graphs", (graphs,), 8, mps=True, known=8),
+        Row("8 processes, mps, 64 known", (many,), 8, mps=True, known=64, warmup=3),
+        Row("8 processes, mps, 64 known, graphs", (many, graphs), 8, mps=True, known=64, warmup=3),
+        Row("8 processes, mps, new", (many, new), 8, mps=True, warmup=4),
+        Row("16 processes, mps, 64 known, graphs", (many, graphs), 16, mps=True, known=64, warmup=3),
+        Row("16 processes, mps, new", (many, new), 16, mps=True, warmup=4),
+        Row("8 processes, 64 known, graphs", (many, graphs), 8, known=64, warmup=3),
     ]
     return found
 
@@ -87,7 +92,7 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
     torch.set_num_threads(1)
     try:
         for task, warmup in zip(tasks, warmups, strict=True):
-            with closing(Trainer(task.recipe, task.dataset(), team)) as trainer:
+            with closing(trainer_of(task, team)) as trainer:
                 team.wait_for_all()
                 begun = time.perf_counter()
                 while time.perf_counter() - begun < warmup or trainer.progress.step < 3:
@@ -109,7 +114,7 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
 def follow(team: Team, tasks: list[Task]) -> None:
     """What every process but the first does."""
     for task in tasks:
-        with closing(Trainer(task.recipe, task.dataset(), team)) as trainer:
+        with closing(trainer_of(task, team)) as trainer:
             team.wait_for_all()
             while not trainer.step(fraction_done=0.0, last=False).last:
                 pass
@@ -118,11 +123,15 @@ def follow(team: Team, tasks: list[Task]) -> None:
         torch.cuda.empty_cache()
 
 
+def trainer_of(task: Task, team: Team) -> Trainer:
+    return task.trainer(team) if task.members else Trainer(task.recipe, task.dataset(), team)
+
+
 def run_theirs(task: Task, ppuda: Path, seconds: float) -> dict[str, float]:
     """The reference's own steps on the same card."""
     config = ghn2_config(task.recipe.hypernet.hidden) | {"max_shape": task.recipe.hypernet.max_shape, "num_classes": 10}
     theirs = Theirs(load_ghn2(ppuda, config), task, "cuda")
-    theirs.task = task = Task(task.recipe, task.data, tuple(_members(theirs, task.recipe.meta_batch)))
+    theirs.task = task = Task(task.recipe, task.data, tuple(eligible_members(theirs, task.recipe.meta_batch)))
     begun, number = time.perf_counter(), 0
     while time.perf_counter() - begun < 2 or number < 3:
         theirs.step(number, threads=1)
@@ -147,37 +156,6 @@ def measured(steps: int, meta_batch: int, taken: float, seen: list[float]) -> di
     }
 
 
-@contextlib.contextmanager
-def utilisation() -> Iterator[list[float]]:
-    """Percent of time in which the card is busy, sampled meanwhile; filled when the block ends."""
-    words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
-    found: list[float] = []
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield found
-    finally:
-        process.terminate()
-        lines = (process.communicate()[0] or "").split("\n")
-        found += [float(line) for line in lines[3:] if line.strip().isdigit()]  # the first ones are of before
-
-
-@contextlib.contextmanager
-def service() -> Iterator[dict[str, str] | None]:
-    """The environment of processes that share the card through NVIDIA's service; None where it cannot be started."""
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        try:
-            subprocess.run(["nvidia-cuda-mps-control", "-d"], env=os.environ | own, check=True, timeout=20)
-        except (OSError, subprocess.SubprocessError) as error:
-            print(f"no multi-process service: {error}", file=sys.stderr)
-            yield None
-            return
-        try:
-            yield own
-        finally:
-            subprocess.run(["nvidia-cuda-mps-control"], env=os.environ | own, input="quit\n", text=True, timeout=20)
-
-
 def work(group: list[Row], recipe: str, data: str, ppuda: str | None, seconds: float) -> None:
     """Measures the rows of a group, in this process and those that it starts; a line for each."""
     tasks = []
@@ -185,7 +163,7 @@ def work(group: list[Row], recipe: str, data: str, ppuda: str | None, seconds: f
         words = ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides]
         words += [f"cuda_workers={row.workers}"] if row.workers > 1 else []
         words += [f"meta_batch={row.reference}", "share_images=true"] if row.reference else []
-        tasks.append(Task(load_recipe(recipe, words), data, ()))
+        tasks.append(Task(load_recipe(recipe, words), data, tuple(range(row.known))))
     if group[0].reference:
         assert ppuda is not None
         results = iter([run_theirs(tasks[0], Path(ppuda), seconds)])

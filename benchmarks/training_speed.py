@@ -205,7 +205,8 @@ def _row(cores: int, theirs: list[float], ours: list[float], networks: int) -> R
     return Row(cores, their_ms, our_ms, *rates, their_ms / our_ms, min(ratios), max(ratios))
 
 
-def _members(theirs: Theirs, networks: int) -> Iterator[int]:
+def eligible_members(theirs: Theirs, networks: int) -> Iterator[int]:
+    """The first members of `train` that the reference takes."""
     return islice((index for index in count() if theirs.take(index)), networks)
 
 
@@ -228,7 +229,7 @@ def main(
     task = Task(loaded, data, ())
     config["num_classes"] = task.dataset().num_classes
     theirs = Theirs(load_ghn2(ppuda, config), task)
-    members = tuple(_members(theirs, -(-networks // loaded.meta_batch) * loaded.meta_batch))
+    members = tuple(eligible_members(theirs, -(-networks // loaded.meta_batch) * loaded.meta_batch))
     theirs.task = task = Task(loaded, data, members)
     team = gather(Place(size=2, here=2), follow, task)
     try:

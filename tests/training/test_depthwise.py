@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghnq.training.depthwise import _Quick, with_quick_gradients
+from ghnq.training.depthwise import _in_nchw, _Quick, with_quick_gradients
 
 
 def gradients(layer: nn.Conv2d, x: Tensor, seed: int) -> list[Tensor]:
@@ -63,8 +63,8 @@ def test_equals_pytorch(
     [
         (nn.Conv2d(8, 8, 5, padding=2, groups=8), True),
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8), True),
-        (nn.Conv2d(8, 8, 3, padding=1, groups=8), False),
-        (nn.Conv2d(8, 8, (7, 1), padding=(3, 0), groups=8), False),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), True),
+        (nn.Conv2d(8, 8, (7, 1), padding=(3, 0), groups=8), True),
         (nn.Conv2d(8, 8, 5, padding=2), False),
         (nn.Conv2d(8, 16, 5, padding=2, groups=8), False),
         (nn.Conv2d(8, 8, 5, padding=2, groups=4), False),
@@ -84,3 +84,38 @@ def test_the_result_stays_channels_last() -> None:
     y = layer(torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last))
 
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_what_a_gpu_gets_has_the_strides_of_nchw(size: int) -> None:
+    """Also where sizes of 1 leave the layout open."""
+    x = torch.randn(2, 8, size, size).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, 1, 3, 3).contiguous(memory_format=torch.channels_last)
+
+    images, kernel = _in_nchw(x, weight)
+
+    assert images.stride() == (8 * size * size, size * size, size, 1)
+    assert kernel.stride() == (9, 9, 3, 1)
+    assert torch.equal(images, x)
+    assert torch.equal(kernel, weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (7, 2)])
+def test_a_gpu_gives_what_the_cpu_gives(kernel: int, dilation: int) -> None:
+    layer = nn.Conv2d(8, 8, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=8)
+    x = torch.randn(2, 8, 9, 9).contiguous(memory_format=torch.channels_last)
+    layer, x = layer.double(), x.double()
+    upstream = torch.randn(2, 8, 9, 9, dtype=torch.float64)
+
+    def run(layer: nn.Module, device: str) -> list[Tensor]:
+        images = x.to(device).requires_grad_()
+        y = layer.to(device)(images)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        return [y, *torch.autograd.grad(y, [images, *layer.parameters()], upstream.to(device))]
+
+    expected = run(layer, "cpu")
+    found = run(with_quick_gradients(copy.deepcopy(layer)), "cuda")
+
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-10, atol=1e-10)

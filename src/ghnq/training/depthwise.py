@@ -1,9 +1,13 @@
-"""Depthwise convolutions whose gradients do not cost many times their forward pass on a CPU.
+"""Depthwise convolutions that do not cost many times what they should, there and back.
 
 What oneDNN is slow at, measured on AVX2 for 32 images of 96 channels of 8 x 8: the gradient of a depthwise weight wider
 than 3 (5 x 5: 1.9 ms, a 5 x 3 one 0.2), and everything about dilated depthwise convolutions (3 x 3: 3.9 ms, undilated
 0.2). So the gradient of a wide weight is put together from strips three wide, and a dilated convolution is an undilated
 one of the images that every second row and column make: the same sums, in another order.
+
+What cuDNN is slow at, measured on an H200: the first call of every shape of a depthwise convolution in channels-last
+layout, 159 ms there and 136 ms back, for which it compiles (other convolutions: 2 ms each). Architectures of a space
+bring new shapes all the time. In NCHW, PyTorch has kernels of its own, which compile nothing.
 
 Dimensions: B images, C channels, H height, W width.
 """
@@ -25,20 +29,17 @@ STRIP = 3
 def with_quick_gradients(module: nn.Module) -> nn.Module:
     """Makes the module's depthwise convolutions take the quick way wherever there is one; returns the module.
 
-    Values change by rounding only; on other devices than the CPU, and under autocast, nothing changes.
+    Values change by rounding only; under autocast nothing changes on the CPU.
     """
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and _is_slow(layer):
+        if type(layer) is nn.Conv2d and _is_depthwise(layer):
             layer._conv_forward = _Quick(layer)  # type: ignore[method-assign,assignment]
     return module
 
 
-def _is_slow(layer: nn.Conv2d) -> bool:
-    depthwise = layer.groups == layer.in_channels == layer.out_channels > 1
-    dilated = layer.dilation != (1, 1)
-    if not depthwise or layer.padding_mode != "zeros" or not isinstance(layer.padding, tuple):
-        return False
-    return dilated or layer.kernel_size[1] > STRIP
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    known = layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+    return known and layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 class _Quick:
@@ -52,10 +53,13 @@ class _Quick:
         self.groups = layer.groups
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.is_cuda:
+            y = F.conv2d(*_in_nchw(x, weight), bias, self.stride, self.padding, self.dilation, self.groups)
+            return y.contiguous(memory_format=torch.channels_last)
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            if self.dilation == (1, 1):
+            if self.dilation == (1, 1) and weight.shape[3] > STRIP:
                 return _biased(depthwise(x, weight, self.stride, self.padding), bias)
-            if self._makes_images_of_every(x, weight):
+            if self.dilation != (1, 1) and self._makes_images_of_every(x, weight):
                 return _biased(self._dilated(x, weight), bias)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -83,6 +87,11 @@ class _Quick:
         y = depthwise(parts.permute(0, 3, 1, 2), weight, (1, 1), padding).permute(0, 2, 3, 1)
         y = y.reshape(rows, columns, b, h // rows, w // columns, c).permute(2, 3, 0, 4, 1, 5)
         return y.reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def _in_nchw(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Copies: a weight of one channel in may have the strides of either layout, and by them cuDNN would be chosen."""
+    return x.clone(memory_format=torch.contiguous_format), weight.clone(memory_format=torch.contiguous_format)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
