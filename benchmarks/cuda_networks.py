@@ -23,7 +23,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from queue import Empty
 from typing import Annotated, Any
 
 import torch
@@ -35,7 +37,7 @@ from torch import Tensor, nn
 from ghnq.hypernet.model import Parameters
 from ghnq.training.architectures import build_for_training
 from ghnq.training.depthwise import with_quick_gradients
-from ghnq.training.replay import Replay
+from ghnq.training.replay import Replay, Run
 from ghnq.training.step import run_network
 
 WAYS = ("cudnn", "own depthwise")
@@ -65,6 +67,29 @@ def prepare(way: str, indices: range) -> list[nn.Module]:
     return modules if way == "cudnn" else [with_quick_gradients(module) for module in modules]
 
 
+@dataclass(frozen=True)
+class Network:
+    """A member of `train` with weights, ready to be run."""
+
+    module: nn.Module
+    weights: Parameters
+
+    @property
+    def run(self) -> Run:
+        return partial(run_network, self.module, label_smoothing=0.0)
+
+    def eager(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss, there and back."""
+        return self.run(self.weights, x, y)[0]
+
+    def replayed(self, replay: Replay, x: Tensor, y: Tensor) -> Tensor:
+        return replay(self.module, self.run, self.weights, x, y)[0]
+
+
+def ready(way: str, indices: range) -> list[Network]:
+    return [Network(module, parameters_of(module)) for module in prepare(way, indices)]
+
+
 def timed(run: Callable[[], object]) -> float:
     """Milliseconds until the GPU is done."""
     torch.cuda.synchronize()
@@ -76,30 +101,28 @@ def timed(run: Callable[[], object]) -> float:
 
 def networks_rows(way: str, images: int, precision: str, networks: int) -> list[dict[str, Any]]:
     """A row: the networks are as many after those that are only run to be new no more."""
-    modules = prepare(way, range(2 * networks))
-    shapes = new_shapes(modules, images)
-    weights = [parameters_of(module) for module in modules]
+    members = ready(way, range(2 * networks))
+    shapes = new_shapes([member.module for member in members], images)
     x, y = batch(images)
-    replay = Replay(len(modules))
+    replay = Replay(len(members))
 
     def context() -> torch.autocast:
         return torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16")
 
-    def eager(number: int) -> Tensor:
+    def eager(member: Network) -> Tensor:
         with context():
-            return run_network(modules[number], weights[number], x, y, label_smoothing=0.0)[0]
+            return member.eager(x, y)
 
-    def replayed(number: int) -> Tensor:
-        run = partial(run_network, modules[number], label_smoothing=0.0)
+    def replayed(member: Network) -> Tensor:
         with context():
-            return replay(modules[number], run, weights[number], x, y)[0]
+            return member.replayed(replay, x, y)
 
-    def each(run: Callable[[int], Tensor]) -> list[Tensor]:
-        return [run(number) for number in range(networks, 2 * networks)]
+    def each(run: Callable[[Network], Tensor]) -> list[Tensor]:
+        return [run(member) for member in members[networks:]]
 
     row: dict[str, Any] = {"convolutions": way, "images": images, "precision": precision}
-    for number in range(networks):
-        eager(number)
+    for member in members[:networks]:
+        eager(member)
     row["shapes"] = sum(shapes[networks:]) / networks
     row["new"] = timed(partial(each, eager)) / networks
     row["eager"] = statistics.median(timed(partial(each, eager)) for _ in range(5)) / networks
@@ -174,19 +197,17 @@ def calls_of(way: str, channels: int, kernel: int, depthwise: bool) -> dict[str,
 
 def profile_rows(networks: int) -> list[dict[str, Any]]:
     """Where the host is in the first run of new networks with cuDNN: the operations that take longest by themselves."""
-    modules = prepare("cudnn", range(2 * networks))
-    weights, (x, y) = [parameters_of(module) for module in modules], batch(32)
+    members, (x, y) = ready("cudnn", range(2 * networks)), batch(32)
 
-    def run(numbers: range) -> None:
-        for number in numbers:
-            run_network(modules[number], weights[number], x, y, label_smoothing=0.0)
+    def run(some: list[Network]) -> None:
+        for member in some:
+            member.eager(x, y)
 
-    run(range(networks))
-    new = range(networks, 2 * networks)
+    run(members[:networks])
     totals = []
     for _ in range(2):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            timed(partial(run, new))
+            timed(partial(run, members[networks:]))
         totals.append({e.key: e.self_cpu_time_total / 1e3 / networks for e in profile.key_averages()})
     most = sorted(totals[0], key=lambda name: -totals[0][name])[:4]
     named = [{"operation": name, "new": totals[0][name], "known": totals[1].get(name, 0.0)} for name in most]
@@ -212,12 +233,30 @@ def about() -> dict[str, Any]:
     return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
 
 
-def show(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+def report(parts: dict[str, list[Callable[[], list[dict[str, Any]]]]], as_json: bool) -> None:
+    """Measures the rows of all parts, and shows each part as a table, or each row as it comes as JSON."""
+    console = Console(width=max(130, Console().width))
+    for title, calls in parts.items():
+        rows: list[dict[str, Any]] = []
+        for call in calls:
+            try:
+                found = call()
+            except (RuntimeError, Empty) as error:  # the process has said more; the other rows are worth having
+                print(f"{title}: {error!r}", file=sys.stderr, flush=True)
+                continue
+            rows += found
+            for row in found if as_json else []:
+                print(json.dumps(row), flush=True)
+        if rows and not as_json:
+            console.print(_table(title, rows))
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*(f"{v:.2g}" if isinstance(v, float) and v < 1 else f"{v:.1f}" if isinstance(v, float) else str(v)
                         for v in row.values()))  # fmt: skip
-    console.print(table)
+    return table
 
 
 def main(
@@ -225,27 +264,14 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON document for each row instead of tables.")] = False,
 ) -> None:
     """Times all ways on the CUDA device."""
-    console = Console(width=max(130, Console().width))
     ways = [(way, 32, "tf32") for way in WAYS] + [("own depthwise", 128, "tf32"), ("own depthwise", 32, "bf16")]
     print(json.dumps(apart(about)), flush=True)
-    parts: list[tuple[str, Callable[..., list[dict[str, Any]]], list[tuple[Any, ...]]]] = [
-        ("a network, forward and backward, ms", networks_rows, [(*way, networks) for way in ways]),
-        ("32 images of 16 x 16, ms", shapes_rows, [(way,) for way in WAYS]),
-        ("time of the host in each network, ms", profile_rows, [(networks,)]),
-    ]
-    for title, function, asked in parts:
-        rows: list[dict[str, Any]] = []
-        for arguments in asked:
-            try:
-                found = apart(function, *arguments)
-            except RuntimeError as error:  # what happened is on the screen; the other rows are worth having
-                print(error, file=sys.stderr, flush=True)
-                continue
-            rows += found
-            for row in found if as_json else []:
-                print(json.dumps(row), flush=True)
-        if rows and not as_json:
-            show(console, title, rows)
+    parts = {
+        "a network, forward and backward, ms": [partial(apart, networks_rows, *way, networks) for way in ways],
+        "32 images of 16 x 16, ms": [partial(apart, shapes_rows, way) for way in WAYS],
+        "time of the host in each network, ms": [partial(apart, profile_rows, networks)],
+    }
+    report(parts, as_json)
 
 
 if __name__ == "__main__":

@@ -9,42 +9,36 @@ which any kernel runs, as the driver samples it. `vmap`: one structure with as m
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from queue import Empty
 from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 import typer
-from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from cuda_monitor import service, utilisation
-from cuda_networks import apart, batch, parameters_of, prepare, show, timed
+from cuda_networks import Network, apart, batch, parameters_of, prepare, ready, report, timed
 from ghnq.hypernet.model import Parameters
 from ghnq.training.architectures import build_for_training
 from ghnq.training.replay import Replay
-from ghnq.training.step import run_network
 
 
-def streams_row(way: str, networks: int) -> dict[str, Any]:
+def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:
     """Recorded networks one after another, and on four streams; each stream's graphs have memory of their own."""
-    modules = prepare(way, range(networks))
-    weights, (x, y) = [parameters_of(module) for module in modules], batch(32)
+    members, (x, y) = ready(way, range(networks)), batch(32)
 
     def run(lanes: list[tuple[torch.cuda.Stream, Replay]]) -> None:
-        for number, (module, w) in enumerate(zip(modules, weights, strict=True)):
+        for number, member in enumerate(members):
             stream, replay = lanes[number % len(lanes)]
             with torch.cuda.stream(stream):
-                replay(module, partial(run_network, module, label_smoothing=0.0), w, x, y)
+                member.replayed(replay, x, y)
 
     row: dict[str, Any] = {"convolutions": way}
     for count in (1, 4):
@@ -53,53 +47,45 @@ def streams_row(way: str, networks: int) -> dict[str, Any]:
         for _ in range(3):
             run(lanes)
         row[f"streams {count}, networks/s"] = rate(partial(run, lanes), networks)
-    return row
+    return [row]
 
 
-def vmap_row(way: str, member: int, copies: int) -> dict[str, Any]:
+def vmap_rows(way: str, member: int, copies: int) -> list[dict[str, Any]]:
     """One structure with several sets of weights: one after another, recorded, and all at once by vmap."""
     (module,) = prepare(way, range(member, member + 1))
     plain = build_for_training(member, 3, 10)  # vmap refuses changes of layout
-    weights, (x, y) = [parameters_of(module) for _ in range(copies)], batch(32)
+    networks, (x, y) = [Network(module, parameters_of(module)) for _ in range(copies)], batch(32)
     replay = Replay(1)
-
-    def one_by_one() -> list[Tensor]:
-        run = partial(run_network, module, label_smoothing=0.0)
-        return [run(w, x, y)[0] for w in weights]
-
-    def replayed() -> list[Tensor]:
-        run = partial(run_network, module, label_smoothing=0.0)
-        return [replay(module, run, w, x, y)[0] for w in weights]
 
     def loss(w: Parameters) -> Tensor:
         return F.cross_entropy(functional_call(plain, w, (x,)), y)
 
-    together = {name: torch.stack([w[name].contiguous() for w in weights]) for name in weights[0]}
+    together = {name: torch.stack([n.weights[name].contiguous() for n in networks]) for name in networks[0].weights}
     gradients = vmap(grad(loss))
     row: dict[str, Any] = {"convolutions": way, "member": member, "copies": copies}
     ways: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("eager", one_by_one),
-        ("replay", replayed),
+        ("eager", lambda: [n.eager(x, y) for n in networks]),
+        ("replay", lambda: [n.replayed(replay, x, y) for n in networks]),
         ("vmap", lambda: gradients(together)),
     )
     for name, run in ways:
         for _ in range(3):
             run()
         row[f"{name}, networks/s"] = rate(run, copies)
-    ours, theirs = run_network(module, weights[0], x, y, label_smoothing=0.0)[2], gradients(together)
+    ours, theirs = networks[0].run(networks[0].weights, x, y)[2], gradients(together)
     row["difference"] = max(float((ours[n] - theirs[n][0]).abs().max()) for n in ours) / max(
         float(g.abs().max()) for g in ours.values()
     )
-    return row
+    return [row]
 
 
 def rate(run: Callable[[], object], networks: int, rounds: int = 10) -> float:
     return 1e3 * networks * rounds / timed(lambda: [run() for _ in range(rounds)])
 
 
-def processes_row(
+def processes_rows(
     way: str, processes: int, mps: dict[str, str] | None, networks: int, seconds: float
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """So many processes with networks of their own, asked for by Python and then recorded."""
     context = multiprocessing.get_context("fork")
     gate, results = context.Barrier(processes + 1, timeout=120), context.Queue()
@@ -119,7 +105,7 @@ def processes_row(
         for process in started:
             process.join(20)
             process.kill()
-    return row
+    return [row]
 
 
 def _work(
@@ -127,24 +113,19 @@ def _work(
 ) -> None:
     os.environ.update(mps or {})
     torch.set_num_threads(1)
-    modules = prepare(way, range(number * networks, (number + 1) * networks))
-    weights, (x, y) = [parameters_of(module) for module in modules], batch(32)
+    members, (x, y) = ready(way, range(number * networks, (number + 1) * networks)), batch(32)
     replay = Replay(networks)
-
-    def run(module: nn.Module, w: Parameters, recorded: bool) -> None:
-        call = partial(run_network, module, label_smoothing=0.0)
-        _ = replay(module, call, w, x, y) if recorded else call(w, x, y)
-
-    for recorded in (False, True):
+    ways: tuple[Callable[[Network], Tensor], ...] = (lambda n: n.eager(x, y), lambda n: n.replayed(replay, x, y))
+    for run in ways:
         for _ in range(3):
-            for module, w in zip(modules, weights, strict=True):
-                run(module, w, recorded)
+            for member in members:
+                run(member)
         torch.cuda.synchronize()
         gate.wait()
         started, done = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
-            for module, w in zip(modules, weights, strict=True):
-                run(module, w, recorded)
+            for member in members:
+                run(member)
             torch.cuda.synchronize()
             done += networks
         results.put(done / (time.perf_counter() - started))
@@ -159,33 +140,18 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON document for each row instead of tables.")] = False,
 ) -> None:
     """Times all ways to share the CUDA device."""
-    console = Console(width=max(130, Console().width))
     counts, chosen = [int(word) for word in processes.split(",")], ways.split("|")
     with service() as own:
         kinds = [None] if own is None else [None, own]
-        parts: list[tuple[str, list[Callable[[], dict[str, Any]]]]] = [
-            ("streams", [partial(apart, streams_row, w, networks) for w in chosen]),
-            ("vmap", [partial(apart, vmap_row, w, 1, 8) for w in chosen]),
-            (
-                "processes",
-                [
-                    partial(processes_row, w, n, kind, networks, seconds)
-                    for w, kind, n in product(chosen, kinds, counts)
-                ],
-            ),
+        shared = [
+            partial(processes_rows, way, n, kind, networks, seconds) for way, kind, n in product(chosen, kinds, counts)
         ]
-        for title, calls in parts:
-            rows = []
-            for call in calls:
-                try:
-                    rows.append(call())
-                except (RuntimeError, Empty) as error:  # what happened is on the screen
-                    print(f"{title}: {error!r}", file=sys.stderr, flush=True)
-                    continue
-                if as_json:
-                    print(json.dumps(rows[-1]), flush=True)
-            if rows and not as_json:
-                show(console, title, rows)
+        parts: dict[str, list[Callable[[], list[dict[str, Any]]]]] = {
+            "streams": [partial(apart, streams_rows, way, networks) for way in chosen],
+            "vmap": [partial(apart, vmap_rows, way, 1, 8) for way in chosen],
+            "processes": [*shared],
+        }
+        report(parts, as_json)
 
 
 if __name__ == "__main__":

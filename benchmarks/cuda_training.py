@@ -38,7 +38,6 @@ from ghnq.training import load_recipe
 from ghnq.training.launch import gather
 from ghnq.training.place import choose_place
 from ghnq.training.team import Team
-from ghnq.training.trainer import Trainer
 from references import ghn2_config, load_ghn2
 from training_speed import Task, Theirs, eligible_members
 
@@ -47,7 +46,7 @@ from training_speed import Task, Theirs, eligible_members
 class Row:
     """What a row changes.
 
-    source: another copy of the package. reference: networks of a step of the reference. known: so many members of
+    source: another copy of the package. reference: the reference's own steps. known: so many members of
     `train` again and again, instead of architectures as they come.
     """
 
@@ -56,7 +55,7 @@ class Row:
     workers: int = 1
     mps: bool = False
     source: str | None = None
-    reference: int = 0
+    reference: bool = False
     known: int = 0
     warmup: float = 2.0
 
@@ -70,7 +69,7 @@ def rows(before: str | None, ppuda: str | None) -> list[Row]:
     many, graphs, new = "meta_batch=64", "cuda_graphs=true", "reuse=1"
     found = [Row("before, 8 known", source=before, known=8)] if before else []
     if ppuda:
-        found += [Row("GHN-2, 8 known", reference=8, known=8)]
+        found += [Row("GHN-2, 8 known", ("share_images=true",), reference=True, known=8)]
     found += [
         Row("one process, 8 known", known=8),
         Row("one process, 8 known, graphs", (graphs,), known=8),
@@ -92,7 +91,7 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
     torch.set_num_threads(1)
     try:
         for task, warmup in zip(tasks, warmups, strict=True):
-            with closing(trainer_of(task, team)) as trainer:
+            with closing(task.trainer(team)) as trainer:
                 team.wait_for_all()
                 begun = time.perf_counter()
                 while time.perf_counter() - begun < warmup or trainer.progress.step < 3:
@@ -114,7 +113,7 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
 def follow(team: Team, tasks: list[Task]) -> None:
     """What every process but the first does."""
     for task in tasks:
-        with closing(trainer_of(task, team)) as trainer:
+        with closing(task.trainer(team)) as trainer:
             team.wait_for_all()
             while not trainer.step(fraction_done=0.0, last=False).last:
                 pass
@@ -123,15 +122,11 @@ def follow(team: Team, tasks: list[Task]) -> None:
         torch.cuda.empty_cache()
 
 
-def trainer_of(task: Task, team: Team) -> Trainer:
-    return task.trainer(team) if task.members else Trainer(task.recipe, task.dataset(), team)
-
-
 def run_theirs(task: Task, ppuda: Path, seconds: float) -> dict[str, float]:
     """The reference's own steps on the same card."""
     config = ghn2_config(task.recipe.hypernet.hidden) | {"max_shape": task.recipe.hypernet.max_shape, "num_classes": 10}
     theirs = Theirs(load_ghn2(ppuda, config), task, "cuda")
-    theirs.task = task = Task(task.recipe, task.data, tuple(eligible_members(theirs, task.recipe.meta_batch)))
+    theirs.task = task = Task(task.recipe, task.data, tuple(eligible_members(theirs, len(task.members))))
     begun, number = time.perf_counter(), 0
     while time.perf_counter() - begun < 2 or number < 3:
         theirs.step(number, threads=1)
@@ -162,7 +157,6 @@ def work(group: list[Row], recipe: str, data: str, ppuda: str | None, seconds: f
     for row in group:
         words = ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides]
         words += [f"cuda_workers={row.workers}"] if row.workers > 1 else []
-        words += [f"meta_batch={row.reference}", "share_images=true"] if row.reference else []
         tasks.append(Task(load_recipe(recipe, words), data, tuple(range(row.known))))
     if group[0].reference:
         assert ppuda is not None

@@ -57,7 +57,7 @@ class Members(ArchitectureStream):
 
 @dataclass(frozen=True)
 class Task:
-    """What every process of ghnq's side needs to make the same steps."""
+    """What every process of ghnq's side needs to make the same steps; without members: architectures as they come."""
 
     recipe: Recipe
     data: str
@@ -68,6 +68,8 @@ class Task:
 
     def trainer(self, team: Team) -> Trainer:
         trainer = Trainer(self.recipe, self.dataset(), team)
+        if not self.members:
+            return trainer
         trainer.stream.__class__ = Members
         trainer.stream.members = self.members  # type: ignore[attr-defined]
         trainer.stream.reuse = len(self.members)  # none is forgotten

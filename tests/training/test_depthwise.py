@@ -86,6 +86,19 @@ def test_the_result_stays_channels_last() -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), ((7, 1), (3, 0))])
+def test_narrow_ones_are_left_to_pytorch_on_the_cpu(
+    kernel: int | tuple[int, int], padding: int | tuple[int, int]
+) -> None:
+    layer = nn.Conv2d(8, 8, kernel, padding=padding, groups=8)
+    x = torch.randn(2, 8, 9, 9)
+
+    y = with_quick_gradients(copy.deepcopy(layer))(x)
+
+    assert torch.equal(y, layer(x))
+    assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
+
+
 @pytest.mark.parametrize("size", [1, 6])
 def test_what_a_gpu_gets_has_the_strides_of_nchw(size: int) -> None:
     """Also where sizes of 1 leave the layout open."""

@@ -6,8 +6,8 @@ than 3 (5 x 5: 1.9 ms, a 5 x 3 one 0.2), and everything about dilated depthwise 
 one of the images that every second row and column make: the same sums, in another order.
 
 What cuDNN is slow at, measured on an H200: the first call of every shape of a depthwise convolution in channels-last
-layout, 159 ms there and 136 ms back, for which it compiles (other convolutions: 2 ms each). Architectures of a space
-bring new shapes all the time. In NCHW, PyTorch has kernels of its own, which compile nothing.
+layout, 240 ms there and 217 ms back (other convolutions 3 ms each; docs/training.md, "On a GPU"). Architectures of a
+space bring new shapes all the time. In NCHW PyTorch has kernels of its own, for which no shape is new.
 
 Dimensions: B images, C channels, H height, W width.
 """
@@ -53,14 +53,16 @@ class _Quick:
         self.groups = layer.groups
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.is_cuda:
-            y = F.conv2d(*_in_nchw(x, weight), bias, self.stride, self.padding, self.dilation, self.groups)
-            return y.contiguous(memory_format=torch.channels_last)
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             if self.dilation == (1, 1) and weight.shape[3] > STRIP:
                 return _biased(depthwise(x, weight, self.stride, self.padding), bias)
             if self.dilation != (1, 1) and self._makes_images_of_every(x, weight):
                 return _biased(self._dilated(x, weight), bias)
+        if x.is_cuda:
+            return self._plain(*_in_nchw(x, weight), bias).contiguous(memory_format=torch.channels_last)
+        return self._plain(x, weight, bias)
+
+    def _plain(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _makes_images_of_every(self, x: Tensor, weight: Tensor) -> bool:
