@@ -35,10 +35,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
-from ghnq.training.architectures import build_for_training
-from ghnq.training.depthwise import with_quick_gradients
-from ghnq.training.replay import Replay, Run
-from ghnq.training.step import run_network
+from ghnq.training.networks.architecture_stream import build_for_training
+from ghnq.training.networks.cuda_graphs import Replay, Run
+from ghnq.training.networks.depthwise import with_quick_gradients
+from ghnq.training.networks.step import run_network
 
 WAYS = ("cudnn", "own depthwise")
 

@@ -26,8 +26,8 @@ from torch.func import functional_call, grad, vmap
 from cuda_monitor import service, utilisation
 from cuda_networks import Network, apart, batch, parameters_of, prepare, ready, report, timed
 from ghnq.hypernet.model import Parameters
-from ghnq.training.architectures import build_for_training
-from ghnq.training.replay import Replay
+from ghnq.training.networks.architecture_stream import build_for_training
+from ghnq.training.networks.cuda_graphs import Replay
 
 
 def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:

@@ -35,9 +35,9 @@ from rich.table import Table
 
 from cuda_monitor import service, utilisation
 from ghnq.training import load_recipe
-from ghnq.training.launch import gather
-from ghnq.training.place import choose_place
-from ghnq.training.team import Team
+from ghnq.training.distributed.launch import gather
+from ghnq.training.distributed.process_group import Team
+from ghnq.training.distributed.topology import choose_place
 from references import ghn2_config, load_ghn2
 from training_speed import Task, Theirs, eligible_members
 

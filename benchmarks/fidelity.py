@@ -27,7 +27,7 @@ from torch import nn
 
 from ghnq.errors import GraphError
 from ghnq.graph import OPS, ArchGraph, trace
-from ghnq.graph.batch import MAX_DISTANCE
+from ghnq.graph.batching.batch import MAX_DISTANCE
 from ghnq.hypernet.model import GHN, Parameters
 from ghnq.hypernet.published import from_published
 from random_networks import KINDS, MIXED, UNSUPPORTED, network

@@ -32,7 +32,7 @@ from torch import nn
 
 from ghnq.files import atomic_path
 from ghnq.graph import trace
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.model import GHN
 from loglog import loglog
 from networks import residual_chain, wide

@@ -24,9 +24,9 @@ from rich.table import Table
 from ghnq.data import load
 from ghnq.processor import this_processor
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.recipe import Quantization
-from ghnq.training.team import Team
-from ghnq.training.trainer import Trainer
+from ghnq.training.distributed.process_group import Team
+from ghnq.training.run.recipe import Quantization
+from ghnq.training.run.trainer import Trainer
 
 MIX = dict.fromkeys(("w8a8", "w4a8", "w4a4", "w2a2", "mixed"), 1.0)
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images, load
-from ghnq.training.soft_labels import save_soft_labels
-from ghnq.training.validate import held_out
+from ghnq.training.networks.soft_labels import save_soft_labels
+from ghnq.training.run.validation import held_out
 from named import resnet20
 
 

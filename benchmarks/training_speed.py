@@ -37,11 +37,11 @@ from ghnq.data import ImageDataset, load
 from ghnq.processor import this_processor
 from ghnq.spaces import convnets
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.architectures import ArchitectureStream
-from ghnq.training.launch import gather
-from ghnq.training.place import Place
-from ghnq.training.team import Team
-from ghnq.training.trainer import Trainer
+from ghnq.training.distributed.launch import gather
+from ghnq.training.distributed.process_group import Team
+from ghnq.training.distributed.topology import Place
+from ghnq.training.networks.architecture_stream import ArchitectureStream
+from ghnq.training.run.trainer import Trainer
 from references import Reference, ghn2_config, load_ghn2, quiet
 
 

@@ -14,14 +14,16 @@ LAYERS = (
     ("files", "memory", "processor"),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),
-    ("evaluation", "training", "search", "deploy", "models"),
+    ("deploy", "models"),
+    ("analysis", "evaluation", "training"),
+    ("search",),
     ("commands",),
     ("cli",),
     ("__main__",),
 )
 HEIGHT = {unit: height for height, row in enumerate(LAYERS) for unit in row}
 # Training validates with the evaluation; the search ranks with it.
-SIDEWAYS = {("training", "evaluation"), ("search", "evaluation")}
+SIDEWAYS = {("training", "evaluation"), ("analysis", "evaluation")}
 # What every floor may take from the roof: a string, no import behind it.
 FROM_THE_ROOF = {"__version__"}
 
@@ -83,7 +85,7 @@ def test_imports_go_down_only() -> None:
         ("graph/ir.py", "import importlib\nimportlib.import_module('ghnq.data')", "graph imports data"),
         ("graph/ir.py", "from ghnq import trace", "graph imports trace"),
         ("graph/ir.py", "import ghnq", "graph imports ghnq"),
-        ("evaluation/run.py", "from ghnq.training import loop", "evaluation imports training"),
+        ("evaluation/run.py", "from ghnq.training.run import loop", "evaluation imports training"),
         ("models.py", "from ghnq.cli import app", "models imports cli"),
         ("errors.py", "from ghnq.files import write_text", "errors imports files"),
         ("attic/a.py", "", "'attic' has no floor yet"),
@@ -100,9 +102,12 @@ def test_finds_a_planted_import_upwards(tmp_path: Path, file: str, source: str, 
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("graph/trace.py", "from ghnq.graph.ir import Node\nfrom .ir import Edge\nfrom ghnq.errors import GraphError"),
+        (
+            "graph/trace.py",
+            "from ghnq.graph.ir import Node\nfrom .ir import Edge\nfrom ghnq.errors import GraphError",
+        ),
         ("spaces/store.py", "from ghnq import graph\nfrom ghnq.quant import QuantScheme\nimport torch"),
-        ("training/loop.py", "from ghnq.evaluation import evaluate\nfrom ghnq import __version__"),
+        ("training/run/loop.py", "from ghnq.evaluation import evaluate\nfrom ghnq import __version__"),
         ("cli.py", "from ghnq.commands import predict"),
         ("__init__.py", "from ghnq.__main__ import main"),
     ],

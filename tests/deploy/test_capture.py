@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.deploy import export_onnx, export_program
-from ghnq.deploy.capture import capture
+from ghnq.deploy.graph.capture import capture
 from ghnq.errors import ExportError
 from tests.deploy.nets import CALIBRATION, TEST, chain
 

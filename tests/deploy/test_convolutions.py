@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghnq.deploy import export_onnx, export_program, in_integers, load_program, runtime
-from ghnq.deploy.capture import capture
-from ghnq.deploy.onnx_reader import load_model, read_simulation
-from ghnq.deploy.ops import aten
+from ghnq.deploy import export_onnx, export_program, in_integers, load_program
+from ghnq.deploy.graph.capture import capture
+from ghnq.deploy.graph.supported_ops import aten
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.quant import prepare
 from tests.deploy.nets import CALIBRATION, TEST
 from tests.quant.nets import randomise

@@ -12,8 +12,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ghnq import __version__
-from ghnq.deploy import Origin, export_onnx, in_integers, runtime
+from ghnq.deploy import Origin, export_onnx, in_integers
 from ghnq.deploy.metadata import Facts
+from ghnq.deploy.onnx import runtime
 from ghnq.deploy.parity import has_wide_int8
 from ghnq.errors import DataError, ExportError, GhnqError, MissingExtraError, NotFiniteError, SchemeError, WriteError
 from tests.deploy.conftest import Exports

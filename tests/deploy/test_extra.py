@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ghnq.deploy.extra import need
+from ghnq.deploy.optional_imports import need
 from ghnq.errors import MissingExtraError
 
 

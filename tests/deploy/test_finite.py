@@ -10,7 +10,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import Exported, export_onnx, export_program, program_parity, runtime, verify, verify_program
+from ghnq.deploy import Exported, export_onnx, export_program, verify, verify_program
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.pt2e import program_parity
 from ghnq.errors import ExportError, NotFiniteError
 from tests.deploy.nets import CALIBRATION, chain
 

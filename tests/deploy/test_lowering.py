@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import Origin, compiled, export_program, load_program, lower, lowering, program_parity, verify_program
-from ghnq.deploy.lowering import Lowered
-from ghnq.deploy.runtime import Kernels
+from ghnq.deploy import Origin, compiled, export_program, load_program, lower, verify_program
+from ghnq.deploy.onnx.runtime import Kernels
+from ghnq.deploy.pt2e import lowering, program_parity
+from ghnq.deploy.pt2e.lowering import Lowered
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain

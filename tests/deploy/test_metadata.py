@@ -11,8 +11,8 @@ import pytest
 
 from ghnq.deploy import export_onnx, export_program, profile, verify
 from ghnq.deploy.metadata import Facts, Origin
-from ghnq.deploy.onnx_reader import facts_of, load_model
-from ghnq.deploy.program_file import read_facts
+from ghnq.deploy.onnx.reader import facts_of, load_model
+from ghnq.deploy.pt2e.program_file import read_facts
 from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme, scheme_from_text
 from tests.deploy.nets import CALIBRATION, chain

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import Origin, export_onnx, export_program, runtime, verify, verify_program
+from ghnq.deploy import Origin, export_onnx, export_program, verify, verify_program
+from ghnq.deploy.onnx import runtime
 from ghnq.deploy.parity import last_layer_steps
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.deploy import simulate
-from ghnq.deploy.arithmetic import dequantize, quantize
-from ghnq.deploy.grid import Grid
-from ghnq.deploy.ops import aten
+from ghnq.deploy.graph.grid import Grid
+from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.supported_ops import aten
 from ghnq.errors import SchemeError
 from ghnq.quant import fake_quantize, prepare
 from tests.deploy.nets import CALIBRATION, Branches, ConvHead

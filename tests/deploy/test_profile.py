@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from ghnq.deploy import export_onnx, profile, runtime
-from ghnq.deploy.capture import capture
-from ghnq.deploy.costs import _float_model
-from ghnq.deploy.floats import in_floats
-from ghnq.deploy.memory import Step, peak, peak_memory, steps
-from ghnq.deploy.onnx_reader import load_model, read_simulation
-from ghnq.deploy.shapes import with_shapes
+from ghnq.deploy import export_onnx, profile
+from ghnq.deploy.cost.cost_profile import _float_model
+from ghnq.deploy.cost.peak_memory import Step, peak, peak_memory, steps
+from ghnq.deploy.graph.capture import capture
+from ghnq.deploy.graph.dequantized import in_floats
+from ghnq.deploy.graph.tensor_shapes import with_shapes
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.errors import ExportError, GhnqError, MissingExtraError
 from ghnq.graph import trace
 from ghnq.quant import prepare

@@ -11,10 +11,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from ghnq.deploy import Exported, export_program, in_integers, load_program, runtime
-from ghnq.deploy.extra import decomposed, hushed
-from ghnq.deploy.onnx_writer import Storage, write_model
-from ghnq.deploy.pt2e_reader import read_program
+from ghnq.deploy import Exported, export_program, in_integers, load_program
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.onnx.writer import Storage, write_model
+from ghnq.deploy.optional_imports import decomposed, hushed
+from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain

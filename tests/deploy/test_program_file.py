@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ghnq.deploy import Origin, export_program, load_program
-from ghnq.deploy.pt2e_reader import read_program
+from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import DataError, ExportError, GhnqError, NotFiniteError, SchemeError, WriteError
 from ghnq.files import atomic_path
 from tests.deploy.nets import CALIBRATION, TEST, chain

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghnq.deploy import in_integers, runtime, simulate
-from ghnq.deploy.arithmetic import dequantize, quantize
-from ghnq.deploy.onnx_reader import load_model, read_simulation
-from ghnq.deploy.ops import aten
+from ghnq.deploy import in_integers, simulate
+from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.supported_ops import aten
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.quant import prepare
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain

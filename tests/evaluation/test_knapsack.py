@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.evaluation.knapsack import choose
+from ghnq.analysis.knapsack import choose
 
 options = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 50)), min_size=1, max_size=4)
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghnq.analysis.mixed_precision import Budget, Mixed, mix
+from ghnq.analysis.sensitivity import measure_sensitivity
+from ghnq.analysis.subject import LayerCost, Subject, compare
 from ghnq.data import ImageDataset
 from ghnq.errors import DataError, GhnqError, NotFiniteError, SchemeError
-from ghnq.evaluation.mixed import Budget, Mixed, mix
-from ghnq.evaluation.sensitivity import measure_sensitivity
-from ghnq.evaluation.subject import LayerCost, Subject, compare
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
 from ghnq.quant import LayerBits, QuantScheme, quantize

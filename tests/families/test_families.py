@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import GhnqWarning
 from ghnq.graph import ArchGraph, trace
-from ghnq.graph.trace import tensors
+from ghnq.graph.tracing.trace import tensors
 from ghnq.hypernet import GHN, initialize
 
 from .zoo import PYTORCHCV, SHAPES, TRANSFORMERS

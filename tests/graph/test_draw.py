@@ -12,9 +12,9 @@ from torch import nn
 
 from ghnq.errors import GraphError
 from ghnq.graph import ArchGraph, Node, trace
-from ghnq.graph.draw import draw
-from ghnq.graph.layout import layout
-from ghnq.graph.svg import label, quantity, svg
+from ghnq.graph.drawing.draw import draw
+from ghnq.graph.drawing.layout import layout
+from ghnq.graph.drawing.svg import label, quantity, svg
 
 from .programs import Program, programs
 from .test_ir import GRAPH

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.graph import reach as module
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching import virtual_edges as module
+from ghnq.graph.batching.batch import GraphBatch
+from ghnq.graph.batching.virtual_edges import reach
 from ghnq.graph.ir import ArchGraph, Node
-from ghnq.graph.reach import reach
 from tests.hypernet.graphs import random_graph
 
 

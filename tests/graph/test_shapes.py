@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.graph import shapes
+from ghnq.graph.tracing import output_shapes as shapes
 
 FAILED = "failed"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ghnq.graph.traversal import Traversal
-from ghnq.hypernet.encoders.state import State, Weights
+from ghnq.graph.batching.traversal import Traversal
+from ghnq.hypernet.encoders.traversal_state import State, Weights
 
 
 def forward(traversal: Traversal, s: State, w: Weights) -> None:

@@ -10,9 +10,9 @@ from torch import nn
 
 from ghnq.errors import SchemeError
 from ghnq.graph import trace
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet import GHN, GHNConfig, initialize
-from ghnq.hypernet.condition import layer_of, precision_features
+from ghnq.hypernet.precision_embedding import layer_of, precision_features
 from ghnq.quant import QuantScheme
 
 CONFIG = GHNConfig(hidden=8, max_shape=(6, 6, 3, 3), condition=True)

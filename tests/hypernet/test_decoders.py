@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.conv import PositionDecoder
-from ghnq.hypernet.decoders.corner import Rows, corner_linear, round_up
-from ghnq.hypernet.fill import HUGE, Filling, Identity, fill
-from ghnq.hypernet.fit import norm_scale, shift, tile, weight_gain
+from ghnq.hypernet.decoders.sliced_linear import Rows, corner_linear, round_up
+from ghnq.hypernet.tiling import HUGE, Filling, Identity, fill
+from ghnq.hypernet.weight_scaling import norm_scale, shift, tile, weight_gain
 
 IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ghnq.hypernet.embed import bucket_table, channel_buckets, spatial_buckets
+from ghnq.hypernet.node_embedding import bucket_table, channel_buckets, spatial_buckets
 
 
 def nearest_bucket(size: int, buckets: list[int]) -> int:

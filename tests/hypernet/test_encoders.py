@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.encoders import levels_numpy, traverse
 from ghnq.hypernet.encoders.gatedgnn import GatedGNN
 from ghnq.hypernet.encoders.graphormer import Graphormer

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ghnq.errors import CheckpointError
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.model import GHN
 from ghnq.hypernet.published import from_published
 from tests.hypernet.peers import read_ghn3, read_peer

@@ -7,9 +7,9 @@ from torch import Tensor
 from ghnq.graph.ir import ArchGraph, Node, Parameter, Shape
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.lowrank import FactorDecoder, LowRankDecoder
-from ghnq.hypernet.decoders.pieces import WeightRequest
-from ghnq.hypernet.fill import Filling
+from ghnq.hypernet.decoders.weight_decoder import WeightRequest
 from ghnq.hypernet.model import GHN
+from ghnq.hypernet.tiling import Filling
 
 
 def entry(decoder: FactorDecoder, h: Tensor, kernel: tuple[int, int], at: tuple[int, int, int, int]) -> Tensor:

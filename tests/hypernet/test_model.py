@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
 from tests.hypernet.graphs import random_graph

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.graph import trace
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.hypernet import GHN, GHNConfig
-from ghnq.hypernet.place import FEATURES, place_features
+from ghnq.hypernet.structural_encoding import FEATURES, place_features
 from tests.hypernet.graphs import random_graph
 
 CONFIG = GHNConfig(hidden=8, max_shape=(6, 6, 3, 3), place=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant import correct_bias, prepare, quantize
-from ghnq.quant.bias import VALUES, _selection
+from ghnq.quant.bias_correction import VALUES, _selection
 from tests.quant.nets import CALIBRATION, TEST, error, network, quant_layers, randomise
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import SchemeError
 from ghnq.quant import QuantScheme, estimate_batch_norm, fold_batch_norm, prepare, quantize
-from ghnq.quant.layers import QuantConv2d
+from ghnq.quant.quantized_layers import QuantConv2d
 from tests.quant import oracle
 from tests.quant.nets import CALIBRATION, TEST, Residual, error, images, network, quant_layers, randomise
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.quant import ranges
+from ghnq.quant.affine import fake_quantize, integer_range, scale_zero_point
 from ghnq.quant.ranges import ActivationObserver, activation_range, weight_range
 from ghnq.quant.scheme import ESTIMATORS
-from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
 from tests.quant import oracle
 
 WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)) ** 3

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.errors import SchemeError
+from ghnq.quant import affine as simulate
 from ghnq.quant import scheme as scheme_module
-from ghnq.quant import simulate
 from ghnq.quant.scheme import PROTOCOLS, LayerBits, QuantScheme
 
 WIDTHS = st.integers(2, 16)

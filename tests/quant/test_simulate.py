@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from ghnq.quant.dynamic import fake_quantize_activation, fake_quantize_weight, weight_qparams
+from ghnq.quant.affine import decode, encode, fake_quantize, integer_range, scale_zero_point
+from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_weight, weight_qparams
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.simulate import decode, encode, fake_quantize, integer_range, scale_zero_point
 from tests.quant import oracle
 
 BITS = st.integers(2, 16)

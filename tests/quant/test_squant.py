@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ghnq.quant import QuantScheme, quantize, scale_zero_point, squant
-from ghnq.quant.simulate import integer_range
+from ghnq.quant.affine import integer_range
 from tests.quant.nets import CALIBRATION, error, network, quant_layers
 
 HALF = 0.5 + 1e-3  # the sums are of float32 numbers

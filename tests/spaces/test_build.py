@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ghnq.errors import SpaceError
-from ghnq.graph.trace import trace
+from ghnq.graph.tracing.trace import trace
 from ghnq.spaces import convnets
-from ghnq.spaces.convnets.layers import Layers, MetaLayers
+from ghnq.spaces.convnets.meta_layers import Layers, MetaLayers
 from ghnq.spaces.convnets.specs import Cells, Edge, Genotype, Spec, Stem
 from tests.spaces.walker import Walker
 

@@ -11,7 +11,7 @@ import pytest
 
 from ghnq.errors import SpaceError
 from ghnq.spaces import convnets, resolve
-from ghnq.spaces.convnets.dice import Dice, Weighted
+from ghnq.spaces.convnets.random_draws import Dice, Weighted
 from ghnq.spaces.convnets.specs import Stages, join_of
 from ghnq.spaces.convnets.splits import owner
 

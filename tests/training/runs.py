@@ -13,8 +13,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from ghnq.training import Recipe, train
-from ghnq.training import trainer as trainer_module
-from ghnq.training.keep import STATE
+from ghnq.training.run import trainer as trainer_module
+from ghnq.training.run.state_files import STATE
 
 
 def go(recipe: Recipe, out: Path, **options: Any) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ghnq.training import Recipe
-from ghnq.training.ahead import Ahead
+from ghnq.training.networks.prefetch import Ahead
 from tests.training.runs import assert_same_run, die_and_resume, go
 
 

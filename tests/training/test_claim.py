@@ -12,7 +12,7 @@ import pytest
 
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
-from ghnq.training.claim import Claim
+from ghnq.training.run.lock import Claim
 from tests.training.runs import go
 
 

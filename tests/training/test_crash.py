@@ -17,11 +17,11 @@ import torch
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
 from ghnq.training import Recipe
-from ghnq.training import loop as loop_module
-from ghnq.training import trainer as trainer_module
-from ghnq.training.journal import Journal
-from ghnq.training.keep import PREVIOUS, STATE, last_state
-from ghnq.training.recipe import dump_recipe
+from ghnq.training.run import loop as loop_module
+from ghnq.training.run import trainer as trainer_module
+from ghnq.training.run.metrics_log import Journal
+from ghnq.training.run.recipe import dump_recipe
+from ghnq.training.run.state_files import PREVIOUS, STATE, last_state
 from tests.training.runs import assert_same_end, go, go_until
 
 
@@ -172,10 +172,10 @@ import io, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from rich.console import Console
-import ghnq.evaluation.measure, ghnq.training.fabric
+import ghnq.evaluation.measure, ghnq.training.distributed.fabric
 import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ghnq.training import load_recipe, train
-from ghnq.training.keep import holds_run
+from ghnq.training.run.state_files import holds_run
 
 recipe, out, rng = load_recipe("recipe.yaml"), Path("run"), random.Random(20)
 torch.set_num_threads(1)

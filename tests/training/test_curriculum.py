@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ghnq.errors import RecipeError
 from ghnq.spaces import convnets
-from ghnq.training import step as step_module
-from ghnq.training import trainer as trainer_module
-from ghnq.training.architectures import _STRIDE, ArchitectureStream
-from ghnq.training.recipe import Curriculum, validate_recipe
+from ghnq.training.networks import step as step_module
+from ghnq.training.networks.architecture_stream import _STRIDE, ArchitectureStream
+from ghnq.training.run import trainer as trainer_module
+from ghnq.training.run.recipe import Curriculum, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, losses
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghnq.training.depthwise import _in_nchw, _Quick, with_quick_gradients
+from ghnq.training.networks.depthwise import _in_nchw, _Quick, with_quick_gradients
 
 
 def gradients(layer: nn.Conv2d, x: Tensor, seed: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ghnq.errors import RecipeError
-from ghnq.training.recipe import dump_recipe, known_keys, load_recipe, validate_recipe
+from ghnq.training.run.recipe import dump_recipe, known_keys, load_recipe, validate_recipe
 from tests.training.conftest import TINY
 
 
@@ -91,7 +91,7 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
 def test_every_key_is_described() -> None:
     from pydantic import BaseModel
 
-    from ghnq.training.recipe import Recipe
+    from ghnq.training.run.recipe import Recipe
 
     def undescribed(model: type[BaseModel]) -> list[str]:
         return [name for name, field in model.model_fields.items() if not field.description]

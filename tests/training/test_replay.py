@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ghnq.hypernet.model import Parameters
-from ghnq.training.replay import Replay, Result
+from ghnq.training.networks.cuda_graphs import Replay, Result
 
 LIVE: Counter[int] = Counter()
 DEAD: set[int] = set()

@@ -10,9 +10,9 @@ import torch
 from ghnq.data import ImageDataset, load
 from ghnq.errors import CheckpointError, TrainingError
 from ghnq.training import Recipe
-from ghnq.training import loop as loop_module
-from ghnq.training.keep import STATE, last_state
-from ghnq.training.recipe import validate_recipe
+from ghnq.training.run import loop as loop_module
+from ghnq.training.run.recipe import validate_recipe
+from ghnq.training.run.state_files import STATE, last_state
 from tests.training.conftest import TINY
 from tests.training.runs import go, log
 

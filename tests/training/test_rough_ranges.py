@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ghnq.errors import RecipeError
 from ghnq.quant import QuantScheme
+from ghnq.quant.affine import fake_quantize, integer_range, scale_zero_point
 from ghnq.quant.ranges import activation_range as searched_activations
 from ghnq.quant.ranges import weight_range
-from ghnq.quant.simulate import fake_quantize, integer_range, scale_zero_point
-from ghnq.training.precision import draw_scheme
-from ghnq.training.recipe import validate_recipe
-from ghnq.training.rough_ranges import activation_grid, weight_scale
-from ghnq.training.simulation import layers_of, on_grid
-from ghnq.training.step import run_network
+from ghnq.training.networks.fake_quant import layers_of, on_grid
+from ghnq.training.networks.fast_ranges import activation_grid, weight_scale
+from ghnq.training.networks.scheme_mix import draw_scheme
+from ghnq.training.networks.step import run_network
+from ghnq.training.run.recipe import validate_recipe
 from tests.training.conftest import TINY
 from tests.training.test_simulation import network, run
 

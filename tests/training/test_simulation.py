@@ -11,10 +11,10 @@ from torch.func import functional_call
 
 from ghnq.errors import GhnqError
 from ghnq.quant import QuantScheme, prepare
-from ghnq.quant.dynamic import fake_quantize_activation, fake_quantize_weight
-from ghnq.training.precision import MIXED_BITS, check_mix, draw_scheme
-from ghnq.training.simulation import Noise, _round, activations_on_grid, layers_of, on_grid
-from ghnq.training.step import run_network
+from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_weight
+from ghnq.training.networks.fake_quant import Noise, _round, activations_on_grid, layers_of, on_grid
+from ghnq.training.networks.scheme_mix import MIXED_BITS, check_mix, draw_scheme
+from ghnq.training.networks.step import run_network
 
 
 def network(seed: int = 0) -> nn.Module:

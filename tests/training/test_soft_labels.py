@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from ghnq.data import ImageDataset, load
 from ghnq.errors import DataError, RecipeError
-from ghnq.training.recipe import validate_recipe
-from ghnq.training.soft_labels import save_soft_labels, with_soft_labels
-from ghnq.training.validate import held_out
+from ghnq.training.networks.soft_labels import save_soft_labels, with_soft_labels
+from ghnq.training.run.recipe import validate_recipe
+from ghnq.training.run.validation import held_out
 from tests.training.conftest import TINY
 from tests.training.runs import go, losses
 

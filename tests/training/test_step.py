@@ -13,10 +13,10 @@ from ghnq.data import load
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
 from ghnq.spaces import convnets
-from ghnq.training.architectures import ArchitectureStream
-from ghnq.training.recipe import Schedule
-from ghnq.training.schedule import rate_factor
-from ghnq.training.step import accumulate_gradients
+from ghnq.training.networks.architecture_stream import ArchitectureStream
+from ghnq.training.networks.step import accumulate_gradients
+from ghnq.training.run.lr_schedule import rate_factor
+from ghnq.training.run.recipe import Schedule
 
 
 def stream(**changes: int) -> ArchitectureStream:

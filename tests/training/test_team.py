@@ -15,10 +15,10 @@ import torch
 
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
-from ghnq.training import place as place_module
-from ghnq.training.balance import homes, spread
-from ghnq.training.place import Place, choose_place
-from ghnq.training.recipe import dump_recipe, validate_recipe
+from ghnq.training.distributed import topology as place_module
+from ghnq.training.distributed.balance import homes, spread
+from ghnq.training.distributed.topology import Place, choose_place
+from ghnq.training.run.recipe import dump_recipe, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
 

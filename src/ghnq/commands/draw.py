@@ -7,7 +7,7 @@ from pathlib import Path
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
 from ghnq.graph import trace
-from ghnq.graph.draw import draw as draw_graph
+from ghnq.graph.drawing.draw import draw as draw_graph
 from ghnq.models import load_model
 
 

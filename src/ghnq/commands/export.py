@@ -8,7 +8,7 @@ from pathlib import Path
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin, export_onnx, export_program
-from ghnq.deploy.extra import need
+from ghnq.deploy.optional_imports import need
 from ghnq.errors import GhnqError
 from ghnq.evaluation import check_fit, check_outputs, dataset_for
 from ghnq.evaluation.provenance import weights_hash

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ghnq import __version__
+from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.commands.options import check_output, parse_steps, parse_words
 from ghnq.commands.progress import measuring
 from ghnq.commands.studying import load_subject
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
 from ghnq.evaluation.measure import one_torch_thread
-from ghnq.evaluation.mixed import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.files import write_text
 from ghnq.quant import LayerBits, dump_scheme
 

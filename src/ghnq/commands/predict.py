@@ -20,7 +20,7 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 from ghnq.quant import QuantScheme
-from ghnq.quant.layers import float_kind
+from ghnq.quant.quantized_layers import float_kind
 
 
 def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: Path, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from ghnq.commands.progress import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure
-from ghnq.deploy.extra import need
+from ghnq.deploy.optional_imports import need
 from ghnq.errors import GhnqError
 
 

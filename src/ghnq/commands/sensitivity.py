@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
+from ghnq.analysis.sensitivity_figure import write_sensitivity
 from ghnq.commands.options import check_output, parse_steps
 from ghnq.commands.progress import measuring
 from ghnq.commands.studying import load_subject
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation.measure import one_torch_thread
-from ghnq.evaluation.sensitivity import measure_sensitivity, sensitivity_table
-from ghnq.evaluation.sensitivity_figure import write_sensitivity
 from ghnq.quant import read_scheme
 
 

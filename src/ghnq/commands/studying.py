@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ghnq.analysis.subject import Subject
 from ghnq.errors import DataError
 from ghnq.evaluation import CALIBRATION_IMAGES, dataset_for
-from ghnq.evaluation.subject import Subject
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 

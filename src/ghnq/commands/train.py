@@ -10,7 +10,7 @@ from ghnq.commands.terminal import Terminal
 from ghnq.errors import RecipeError
 from ghnq.training import Interrupted, load_recipe
 from ghnq.training import train as train_recipe
-from ghnq.training.place import launched_rank
+from ghnq.training.distributed.topology import launched_rank
 
 
 def train(

@@ -11,12 +11,12 @@ from ghnq.commands.terminal import Terminal
 from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.deploy import Parity, ProgramParity, verify_program
 from ghnq.deploy import verify as compare
-from ghnq.deploy.extra import need
 from ghnq.deploy.metadata import Facts
-from ghnq.deploy.onnx_reader import facts_of, load_model
-from ghnq.deploy.program_file import read_facts
-from ghnq.deploy.program_parity import Agreement
-from ghnq.deploy.runtime import Kernels
+from ghnq.deploy.onnx.reader import facts_of, load_model
+from ghnq.deploy.onnx.runtime import Kernels
+from ghnq.deploy.optional_imports import need
+from ghnq.deploy.pt2e.program_file import read_facts
+from ghnq.deploy.pt2e.program_parity import Agreement
 from ghnq.errors import GhnqError
 
 SATURATION = {

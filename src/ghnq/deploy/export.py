@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ghnq.deploy.extra import need
-from ghnq.deploy.finite import check_simulation
+from ghnq.deploy.graph.finite import check_simulation
+from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
-from ghnq.deploy.onnx_writer import Storage, write_model
-from ghnq.deploy.program_file import save_program
-from ghnq.deploy.pt2e_writer import to_program
-from ghnq.deploy.simulation import simulate
+from ghnq.deploy.onnx.writer import Storage, write_model
+from ghnq.deploy.optional_imports import need
+from ghnq.deploy.pt2e.program_file import save_program
+from ghnq.deploy.pt2e.writer import to_program
 from ghnq.errors import DataError, ExportError, GhnqError
 from ghnq.files import atomic_path
 from ghnq.quant import QuantScheme, prepare

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, fx
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import runtime
-from ghnq.deploy.arithmetic import dequantize
-from ghnq.deploy.extra import need
-from ghnq.deploy.finite import check_logits
-from ghnq.deploy.integers import in_integers
+from ghnq.deploy.graph.finite import check_logits
+from ghnq.deploy.graph.integer_arithmetic import in_integers
+from ghnq.deploy.graph.quantize_ops import dequantize
+from ghnq.deploy.graph.supported_ops import LAYERS, aten
 from ghnq.deploy.metadata import Facts
-from ghnq.deploy.onnx_reader import facts_of, load_model, read_simulation
-from ghnq.deploy.onnx_writer import SAFE_WEIGHT
-from ghnq.deploy.ops import LAYERS, aten
+from ghnq.deploy.onnx import runtime
+from ghnq.deploy.onnx.reader import facts_of, load_model, read_simulation
+from ghnq.deploy.onnx.writer import SAFE_WEIGHT
+from ghnq.deploy.optional_imports import need
 from ghnq.errors import DataError
 from ghnq.processor import Processor, this_processor
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ghnq.evaluation.figure import write_report
 from ghnq.evaluation.inputs import dataset_for
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES, Progress, evaluate
-from ghnq.evaluation.report import write_report
 from ghnq.evaluation.results import Results
-from ghnq.graph.draw import draw
-from ghnq.graph.trace import trace
+from ghnq.graph.drawing.draw import draw
+from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN
 from ghnq.spaces import convnets
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import NotFiniteError
 from ghnq.graph.ir import ArchGraph
-from ghnq.graph.trace import trace
+from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.quant import Prepared, QuantScheme, prepare
 from ghnq.spaces import convnets

@@ -70,7 +70,7 @@ class ArchGraph:
 
     def validate(self) -> ArchGraph:
         """Returns the graph itself; raises `GraphError` naming the node, edge or parameter that is wrong."""
-        from .validate import validate
+        from ghnq.graph.validate import validate
 
         validate(self)
         return self
@@ -102,7 +102,7 @@ class ArchGraph:
     def _distances(self) -> NDArray[np.int16]:
         n = len(self.nodes)
         if n >= _FAR:
-            from ..errors import GraphError
+            from ghnq.errors import GraphError
 
             raise GraphError(f"distances() takes graphs of at most {_FAR - 1} nodes; this one has {n}")
         into = np.full(
@@ -162,19 +162,19 @@ class ArchGraph:
 
     def to_json(self) -> str:
         """One line of JSON from which `from_json` makes an equal graph."""
-        from .convert import to_json
+        from ghnq.graph.serialization import to_json
 
         return to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> ArchGraph:
         """The graph written by `to_json`, validated; raises `GraphError` for anything else."""
-        from .convert import from_json
+        from ghnq.graph.serialization import from_json
 
         return from_json(text)
 
     def to_networkx(self) -> Any:
         """A `networkx.DiGraph` with node attributes op, name, shape, output_shape and parameters (names)."""
-        from .convert import to_networkx
+        from ghnq.graph.serialization import to_networkx
 
         return to_networkx(self)

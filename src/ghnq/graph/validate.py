@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ..errors import GraphError, nearest
-from .ops import OPS
+from ghnq.errors import GraphError, nearest
+from ghnq.graph.ops import OPS
 
 if TYPE_CHECKING:
-    from .ir import ArchGraph
+    from ghnq.graph.ir import ArchGraph
 
 
 def validate(graph: ArchGraph) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.errors import GraphError
-from ghnq.graph.trace import trace
-from ghnq.hypernet.copying import copy_module
+from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
+from ghnq.hypernet.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
 
 _INITIAL = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}

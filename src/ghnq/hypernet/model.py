@@ -14,18 +14,18 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from ghnq.graph.batch import GraphBatch, SlotGroup
+from ghnq.graph.batching.batch import GraphBatch, SlotGroup
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
-from ghnq.hypernet.condition import PrecisionEmbedding, precision_features
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.decoders import DECODERS
 from ghnq.hypernet.decoders.vector import VectorDecoder
-from ghnq.hypernet.embed import NodeEmbedding
 from ghnq.hypernet.encoders import ENCODERS
-from ghnq.hypernet.fit import norm_scale, shift
-from ghnq.hypernet.forms import fit_kernel, fit_table, fit_vector, form_of, request_for
-from ghnq.hypernet.place import PlaceEmbedding, place_features
+from ghnq.hypernet.node_embedding import NodeEmbedding
+from ghnq.hypernet.parameter_shapes import fit_kernel, fit_table, fit_vector, form_of, request_for
+from ghnq.hypernet.precision_embedding import PrecisionEmbedding, precision_features
+from ghnq.hypernet.structural_encoding import PlaceEmbedding, place_features
+from ghnq.hypernet.weight_scaling import norm_scale, shift
 from ghnq.quant.scheme import QuantScheme
 
 Parameters = dict[str, Tensor]

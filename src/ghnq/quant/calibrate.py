@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import DataError, NotFiniteError
 from ghnq.quant.flow import evaluating
-from ghnq.quant.layers import QuantLayer
+from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from ghnq.quant.affine import along_channels
 from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain
 from ghnq.quant.relations import Relation, observe_relations
-from ghnq.quant.simulate import along_channels
 
 SWEEPS = 30
 STILL = 1e-4

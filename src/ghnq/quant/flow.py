@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from ghnq.quant.layers import float_kind
+from ghnq.quant.quantized_layers import float_kind
 
 _WEIGHTED_CALLS = frozenset(
     [f"conv{n}d" for n in (1, 2, 3)]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import SchemeError, nearest
+from ghnq.quant.affine import along_channels
 from ghnq.quant.flow import foldable, observe_flow
-from ghnq.quant.simulate import along_channels
 
 Pairs = Iterable[tuple[str, str]]
 

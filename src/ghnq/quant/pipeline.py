@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import DataError, SchemeError
-from ghnq.quant.bias import correct_in_place
+from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
 from ghnq.quant.equalize import equalized
 from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
-from ghnq.quant.layers import check_finite, quantize_layer
+from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import LayerBits, QuantScheme
 
 

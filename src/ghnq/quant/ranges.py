@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ghnq.quant.affine import integer_range, scale_zero_point
 from ghnq.quant.scheme import Estimator, Granularity
-from ghnq.quant.simulate import integer_range, scale_zero_point
 
 Range = tuple[Tensor, Tensor]
 

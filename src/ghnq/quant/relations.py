@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ghnq.quant.flow import Flow, evaluating
-from ghnq.quant.layers import float_kind
+from ghnq.quant.quantized_layers import float_kind
 
 # f(s x) = s f(x) for s > 0, channel by channel.
 _HOMOGENEOUS = frozenset(

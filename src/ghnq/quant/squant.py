@@ -10,7 +10,7 @@ Dimensions: O output channels, I input channels of a group, K positions of a ker
 import torch
 from torch import Tensor
 
-from ghnq.quant.simulate import along_channels
+from ghnq.quant.affine import along_channels
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear, round_to_strip, round_up
-from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, WeightRequest, centre, own_depthwise
-from ghnq.hypernet.fill import Filling, fill
+from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear, round_to_strip, round_up
+from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, WeightRequest, centre, own_depthwise
+from ghnq.hypernet.tiling import Filling, fill
 
 
 class PositionDecoder(nn.Module):

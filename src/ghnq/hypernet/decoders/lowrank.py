@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.corner import Corner, Rows, corner_linear
-from ghnq.hypernet.decoders.pieces import PieceDecoder, Shape4, centre, own_depthwise
-from ghnq.hypernet.fill import Filling, fill
+from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear
+from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, centre, own_depthwise
+from ghnq.hypernet.tiling import Filling, fill
 
 
 class FactorDecoder(nn.Module):

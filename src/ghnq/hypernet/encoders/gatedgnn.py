@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.encoders.traverse import Gates, Messages, traverse
 
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.graph.batch import GraphBatch
-from ghnq.graph.reach import Reach
+from ghnq.graph.batching.batch import GraphBatch
+from ghnq.graph.batching.virtual_edges import Reach
 
 EDGE_TABLE = 257
 """Rows of the distance embedding: row d + 2 for d hops, row 2 for no path."""

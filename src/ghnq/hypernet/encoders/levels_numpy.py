@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ghnq.graph.traversal import Traversal
-from ghnq.hypernet.encoders.state import State, Weights
+from ghnq.graph.batching.traversal import Traversal
+from ghnq.hypernet.encoders.traversal_state import State, Weights
 
 Array = NDArray[np.floating]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ghnq.graph.batch import GraphBatch
+from ghnq.graph.batching.batch import GraphBatch
 
 
 class NodeMLP(nn.Module):

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ghnq.graph.traversal import Traversal
+from ghnq.graph.batching.traversal import Traversal
 from ghnq.hypernet.encoders import levels_numpy
-from ghnq.hypernet.encoders.state import State, Weights
+from ghnq.hypernet.encoders.traversal_state import State, Weights
 
 
 class Messages(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import SpaceError
 from ghnq.spaces.convnets.cells import make_cells
-from ghnq.spaces.convnets.layers import Layers, MetaLayers
+from ghnq.spaces.convnets.meta_layers import Layers, MetaLayers
 from ghnq.spaces.convnets.modules import StageModule, Unit
 from ghnq.spaces.convnets.specs import Cells, Spec, Stages
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.spaces.convnets.layers import Layers
+from ghnq.spaces.convnets.meta_layers import Layers
 from ghnq.spaces.convnets.modules import Unit
-from ghnq.spaces.convnets.names import CellOp
 from ghnq.spaces.convnets.specs import Cells, Edge, Genotype
+from ghnq.spaces.convnets.vocabulary import CellOp
 
 
 class SeparableConv(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.spaces.convnets.layers import Layers, Pair
+from ghnq.spaces.convnets.meta_layers import Layers, Pair
 from ghnq.spaces.convnets.specs import (
     BasicBlock,
     Block,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ghnq.spaces.convnets.dice import Weighted
-from ghnq.spaces.convnets.names import Family
+from ghnq.spaces.convnets.random_draws import Weighted
+from ghnq.spaces.convnets.vocabulary import Family
 
 Range = tuple[int, int]  # both ends included
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ghnq.spaces.convnets.dice import Dice, Weighted
-from ghnq.spaces.convnets.names import CellOp
 from ghnq.spaces.convnets.profiles import Profile
+from ghnq.spaces.convnets.random_draws import Dice, Weighted
 from ghnq.spaces.convnets.specs import Cells, Edge, Genotype, repeats
+from ghnq.spaces.convnets.vocabulary import CellOp
 from ghnq.spaces.convnets.widths import rounded
 
 _OPS: Weighted[CellOp] = Weighted(

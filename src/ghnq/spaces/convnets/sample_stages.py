@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from ghnq.spaces.convnets.dice import Dice, Weighted
-from ghnq.spaces.convnets.names import Downsample, Join
 from ghnq.spaces.convnets.profiles import Profile
+from ghnq.spaces.convnets.random_draws import Dice, Weighted
 from ghnq.spaces.convnets.specs import (
     BasicBlock,
     Block,
@@ -20,6 +19,7 @@ from ghnq.spaces.convnets.specs import (
     join_of,
     joined,
 )
+from ghnq.spaces.convnets.vocabulary import Downsample, Join
 from ghnq.spaces.convnets.widths import rounded
 
 _KINDS = Weighted({"conv": 0.26, "separable": 0.16, "inverted": 0.22, "basic": 0.2, "bottleneck": 0.16})

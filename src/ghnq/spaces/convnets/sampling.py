@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ghnq.spaces.convnets.cost import cost
-from ghnq.spaces.convnets.dice import Dice, Weighted
 from ghnq.spaces.convnets.profiles import Profile
+from ghnq.spaces.convnets.random_draws import Dice, Weighted
 from ghnq.spaces.convnets.sample_cells import sample_cells
 from ghnq.spaces.convnets.sample_stages import sample_stages
 from ghnq.spaces.convnets.specs import Spec, Stages, Stem

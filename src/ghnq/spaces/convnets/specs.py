@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ghnq.errors import SpaceError
-from ghnq.spaces.convnets.names import (
+from ghnq.spaces.convnets.vocabulary import (
     CELL_OPS,
     CellOp,
     Downsample,

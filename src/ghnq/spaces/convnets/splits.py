@@ -6,8 +6,8 @@ from operator import index as as_integer
 from typing import SupportsIndex
 
 from ghnq.errors import SpaceError, nearest
-from ghnq.spaces.convnets.dice import Dice
 from ghnq.spaces.convnets.profiles import PROFILES
+from ghnq.spaces.convnets.random_draws import Dice
 from ghnq.spaces.convnets.sampling import acceptable, sample
 from ghnq.spaces.convnets.specs import Spec
 

@@ -1,0 +1,1 @@
+"""What is asked of one network: sensitivity of its layers, mixed precision."""

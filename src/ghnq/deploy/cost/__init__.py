@@ -1,0 +1,1 @@
+"""What a deployed network costs: multiply-adds, memory, latency."""

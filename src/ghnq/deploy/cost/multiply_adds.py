@@ -1,0 +1,54 @@
+"""Multiply-adds and bit-operations of a deployed graph, for one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import NamedTuple
+
+from torch import fx
+
+from ghnq.deploy.graph.dequantized import largest, rounding
+from ghnq.deploy.graph.quantize_ops import dequantize
+from ghnq.deploy.graph.supported_ops import LAYERS
+from ghnq.quant import QuantScheme
+
+FLOAT_BITS = 32
+
+
+class Work(NamedTuple):
+    """What one layer does: its multiply-adds for one image, and the bits of its weight and of its input."""
+
+    multiply_adds: int
+    weight_bits: int
+    activation_bits: int
+
+    @property
+    def bit_operations(self) -> int:
+        """Multiply-adds x bits of the weight x bits of the input."""
+        return self.multiply_adds * self.weight_bits * self.activation_bits
+
+
+def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Work]:
+    """The work of every convolution and linear layer of a graph with shapes; one that runs twice comes twice.
+
+    Multiply-adds are fan-in times output elements. A weight on a grid has the bits that the scheme gives its layer, its
+    input those of the grid it is rounded to, or 32. A layer with a float weight counts as 32 x 32: it runs in float.
+    """
+    for node in simulation.graph.nodes:
+        if node.target in LAYERS:
+            weight = node.args[1]
+            adds = node.meta["val"].numel() * prod(weight.meta["val"].shape[1:])
+            if weight.target is dequantize:
+                bits = scheme.bits_for(str(node.meta.get("layer"))).weight or FLOAT_BITS
+                yield Work(adds, bits, _input_bits(node.args[0]))
+            else:
+                yield Work(adds, FLOAT_BITS, FLOAT_BITS)
+
+
+def _input_bits(source: fx.Node) -> int:
+    if source.target is not dequantize:
+        return FLOAT_BITS
+    integers = source.args[0]
+    assert isinstance(integers, fx.Node)
+    return largest(rounding(integers)).bit_length()

@@ -1,0 +1,1 @@
+"""ONNX files: operator table, writer, reader, ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Many graphs as one, and the traversals over them."""

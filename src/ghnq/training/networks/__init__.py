@@ -1,0 +1,1 @@
+"""The networks of a training step: which architectures, on which images, at which precision."""

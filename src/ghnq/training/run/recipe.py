@@ -1,0 +1,300 @@
+"""Recipes: everything that decides a training run, in one YAML file; every key is documented here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ghnq.errors import RecipeError, nearest
+from ghnq.hypernet.config import GHNConfig
+from ghnq.quant.scheme import QuantScheme
+from ghnq.spaces import convnets
+from ghnq.spaces.convnets.specs import Spec
+from ghnq.training.networks.scheme_mix import check_mix
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Optimizer(BaseModel):
+    """How a gradient becomes a step."""
+
+    model_config = _STRICT
+
+    name: Literal["adam", "adamw"] = Field(default="adamw", description="Adam, or Adam with decoupled weight decay.")
+    lr: float = Field(default=1e-3, gt=0, strict=False, description="Peak learning rate.")
+    weight_decay: float = Field(default=1e-5, ge=0, strict=False, description="Weight decay.")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), strict=False, description="Decay of the two moments.")
+    clip: float = Field(
+        default=5.0, gt=0, strict=False, description="Largest norm of the gradient; more is scaled down."
+    )
+
+
+class Schedule(BaseModel):
+    """How the learning rate moves with the progress of the run.
+
+    Progress is steps done over steps, or, under --max-minutes, the larger of that and minutes trained over minutes
+    given, so that the rate has come down when the time is up.
+    """
+
+    model_config = _STRICT
+
+    name: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after the warm-up.")
+    warmup: int = Field(default=100, ge=0, description="Steps over which the rate rises from zero.")
+    final: float = Field(
+        default=0.01, ge=0, le=1, strict=False, description="Rate at the end, as a fraction of the peak."
+    )
+
+
+class Quantization(BaseModel):
+    """The precision that networks are trained for: float training (GHN-Q) by default, else through quantization."""
+
+    model_config = _STRICT
+
+    mix: dict[str, Annotated[float, Field(strict=False, allow_inf_nan=False)]] = Field(
+        default={"float32": 1.0},
+        description="Schemes and how often each is drawn for a network, such as `{float32: 1, w4a8: 2}`; `mixed` draws "
+        "bits for every layer.",
+    )
+    steps: tuple[Literal["search_weights", "search_activations"], ...] = Field(
+        default=(),
+        strict=False,
+        description="Searches for ranges that deployment will make: validation makes them, and training fits such "
+        "ranges roughly at 4 bits and below.",
+    )
+    strategy: Literal["round", "noise"] = Field(
+        default="round", description="Round to the grid with straight-through gradients, or add noise of one step."
+    )
+
+
+class Curriculum(BaseModel):
+    """An easier beginning: small images, fewer kinds of networks, or both. Validation is always on the whole task."""
+
+    model_config = _STRICT
+
+    steps: int = Field(default=0, ge=0, description="Steps that it lasts; 0: none.")
+    image_size: int | None = Field(
+        default=None, ge=8, description="Images are shrunk to this size meanwhile; absent: as they are."
+    )
+    multiply_adds: float | None = Field(
+        default=None,
+        ge=1e6,
+        strict=False,
+        description="Networks of more multiply-adds, for an image of 3x32x32, are not drawn meanwhile; absent: all.",
+    )
+    family: Literal["stages", "cells"] | None = Field(
+        default=None, description="Only networks of this family are drawn meanwhile; absent: both."
+    )
+    stem_stride: Literal[1, 2] | None = Field(
+        default=None, description="Only networks whose first convolution has this stride are drawn; absent: both."
+    )
+
+    def admits(self, spec: Spec) -> bool:
+        """Whether an architecture of the space may be drawn meanwhile."""
+        return (
+            (self.multiply_adds is None or convnets.cost(spec).multiply_adds <= self.multiply_adds)
+            and self.family in (None, spec.body.family)
+            and self.stem_stride in (None, spec.stem.stride)
+        )
+
+
+class Validation(BaseModel):
+    """How often, and on what, the run is measured: architectures of split `val`, training images held out."""
+
+    model_config = _STRICT
+
+    every: int = Field(default=1000, ge=1, description="Steps between measurements.")
+    architectures: int = Field(default=20, ge=1, le=500, description="Architectures of split `val`.")
+    images: int = Field(default=256, ge=1, description="Images taken from the training split and never trained on.")
+    schemes: tuple[str, ...] = Field(
+        default=("float32",),
+        min_length=1,
+        strict=False,
+        description="Schemes to measure under; the mean over them decides which checkpoint is the best.",
+    )
+    calibration: int = Field(default=256, ge=2, description="Training images for batch-norm statistics.")
+
+
+class Recipe(BaseModel):
+    """A training run. Keyword-only; unknown keys are refused."""
+
+    model_config = _STRICT
+
+    name: str = Field(description="What the progress bar calls the run.")
+    data: str = Field(description="`digits`, a directory, or a hub id; `--data` overrides it.")
+    image_size: int | None = Field(default=None, ge=4, description="Resize images to this size; absent: as they are.")
+    space: Literal["convnets"] = Field(default="convnets", description="Where the architectures come from.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, architectures and images.")
+    hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
+    init: str | None = Field(
+        default=None,
+        description="Checkpoint (shipped name, directory, or hub id) whose weights the run starts from, and whose "
+        "`hypernet` it takes, though `condition` may be added; absent: random weights.",
+    )
+    steps: int = Field(ge=1, description="Updates of the hypernetwork.")
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        strict=False,
+        description="Minutes of training after which to stop; `--max-minutes` overrides it.",
+    )
+    meta_batch: int = Field(default=8, ge=1, description="Networks in each step.")
+    batch_size: int = Field(default=64, ge=2, description="Images for each network of a step.")
+    share_images: bool = Field(default=False, description="All networks of a step see the same images.")
+    reuse: int = Field(
+        default=1,
+        ge=1,
+        description="How often an architecture is used while it is fresh; saves tracing where networks are small.",
+    )
+    augment: bool = Field(default=True, description="Shift and, where the data allows it, mirror training images.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Weight of the uniform target.")
+    soft_labels: str | None = Field(
+        default=None,
+        description="File of a teacher's class probabilities for every training image "
+        "(ghnq.training.networks.soft_labels), to train towards instead of the labels; absent: the labels.",
+    )
+    optimizer: Optimizer = Field(default=Optimizer(), description="See Optimizer.")
+    schedule: Schedule = Field(default=Schedule(), description="See Schedule.")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        strict=False,
+        description="Decay of the weight average that is validated and saved; 0: none.",
+    )
+    curriculum: Curriculum = Field(default=Curriculum(), description="See Curriculum.")
+    validation: Validation = Field(default=Validation(), description="See Validation.")
+    save_every: int = Field(default=500, ge=1, description="Steps between savings of the training state.")
+    log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")
+    workers: int = Field(
+        default=2,
+        ge=1,
+        description="Processes on the CPU, one thread each, that share the networks of a step; `--devices` overrides "
+        "it.",
+    )
+    cuda_workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that share a CUDA device; `--devices` says how many devices there are.",
+    )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="On CUDA, networks in float that come back (`reuse`) are recorded as CUDA graphs and played again.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where networks run; `auto`: on CUDA if there is any. `--device` overrides it."
+    )
+    precision: Literal[32, "bf16"] = Field(
+        default=32, description="Of the networks' forward and backward passes; `bf16`: mixed. The rest is float32."
+    )
+    prefetch: int | None = Field(
+        default=None,
+        ge=0,
+        le=16,
+        description="Steps whose architectures and graphs a thread prepares ahead; 0: none. Absent: 2 with CUDA, and 0 "
+        "on the CPU, where the core that prepares is the one that trains.",
+    )
+
+    quantization: Quantization = Field(default=Quantization(), description="See Quantization.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        check_mix(self.quantization.mix)
+        for scheme in self.validation.schemes:
+            QuantScheme.parse(scheme)
+        if self.meta_batch < self.workers:
+            raise ValueError(
+                f"meta_batch {self.meta_batch} is fewer than {self.workers} workers; each needs a network of every step"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-3` as the number it is (YAML 1.1 wants `1.0e-3`)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Reads a YAML recipe and applies `key=value` overrides (dotted keys, YAML values); raises RecipeError."""
+    path = Path(path)
+    if not path.is_file():
+        near = [p.name for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        raise RecipeError(
+            f"there is no recipe '{path}'{nearest(path.name, near)}; "
+            f"recipes in '{path.parent}': {', '.join(near) or 'none'}"
+        )
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must hold a mapping of keys to values, not {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    return validate_recipe(raw, str(path))
+
+
+def validate_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Checks keys and values; raises RecipeError that names each wrong key, what came, and the nearest known key."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain([str(part) for part in e["loc"]], e["type"], e["msg"], e["input"]) for e in error.errors()]
+        raise RecipeError(f"{source}: " + "; ".join(problems)) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every key spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def known_keys() -> list[str]:
+    """Every key of a recipe, dotted."""
+    return _keys(Recipe, "")
+
+
+def _keys(model: type[BaseModel], prefix: str) -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += _keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(location: list[str], kind: str, message: str, value: object) -> str:
+    key = ".".join(location)
+    if kind == "extra_forbidden":
+        keys = known_keys()
+        siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        return f"unknown key '{key}'{nearest(key, siblings) or nearest(key, keys)}; known here: {', '.join(siblings)}"
+    if kind == "missing":
+        return f"key '{key}' is missing"
+    return f"key '{key}' is {value!r}: {message}"
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"'{override}' is not KEY=VALUE, for example steps=100 or optimizer.lr=0.001")
+    *parents, last = key.split(".")
+    target: dict[str, Any] = raw
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"'{override}': '{parent}' is a value, not a group of keys")
+        target = child
+    try:
+        target[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"'{override}': the value is not YAML: {error}") from error

@@ -1,0 +1,92 @@
+"""Which recipe a resumed run goes on with: the one it was started with, or, with --override, a changed one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from ghnq.data import ImageDataset
+from ghnq.errors import CheckpointError, TrainingError
+from ghnq.training.run.recipe import Recipe
+from ghnq.training.run.state import State
+from ghnq.training.run.trainer import task_of
+
+FIXED = {
+    "hypernet": "the weights so far have its shape",
+    "init": "the run has started, and does not start again",
+    "seed": "images held out for validation would have been trained on",
+    "validation.images": "images held out for validation would have been trained on",
+}
+"""Keys, or groups of keys, that cannot change while a run lasts, and why."""
+
+FREE = ("max_minutes", "workers", "cuda_workers", "cuda_graphs", "device", "prefetch")
+"""Keys that say where and how long a run takes place, not what it does; they may change with every resume."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""Dotted key -> its value before and now."""
+
+
+def started_with(state: State) -> Recipe:
+    """The recipe of a saved run; raises CheckpointError for one that this version does not understand."""
+    try:
+        return Recipe.model_validate_json(state.recipe)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{state.path} holds a recipe that this version of ghnq does not know ({error}); resume the run with the "
+            "version that made it"
+        ) from error
+
+
+def resumed(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Recipe, Changes]:
+    """The recipe a run goes on with, with the minutes it was given, and what is changed in it.
+
+    Raises TrainingError for a change without `override`, and for one that cannot be made.
+    """
+    changes = _changes(json.loads(before.model_dump_json()), json.loads(recipe.model_dump_json()), "")
+    for key in FREE:
+        changes.pop(key, None)
+    if changes and not override:
+        raise TrainingError(
+            f"a resumed run must keep its recipe; changed: {_describe(changes)}. Add --override to go on with the new "
+            "values, or change them back"
+        )
+    for key, change in changes.items():
+        for fixed, reason in FIXED.items():
+            if f"{key}.".startswith(f"{fixed}."):
+                raise TrainingError(
+                    f"--override cannot change {_describe({key: change})}: {reason}; start a new run in another --out"
+                )
+    return recipe.model_copy(update={"max_minutes": before.max_minutes}), changes
+
+
+def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDataset) -> None:
+    """Raises TrainingError for data with other classes or another input shape, or other images under the same name."""
+    task, classes = state.task, before.hypernet.num_classes
+    if (dataset.input_shape, dataset.num_classes) != (task.image_shape, classes):
+        raise TrainingError(
+            f"the run was started on '{before.data}', images of shape {task.image_shape} in {classes} classes; "
+            f"'{recipe.data}' has shape {dataset.input_shape} and {dataset.num_classes} classes, which no --override "
+            "can change; start a new run in another --out"
+        )
+    if recipe.data == before.data and task != task_of(recipe, dataset):
+        raise TrainingError(
+            f"the images of '{recipe.data}' are not those the run was started with (their mean or deviation differs); "
+            "bring them back, or start a new run in another --out"
+        )
+
+
+def _describe(changes: Changes) -> str:
+    return ", ".join(f"{key} (was {old!r}, now {new!r})" for key, (old, new) in sorted(changes.items()))
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str) -> Changes:
+    changes: Changes = {}
+    for key in now:
+        old, new = before.get(key), now[key]
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes |= _changes(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes[prefix + key] = old, new
+    return changes
