@@ -33,7 +33,7 @@ def imported_libraries() -> set[str]:
 def test_every_import_is_declared() -> None:
     extras = PROJECT["optional-dependencies"]
     declared = import_names(PROJECT["dependencies"])
-    for extra in ("export", "report", "search"):
+    for extra in ("export", "graph", "report", "search"):
         declared |= import_names(extras[extra])
     assert imported_libraries() <= declared
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ghnq"
 # From the cellar to the roof. Units of one row are siblings and do not know each other.
 LAYERS = (
     ("errors",),
-    ("files", "memory", "processor"),
+    ("files", "memory", "processor", "optional_imports"),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),
     ("deploy", "models"),
@@ -106,7 +106,7 @@ def test_finds_a_planted_import_upwards(tmp_path: Path, file: str, source: str, 
             "graph/trace.py",
             "from ghnq.graph.ir import Node\nfrom .ir import Edge\nfrom ghnq.errors import GraphError",
         ),
-        ("spaces/store.py", "from ghnq import graph\nfrom ghnq.quant import QuantScheme\nimport torch"),
+        ("spaces/registry.py", "from ghnq import graph\nfrom ghnq.quant import QuantScheme\nimport torch"),
         ("training/run/loop.py", "from ghnq.evaluation import evaluate\nfrom ghnq import __version__"),
         ("cli.py", "from ghnq.commands import predict"),
         ("__init__.py", "from ghnq.__main__ import main"),

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ghnq.deploy import Exported, export_program, in_integers, load_program
 from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.writer import Storage, write_model
-from ghnq.deploy.optional_imports import decomposed, hushed
+from ghnq.deploy.optional_imports import decomposed
 from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import ExportError, SchemeError
+from ghnq.optional_imports import quiet
 from ghnq.quant import QuantScheme
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain
 
@@ -125,7 +126,7 @@ def test_any_batch_runs(programs: Programs) -> None:
 
 def test_functions_are_called_as_torchao_calls_them(programs: Programs) -> None:
     """The arguments of `convert_pt2e`'s own result, in number, order and type: what its lowerings look for."""
-    with hushed():
+    with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ghnq.errors import SpaceError
+from ghnq.graph.ops import KERNEL_OPS
 from ghnq.graph.tracing.trace import trace
 from ghnq.spaces import convnets
 from ghnq.spaces.convnets.meta_layers import Layers, MetaLayers
@@ -53,7 +54,7 @@ def test_ops_and_depth_are_the_graphs_own(split, index):
     price = convnets.cost(spec)
     assert price.ops == Counter(node.op for node in graph.nodes)
     assert price.multiply_adds == graph.multiply_adds
-    weighted = [node.op in ("conv", "sep_conv", "dil_conv") for node in graph.nodes]
+    weighted = [node.op in KERNEL_OPS for node in graph.nodes]
     longest = [0] * len(graph.nodes)
     for node in range(len(graph.nodes)):
         before = [longest[u] for u, v in graph.edges if v == node]

@@ -1,16 +1,15 @@
-"""Descriptions, drawings and the store."""
+"""Descriptions and their figures."""
 
 import io
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from ghnq.errors import SpaceError
-from ghnq.spaces import convnets, resolve, store
+from ghnq.spaces import convnets, resolve
 from ghnq.spaces.convnets.description import MEASURES
 
 
@@ -77,30 +76,3 @@ def test_summary_holds_the_spec():
     assert convnets.Spec.from_json(json.dumps(shown["spec"])) == spec
     assert shown["structure_hash"] == spec.structure_hash
     assert shown["nodes"] == sum(shown["ops"].values())
-
-
-def test_store_comes_back(tmp_path):
-    rows = store.members("val", range(5))
-    store.write(tmp_path / "val.parquet", rows)
-    assert store.read(tmp_path / "val.parquet") == rows
-    assert rows[3].spec == convnets.spec("val", 3)
-    assert [path.name for path in tmp_path.iterdir()] == ["val.parquet"]
-
-
-def test_store_refuses_other_files(tmp_path):
-    with pytest.raises(SpaceError, match="cannot be read"):
-        store.read(tmp_path / "missing.parquet")
-    (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(SpaceError, match="cannot be read"):
-        store.read(tmp_path / "torn.parquet")
-    rows = store.members("val", range(2))
-    store.write(tmp_path / "swapped.parquet", [replace(rows[0], spec=rows[1].spec)])
-    with pytest.raises(SpaceError, match="val/0"):
-        store.read(tmp_path / "swapped.parquet")
-
-
-def test_a_failed_write_leaves_nothing(tmp_path):
-    rows = store.members("val", range(1))
-    with pytest.raises(Exception, match="parameters"):
-        store.write(tmp_path / "bad.parquet", [replace(rows[0], parameters="parameters")])
-    assert not list(tmp_path.iterdir())

@@ -8,7 +8,6 @@ from pathlib import Path
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin, export_onnx, export_program
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import GhnqError
 from ghnq.evaluation import check_fit, check_outputs, dataset_for
 from ghnq.evaluation.provenance import weights_hash
@@ -16,6 +15,7 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
 from ghnq.models import load_model
+from ghnq.optional_imports import import_optional
 from ghnq.quant import read_scheme
 
 BATCH = 256
@@ -44,7 +44,7 @@ def export(
     if as_program and (pack_int4 or int8_weights):
         raise GhnqError("--pack-int4 and --int8-weights are for .onnx; .pt2 files have int8 weights of any bits.")
     if not as_program:
-        need("onnx")
+        import_optional("onnx")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
         ghn = GHN.from_pretrained(checkpoint)
         dataset = dataset_for(ghn, data)

@@ -10,16 +10,16 @@ from ghnq.commands.progress import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import GhnqError
+from ghnq.optional_imports import import_optional
 
 
 def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
     """Counts and times the file and prints both columns."""
     if file.suffix.lower() == ".pt2" and file.exists():
         raise GhnqError(f"'{file}' is a torch.export program; export the same network as .onnx to profile it.")
-    need("onnx")
-    need("onnxruntime")
+    import_optional("onnx")
+    import_optional("onnxruntime")
     with Terminal(as_json=as_json) as terminal:
         with measuring(terminal.progress, "turns") as progress:
             costs = measure(file, batch=batch, threads=threads, repeats=repeats, progress=progress)

@@ -14,10 +14,10 @@ from ghnq.deploy import verify as compare
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx.reader import facts_of, load_model
 from ghnq.deploy.onnx.runtime import Kernels
-from ghnq.deploy.optional_imports import need
 from ghnq.deploy.pt2e.program_file import read_facts
 from ghnq.deploy.pt2e.program_parity import Agreement
 from ghnq.errors import GhnqError
+from ghnq.optional_imports import import_optional
 
 SATURATION = {
     True: "this processor has no VNNI, and ONNX Runtime's kernel for int8 weights saturates on it: "
@@ -40,8 +40,8 @@ def verify(file: Path, *, data: str | None, images: int | None, compiled: bool, 
         return
     if compiled:
         raise GhnqError(f"--compile is for .pt2 files; '{file}' runs on ONNX Runtime")
-    need("onnx")
-    need("onnxruntime")
+    import_optional("onnx")
+    import_optional("onnxruntime")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Verifying {file}"):
         dataset = _images_for(facts_of(load_model(file), file), data)
         parity = compare(file, dataset, images=images)
@@ -53,7 +53,7 @@ def verify(file: Path, *, data: str | None, images: int | None, compiled: bool, 
 
 def _verify_program(file: Path, data: str | None, images: int | None, compiled: bool, as_json: bool) -> None:
     if compiled:
-        need("torchao")
+        import_optional("torchao")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Verifying {file}"):
         dataset = _images_for(read_facts(file), data)
         parity = verify_program(file, dataset, images=images, compile=compiled)

@@ -15,11 +15,11 @@ from ghnq.deploy.graph.finite import check_simulation
 from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx.writer import Storage, write_model
-from ghnq.deploy.optional_imports import need
 from ghnq.deploy.pt2e.program_file import save_program
 from ghnq.deploy.pt2e.writer import to_program
 from ghnq.errors import DataError, ExportError, GhnqError
 from ghnq.files import atomic_path
+from ghnq.optional_imports import import_optional
 from ghnq.quant import QuantScheme, prepare
 from ghnq.quant.calibrate import batches
 
@@ -73,7 +73,7 @@ def export_onnx(
             fixed.
         MissingExtraError: onnx is not installed.
     """
-    need("onnx")
+    import_optional("onnx")
     simulation, facts = _simulated(module, scheme, calibration, protocol, steps, batch_size, origin)
     storage = Storage(pack_int4=pack_int4, int8_weights=int8_weights)
     model = write_model(simulation, storage=storage, metadata=facts.to_properties())

@@ -21,8 +21,8 @@ from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx.writer import SAFE_WEIGHT
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import DataError
+from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor
 
 BATCH = 250
@@ -91,7 +91,7 @@ def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> P
         opset=model.opset_import[0].version,
         processor=processor,
         saturation=processor.saturates if has_wide_int8(simulation) else False,
-        onnxruntime=need("onnxruntime").__version__,
+        onnxruntime=import_optional("onnxruntime").__version__,
     )
 
 

@@ -12,6 +12,9 @@ GHN2_OPS = (
     "concat", "input", "bias", "bn", "ln", "pos_enc", "glob_avg",
 )  # fmt: skip
 
+KERNEL_OPS = ("conv", "sep_conv", "dil_conv")
+"""Ops whose weight is a kernel: convolutions and linear layers."""
+
 _WEIGHT = ("weight", "class_weight")
 _BIAS = ("bias", "class_bias")
 _NORM = ("norm_weight", "norm_bias")
@@ -19,10 +22,14 @@ _NORM = ("norm_weight", "norm_bias")
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One word of the vocabulary.
+    """One op of the vocabulary.
 
-    index: row of the op embedding. colour: fill in drawings. roles: what parameters of such a node may be.
-    summary: one line for legends and documentation.
+    Attributes:
+        name: The name in graphs.
+        index: The row of the op embedding.
+        colour: The fill colour in drawings.
+        roles: The roles that parameters of such a node may have.
+        summary: One line for legends and documentation.
     """
 
     name: str

@@ -1,19 +1,22 @@
-"""Graphs to JSON and back, and to networkx."""
+"""Graphs to JSON and back."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TypeVar
 
 from ghnq.errors import GraphError
-from ghnq.graph.ir import ArchGraph, Node, Parameter
+from ghnq.graph.elements import GraphData, Node, Parameter
+from ghnq.graph.validation import validate
 
 FORMAT = "ghnq.graph"
 VERSION = 1
 
+Graph = TypeVar("Graph", bound=GraphData)
 
-def to_json(graph: ArchGraph) -> str:
-    """One line of JSON: `format`, `version`, `input_shape`, rows of nodes, edges and parameters, ...."""
+
+def to_json(graph: GraphData) -> str:
+    """Returns one line of JSON with `format`, `version` and the fields of the graph."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -32,8 +35,15 @@ def to_json(graph: ArchGraph) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def from_json(text: str) -> ArchGraph:
-    """The validated graph of a document written by `to_json`; raises `GraphError` saying what does not fit."""
+def from_json(cls: type[Graph], text: str) -> Graph:
+    """Reads the graph that `to_json` wrote, and validates it.
+
+    Args:
+        cls: The class of the graph to make.
+
+    Raises:
+        GraphError: The text is not JSON, not a graph, of another version, or not a valid architecture.
+    """
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
@@ -43,7 +53,7 @@ def from_json(text: str) -> ArchGraph:
     if document.get("version") != VERSION:
         raise GraphError(f"the graph has format version {document.get('version')!r}; this release reads {VERSION}")
     try:
-        graph = ArchGraph(
+        graph = cls(
             nodes=tuple(
                 Node(
                     op=str(row["op"]),
@@ -67,20 +77,5 @@ def from_json(text: str) -> ArchGraph:
         raise GraphError(f"not a graph: the JSON document lacks {error}") from None
     except TypeError as error:
         raise GraphError(f"not a graph: a value of the JSON document has the wrong type ({error})") from None
-    return graph.validate()
-
-
-def to_networkx(graph: ArchGraph) -> Any:
-    """A `networkx.DiGraph`; parameter names are listed at the node that owns them."""
-    import networkx as nx
-
-    owned: list[list[str]] = [[] for _ in graph.nodes]
-    for parameter in graph.parameters:
-        owned[parameter.node].append(parameter.name)
-    result = nx.DiGraph(input_shape=graph.input_shape, num_outputs=graph.num_outputs)
-    for i, node in enumerate(graph.nodes):
-        result.add_node(
-            i, op=node.op, name=node.name, shape=node.shape, output_shape=node.output_shape, parameters=tuple(owned[i])
-        )
-    result.add_edges_from(graph.edges)
-    return result
+    validate(graph)
+    return graph

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from ghnq.graph.batching.batch import SlotGroup
 from ghnq.graph.ir import Shape
+from ghnq.graph.ops import KERNEL_OPS
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.weight_decoder import Shape4, WeightRequest
 from ghnq.hypernet.tiling import Filling, Identity
 from ghnq.hypernet.weight_scaling import norm_scale, shift, tile, weight_gain
 
 Form = Literal["kernel", "table", "vector"]
-KERNEL_OPS = ("conv", "sep_conv", "dil_conv")
 
 
 def form_of(group: SlotGroup) -> Form:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.graph.ir import ArchGraph
+from ghnq.graph.ops import KERNEL_OPS
 from ghnq.quant.scheme import LayerBits, QuantScheme
 
 FEATURES = 8
 _PER_TENSOR = 7
-_LAYERS = ("conv", "sep_conv", "dil_conv")
 
 
 class PrecisionEmbedding(nn.Module):
@@ -64,7 +64,7 @@ def layer_of(graph: ArchGraph, node: int) -> str:
     at = node
     while graph.nodes[at].op in ("bn", "ln", "bias") and len(graph.predecessors[at]) == 1:
         at = graph.predecessors[at][0]
-        if graph.nodes[at].op in _LAYERS:
+        if graph.nodes[at].op in KERNEL_OPS:
             return graph.nodes[at].name
     return graph.nodes[node].name
 

@@ -19,8 +19,8 @@ from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.reader import facts_of, load_model, read_simulation
 from ghnq.deploy.onnx.writer import Storage, write_model
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import GhnqError
+from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor
 from ghnq.quant import QuantScheme
 
@@ -98,7 +98,7 @@ def profile(
     _check("batch", batch, LARGEST_BATCH)
     _check("threads", threads, os.cpu_count() or 1)
     _check("repeats", 1 if repeats is None else repeats, None)
-    ort = need("onnxruntime")
+    ort = import_optional("onnxruntime")
     path = Path(path)
     model = load_model(path)
     facts = facts_of(model, path)

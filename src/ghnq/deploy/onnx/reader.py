@@ -14,8 +14,8 @@ from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.supported_ops import LAYERS
 from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
 from ghnq.deploy.onnx.op_table import READERS
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import ExportError
+from ghnq.optional_imports import import_optional
 
 
 def load_model(path: Path) -> Any:
@@ -23,7 +23,7 @@ def load_model(path: Path) -> Any:
 
     Raises ExportError for a file that is missing, no ONNX, damaged, or written by something else.
     """
-    onnx = need("onnx")
+    onnx = import_optional("onnx")
     if not path.is_file():
         raise ExportError(f"there is no file '{path}'; write one with: ghnq export MODEL --out {path.name}")
     try:
@@ -64,8 +64,8 @@ class Reader:
 
     def __init__(self, model: Any, origin: str) -> None:
         self.model, self.origin = model, origin
-        self.helper = need("onnx.helper")
-        to_array = need("onnx.numpy_helper").to_array
+        self.helper = import_optional("onnx.helper")
+        to_array = import_optional("onnx.numpy_helper").to_array
         self.graph = fx.Graph()
         self.tensors: dict[str, Tensor] = {}
         self.at: dict[str, fx.Node] = {}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import ExportError
+from ghnq.optional_imports import import_optional
 
 _BORDERS = ("QuantizeLinear", "DequantizeLinear")
 _INTEGER = ("QLinear", "NhwcMaxPool", "MatMulInteger", "ConvInteger", "DynamicQuantize")
@@ -32,7 +32,7 @@ def session(model: bytes, *, optimise: bool = True, threads: int = 1, save_to: P
 
     Raises ExportError where the runtime refuses the model.
     """
-    ort = need("onnxruntime")
+    ort = import_optional("onnxruntime")
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
@@ -71,8 +71,8 @@ def kernels(model: bytes) -> Kernels:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimised.onnx"
         session(model, save_to=file)
-        optimised = need("onnx").load(file)
-    return sort_kernels(optimised, need("onnx").load_from_string(model))
+        optimised = import_optional("onnx").load(file)
+    return sort_kernels(optimised, import_optional("onnx").load_from_string(model))
 
 
 def sort_kernels(optimised: Any, model: Any) -> Kernels:

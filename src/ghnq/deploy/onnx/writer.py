@@ -13,8 +13,8 @@ from torch import Tensor, fx
 from ghnq import __version__
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.onnx.op_table import WRITERS
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import SchemeError
+from ghnq.optional_imports import import_optional
 
 OPSET, IR_VERSION = 17, 8
 """Old enough for other tools; from 22 on, runtimes may not know integer pooling yet."""
@@ -41,7 +41,7 @@ class Storage:
 
 def write_model(simulation: fx.GraphModule, *, storage: Storage, metadata: Mapping[str, str]) -> Any:
     """Returns the ONNX model of a simulation, checked: input `images` [batch, C, H, W], output `logits` [batch, K]."""
-    onnx = need("onnx")
+    onnx = import_optional("onnx")
     writer = Writer(simulation, storage)
     for node in simulation.graph.nodes:
         if node.op == "call_function":
@@ -58,8 +58,8 @@ class Writer:
     """The model under construction; `names` maps nodes to the names of their results."""
 
     def __init__(self, simulation: fx.GraphModule, storage: Storage) -> None:
-        self.helper, self.numpy_helper = need("onnx.helper"), need("onnx.numpy_helper")
-        self.types: Any = need("onnx").TensorProto
+        self.helper, self.numpy_helper = import_optional("onnx.helper"), import_optional("onnx.numpy_helper")
+        self.types: Any = import_optional("onnx").TensorProto
         self.simulation, self.storage = simulation, storage
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}

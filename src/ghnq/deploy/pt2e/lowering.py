@@ -18,8 +18,9 @@ from torch.export import ExportedProgram
 from ghnq.deploy.graph.supported_ops import LAYERS, aten
 from ghnq.deploy.onnx.runtime import Kernels
 from ghnq.deploy.onnx.writer import SAFE_WEIGHT
-from ghnq.deploy.optional_imports import decomposed, hushed, need
+from ghnq.deploy.optional_imports import decomposed
 from ghnq.errors import ExportError
+from ghnq.optional_imports import import_optional, quiet
 from ghnq.processor import this_processor
 
 _BOOKKEEPING = ("<built-in function getitem>",)
@@ -46,10 +47,10 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
         MissingExtraError: torchao is not installed.
         ExportError: torchao cannot lower it.
     """
-    need("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers what kernels stand for
-    lowering = need("torchao.quantization.pt2e.lowering")
+    import_optional("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers what kernels stand for
+    lowering = import_optional("torchao.quantization.pt2e.lowering")
     try:
-        with hushed(), torch.no_grad():
+        with quiet(), torch.no_grad():
             decomposed()
             module: Any = program.module()
             layers = [_layer_name(node) for node in module.graph.nodes if node.target in LAYERS]
@@ -86,7 +87,7 @@ def compiled(lowered: Lowered, images: Tensor) -> Callable[[Tensor], Tensor]:
         return logits
 
     try:
-        with hushed():
+        with quiet():
             call(images)  # compiles
     except Exception as error:
         # The compiler's errors come from many libraries.

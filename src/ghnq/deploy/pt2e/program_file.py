@@ -21,9 +21,10 @@ from torch.export import ExportedProgram
 
 from ghnq.deploy.graph.supported_ops import KINDS, aten
 from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
-from ghnq.deploy.optional_imports import decomposed, hushed
+from ghnq.deploy.optional_imports import decomposed
 from ghnq.errors import ExportError
 from ghnq.files import atomic_path
+from ghnq.optional_imports import quiet
 
 FACTS = "ghnq.json"
 _MODEL, _WEIGHTS, _CONSTANTS = "models/model.json", "data/weights/model_weights_config.json", (
@@ -46,7 +47,7 @@ _FOREIGN_ARGUMENTS = {"as_custom_obj", "as_graph", "as_operator"}
 
 def save_program(program: ExportedProgram, facts: Facts, path: Path) -> None:
     """Writes a program with what it says of itself to `path`, whole or not at all."""
-    with atomic_path(path) as temporary, hushed():
+    with atomic_path(path) as temporary, quiet():
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts.to_properties())})
         temporary.write_bytes(buffer.getvalue())
@@ -63,7 +64,7 @@ def load_program(path: Path) -> tuple[ExportedProgram, Facts]:
     facts = read_facts(path, records)
     try:
         clean = _checked(records)
-        with hushed():
+        with quiet():
             decomposed()
             program = torch.export.load(_archive(clean))
     except ExportError:

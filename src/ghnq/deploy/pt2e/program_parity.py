@@ -19,11 +19,11 @@ from ghnq.deploy.graph.finite import check_logits
 from ghnq.deploy.graph.integer_arithmetic import in_integers
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx.runtime import Kernels
-from ghnq.deploy.optional_imports import need
 from ghnq.deploy.parity import BATCH, check_classes, check_shape, last_layer_steps, normalise, share
 from ghnq.deploy.pt2e.lowering import compiled, lower
 from ghnq.deploy.pt2e.program_file import load_program
 from ghnq.deploy.pt2e.reader import read_program
+from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor
 
 Run = Callable[[Tensor], Tensor]
@@ -144,7 +144,7 @@ def _compiled(
     theirs = _run(padded, batches)
     return CompiledAgreement(
         **comparison.with_logits("the compiled program", theirs), kernels=lowered.kernels,
-        saturating=lowered.saturating, exact=exact, torchao=need("torchao").__version__,
+        saturating=lowered.saturating, exact=exact, torchao=import_optional("torchao").__version__,
     )  # fmt: skip
 
 

@@ -24,8 +24,9 @@ from torch.export import Dim, ExportedProgram
 from ghnq.deploy.graph.capture import module_of
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.supported_ops import aten
-from ghnq.deploy.optional_imports import decomposed, hushed
+from ghnq.deploy.optional_imports import decomposed
 from ghnq.errors import SchemeError
+from ghnq.optional_imports import quiet
 from ghnq.quant.affine import integer_range
 
 LARGEST_BATCH = 2**20
@@ -39,7 +40,7 @@ def to_program(simulation: fx.GraphModule, input_shape: tuple[int, ...]) -> Expo
     module = _Writer(simulation).write()
     example = torch.zeros(2, *input_shape)  # it is stored in the file: no image of the user's
     batch = Dim("batch", min=1, max=LARGEST_BATCH)
-    with hushed(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)
 
 

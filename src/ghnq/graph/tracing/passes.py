@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ghnq.errors import GraphError
 from ghnq.graph.ir import ArchGraph, Node, Parameter, Role
+from ghnq.graph.ops import KERNEL_OPS
 from ghnq.graph.tracing import function_names as functions
 from ghnq.graph.tracing.call_record import INPUT, PARAMETER, PASS, Record, Shape
 from ghnq.graph.tracing.inspection import Survey
 
 _MERGES = ("sum", "concat", "cse")
-_CONVS = ("conv", "sep_conv", "dil_conv")
 
 
 def build(records: list[Record], outputs: list[int], survey: Survey, input_shape: Shape) -> ArchGraph:
@@ -117,7 +117,7 @@ def number(
         if owned >= 0 and record.kind not in ("other", "pos_enc"):
             name = name.rpartition(".")[0]
         nodes.append(Node(record.kind, name, record.node_shape, output_shape))
-        if record.kind in _CONVS and record.bias >= 0:
+        if record.kind in KERNEL_OPS and record.bias >= 0:
             assert record.node_shape is not None  # the rules give every convolution its shape
             path = survey.names[record.bias].rpartition(".")[0]
             nodes.append(Node("bias", path, (record.node_shape[0], 1, 1, 1), output_shape))

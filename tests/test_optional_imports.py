@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ghnq.deploy.optional_imports import need
 from ghnq.errors import MissingExtraError
+from ghnq.optional_imports import import_optional
 
 
 @pytest.fixture
@@ -34,10 +34,16 @@ def test_a_broken_library_is_named_with_its_reason(broken: Path, code: str, reas
     broken.write_text(code)
     says = rf"onnxruntime is installed but cannot be imported: {reason}.*pip install 'ghnq\[export\]'"
     with pytest.raises(MissingExtraError, match=says):
-        need("onnxruntime")
+        import_optional("onnxruntime")
 
 
-def test_a_missing_library_is_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_not_reported_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match="needs onnxruntime, which is not installed"):
-        need("onnxruntime")
+        import_optional("onnxruntime")
+
+
+def test_a_missing_networkx_names_the_extra_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    with pytest.raises(MissingExtraError, match=r"needs networkx.*pip install 'ghnq\[graph\]'"):
+        import_optional("networkx")

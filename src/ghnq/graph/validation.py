@@ -1,23 +1,23 @@
-"""Whether a graph is an architecture; every complaint names the node, edge or parameter that is wrong."""
+"""Checks that a graph is a valid architecture; each error names the node, edge or parameter that is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from ghnq.errors import GraphError, nearest
+from ghnq.graph.elements import GraphData
 from ghnq.graph.ops import OPS
 
-if TYPE_CHECKING:
-    from ghnq.graph.ir import ArchGraph
 
+def validate(graph: GraphData) -> None:
+    """Checks nodes, edges and parameters.
 
-def validate(graph: ArchGraph) -> None:
-    """Raises `GraphError` for the first thing that is wrong with the graph.
+    Every edge goes forward. Therefore, if every node but the first has a predecessor, the input reaches all nodes; and
+    if every node but the outputs has a successor, all nodes reach an output.
 
-    Because every edge goes forward, a predecessor for every node but the first means that the input reaches all of
-    them, and a successor for every node but the outputs that all of them reach one.
+    Raises:
+        GraphError: For the first violation found.
     """
     _check_nodes(graph)
     _check_edges(graph)
@@ -36,7 +36,7 @@ def _positive(shape: Sequence[int]) -> bool:
     return all(type(size) is int and size > 0 for size in shape)
 
 
-def _check_nodes(graph: ArchGraph) -> None:
+def _check_nodes(graph: GraphData) -> None:
     if len(graph.nodes) < 2:
         raise GraphError(f"a graph needs the input and at least one operation; this one has {len(graph.nodes)} node(s)")
     for i, node in enumerate(graph.nodes):
@@ -54,7 +54,7 @@ def _check_nodes(graph: ArchGraph) -> None:
             raise GraphError(f"node {i} ({node.name!r}) has output shape {node.output_shape} with a size below 1")
 
 
-def _check_edges(graph: ArchGraph) -> None:
+def _check_edges(graph: GraphData) -> None:
     n = len(graph.nodes)
     has_predecessor, has_successor = [False] * n, [False] * n
     for edge in graph.edges:
@@ -83,7 +83,7 @@ def _check_edges(graph: ArchGraph) -> None:
         raise GraphError(f"further outputs {graph.further_outputs} must be different nodes before the last, {n - 1}")
 
 
-def _check_parameters(graph: ArchGraph) -> None:
+def _check_parameters(graph: GraphData) -> None:
     names: set[str] = set()
     owned: set[tuple[int, str]] = set()
     for parameter in graph.parameters:
