@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ghnq"
 # From the cellar to the roof. Units of one row are siblings and do not know each other.
 LAYERS = (
     ("errors",),
-    ("files", "memory", "processor", "optional_imports"),
+    ("files", "memory", "processor", "optional_imports", "torch_compat"),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),
     ("deploy", "models"),

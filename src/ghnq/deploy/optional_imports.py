@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from ghnq.optional_imports import quiet
@@ -10,8 +9,7 @@ from ghnq.optional_imports import quiet
 
 def decomposed() -> Any:
     """Returns torch's `quantized_decomposed` functions, the operators of pt2e quantization; they come with torch."""
-    import torch
+    from ghnq.torch_compat import import_quantized_decomposed
 
     with quiet():
-        import_module("torch.ao.quantization.fx._decomposed")  # registers them
-    return torch.ops.quantized_decomposed
+        return import_quantized_decomposed()

@@ -13,6 +13,7 @@ from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
 from ghnq.hypernet.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
+from ghnq.torch_compat import BatchOrInstanceNorm, own_buffers, own_parameters
 
 _INITIAL = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
 
@@ -64,7 +65,7 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     left = dict(parameters)
     missing = []
     for path, child in module.named_modules():
-        for own, parameter in child._parameters.items():
+        for own, parameter in own_parameters(child).items():
             if parameter is None or id(parameter) in memo:
                 continue
             name = f"{path}.{own}" if path else own
@@ -79,7 +80,7 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
             # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
             # `.data` gives it a version counter of its own: tensors of one shape are parts of one stack.
             memo[id(parameter)] = nn.Parameter(tensor.data.to(parameter.dtype), requires_grad=parameter.requires_grad)
-        if child._buffers:
+        if own_buffers(child):
             memo |= _fresh_buffers(child, path)
     if missing or left:
         raise GraphError(f"the parameters do not fit the module: missing {sorted(missing)}, unknown {sorted(left)}")
@@ -89,8 +90,8 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
 def _fresh_buffers(module: nn.Module, path: str) -> dict[int, Tensor]:
     """What stands for the buffers of one module: the statistics of a norm begin anew, others are copied with it."""
     fresh: dict[int, Tensor] = {}
-    norm = isinstance(module, nn.modules.batchnorm._NormBase)
-    for name, buffer in module._buffers.items():
+    norm = isinstance(module, BatchOrInstanceNorm)
+    for name, buffer in own_buffers(module).items():
         if buffer is None:
             continue
         if norm and name in _INITIAL:

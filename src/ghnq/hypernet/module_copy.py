@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.errors import GraphError
+from ghnq.torch_compat import COMPILED_CALL_ATTRIBUTE
 
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 
@@ -40,7 +41,7 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             attributes[name] = value
         elif type_ is OrderedDict and not value:  # most of what a layer has: tables of hooks
             attributes[name] = OrderedDict()
-        elif name != "_compiled_call_impl":  # belongs to the module it was compiled for
+        elif name != COMPILED_CALL_ATTRIBUTE:  # belongs to the module it was compiled for
             try:
                 attributes[name] = _copied(value, memo)
             except (TypeError, RuntimeError) as error:  # what `copy` raises for a lock, a generator, an open file

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import DataError, NotFiniteError
 from ghnq.quant.flow import evaluating
 from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
+from ghnq.torch_compat import BatchNorm
 
 
 def check_images(network: nn.Module, images: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256
 @torch.no_grad()
 def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> None:
     """`estimate_batch_norm` for callers that own the network and have checked the images."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     if not norms:
         return
     with evaluating(network):
@@ -89,7 +89,7 @@ def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> No
                 pools[norm].store(norm)
 
 
-def _track(norm: _BatchNorm) -> None:
+def _track(norm: BatchNorm) -> None:
     """Gives a norm without running statistics its buffers: batch statistics at test time cannot be deployed."""
     if norm.running_mean is None or norm.running_var is None:
         like = next(iter(norm.parameters()), None)
@@ -118,7 +118,7 @@ class _Pool:
         self.mean = self.mean + step * (count / total)
         self.count, self.calls = total, self.calls + 1
 
-    def store(self, norm: _BatchNorm) -> None:
+    def store(self, norm: BatchNorm) -> None:
         if self.calls:  # a norm that never ran keeps what it had
             assert isinstance(norm.running_mean, Tensor)
             assert isinstance(norm.running_var, Tensor)

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 
 from ghnq.quant.affine import along_channels
 from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain
 from ghnq.quant.relations import Relation, observe_relations
+from ghnq.torch_compat import BatchNorm, tree_leaves
 
 SWEEPS = 30
 STILL = 1e-4
@@ -104,7 +103,7 @@ def _folded(network: nn.Module, name: str, norm_of: dict[str, str]) -> Tensor:
 def _apply(network: nn.Module, relation: Relation, s: Tensor) -> None:
     first, second = network.get_submodule(relation.first), network.get_submodule(relation.second)
     written = first if relation.norm is None else network.get_submodule(relation.norm)
-    if isinstance(written, _BatchNorm):
+    if isinstance(written, BatchNorm):
         # A norm undoes what its input is scaled by, so its own scale and shift are divided.
         old_weight = torch.ones_like(s) if written.weight is None else written.weight
         written.weight = nn.Parameter(old_weight / s)

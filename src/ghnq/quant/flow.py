@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from ghnq.quant.quantized_layers import float_kind
+from ghnq.torch_compat import FUSED_LAYER_FUNCTIONS, BatchNorm, tree_leaves, version_counter
 
 _WEIGHTED_CALLS = frozenset(
     [f"conv{n}d" for n in (1, 2, 3)]
     + [f"conv_transpose{n}d" for n in (1, 2, 3)]
-    + ["linear", "bilinear", "multi_head_attention_forward", "_native_multi_head_attention"]
-    + ["_transformer_encoder_layer_fwd", "lstm", "gru", "rnn_tanh", "rnn_relu"]
+    + ["linear", "bilinear", "multi_head_attention_forward", *FUSED_LAYER_FUNCTIONS]
+    + ["lstm", "gru", "rnn_tanh", "rnn_relu"]
 )
 
 
@@ -87,23 +86,23 @@ class _Probe(TorchFunctionMode):
         self.stack: list[nn.Module] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [(tensor, tensor._version) for tensor in _tensors((args, kwargs)) if id(tensor) in self.made]
+        given = [(tensor, version_counter(tensor)) for tensor in _tensors((args, kwargs)) if id(tensor) in self.made]
         result = func(*args, **(kwargs or {}))
         results = _tensors(result)
         name, where = getattr(func, "__name__", ""), self.stack[-1] if self.stack else None
         if name in _WEIGHTED_CALLS and (where is None or float_kind(where) is None):
             self.outside.append(f"{name} in {self._name(where)}")
-        if results and not isinstance(where, _BatchNorm):
+        if results and not isinstance(where, BatchNorm):
             for tensor, version in given:
                 # Handing the very tensor on (identity, dropout in eval mode) is no use of it; changing it in place is.
-                passed_on = any(r is tensor for r in results) and tensor._version == version
+                passed_on = any(r is tensor for r in results) and version_counter(tensor) == version
                 self.uses[id(tensor)] += not passed_on
         return result
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.stack.append(module)
         self.calls[module] += 1
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BatchNorm):
             # Only tensors that are kept: any other may be gone soon, and its id be that of a later one.
             eaten = [id(tensor) for tensor in _tensors((args, kwargs)) if id(tensor) in self.made]
             self.eaten.setdefault(module, []).extend(eaten)
@@ -132,7 +131,7 @@ class _Probe(TorchFunctionMode):
 
 def foldable(layer: nn.Module, norm: nn.Module, output: Tensor | None = None) -> bool:
     """True where a norm on this layer's output is a scale and shift of the layer's output channels."""
-    if float_kind(layer) is None or not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
+    if float_kind(layer) is None or not isinstance(norm, BatchNorm) or type(norm).forward is not BatchNorm.forward:
         return False
     if output is not None and isinstance(layer, nn.Linear) and output.dim() != 2:
         return False  # batch norm counts channels along dimension 1, a linear layer along the last one

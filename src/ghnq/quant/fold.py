@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import SchemeError, nearest
 from ghnq.quant.affine import along_channels
 from ghnq.quant.flow import foldable, observe_flow
+from ghnq.torch_compat import BatchNorm
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -66,7 +66,7 @@ def fold_gain(norm: nn.Module, layer_name: str = "") -> Tensor:
     Raises:
         SchemeError: the norm has no running statistics.
     """
-    assert isinstance(norm, _BatchNorm)
+    assert isinstance(norm, BatchNorm)
     if norm.running_var is None:
         raise SchemeError(
             f"the batch norm after {layer_name!r} keeps no running statistics, so there is nothing to fold: "

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import DataError, SchemeError
 from ghnq.quant.bias_correction import correct_in_place
@@ -24,6 +23,7 @@ from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.torch_compat import BatchNorm
 
 
 def quantize(
@@ -176,7 +176,7 @@ class Prepared:
         folded = {norm for _, norm in self.flow.pairs} if scheme.fold else set()
         grid_depends = set() if scheme.folding_commutes else folded
         for name, norm in network.named_modules():
-            if isinstance(norm, _BatchNorm) and (name in folded or "correct_bias" not in scheme.steps):
+            if isinstance(norm, BatchNorm) and (name in folded or "correct_bias" not in scheme.steps):
                 state = noisy.get_submodule(name).state_dict()
                 if name in grid_depends:
                     state["running_var"] = norm.state_dict()["running_var"]

@@ -15,6 +15,7 @@ from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_we
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import LayerBits, QuantScheme
 from ghnq.quant.squant import squant
+from ghnq.torch_compat import own_parameters
 
 BIAS_LIMIT = 2**31 - 1
 _BIAS_ROOM = 2**30  # Half of int32 stays free for what the accumulator adds to the bias.
@@ -143,7 +144,7 @@ def float_kind(module: nn.Module) -> type[nn.Module] | None:
     A subclass counts while it does not change `forward`; a layer whose weight is computed (a parametrization) does not.
     """
     for kind in _QUANTIZED:
-        if isinstance(module, kind) and type(module).forward is kind.forward and "weight" in module._parameters:
+        if isinstance(module, kind) and type(module).forward is kind.forward and "weight" in own_parameters(module):
             return kind
     return None
 

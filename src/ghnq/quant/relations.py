@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from ghnq.quant.flow import Flow, evaluating
 from ghnq.quant.quantized_layers import float_kind
+from ghnq.torch_compat import own_parameters, tree_leaves, version_counter
 
 # f(s x) = s f(x) for s > 0, channel by channel.
 _HOMOGENEOUS = frozenset(
@@ -101,7 +101,7 @@ class _Probe(TorchFunctionMode):
             tensor = state.tensor
             if not results and _is_question(func):
                 continue
-            if len(results) == 1 and results[0] is tensor and tensor._version == state.version:
+            if len(results) == 1 and results[0] is tensor and version_counter(tensor) == state.version:
                 continue  # the very tensor handed on, as by identity or dropout in eval mode
             alone = len(given) == 1 and len(results) == 1 and bool(args) and args[0] is tensor
             if alone and _keeps_channels(func, tensor, results[0], args, kwargs):
@@ -167,7 +167,7 @@ class _Probe(TorchFunctionMode):
 
     def _state(self, tensor: Tensor) -> _State | None:
         state = self.states.get(id(tensor))
-        if state is not None and tensor._version != state.version:
+        if state is not None and version_counter(tensor) != state.version:
             state.origin.spoiled = True  # changed by something that was not seen
         return state
 
@@ -176,7 +176,7 @@ class _Probe(TorchFunctionMode):
         state.read = True
 
     def _follow(self, tensor: Tensor, origin: _Origin) -> None:
-        self.states[id(tensor)] = _State(origin, tensor, tensor._version)
+        self.states[id(tensor)] = _State(origin, tensor, version_counter(tensor))
 
 
 def _keeps_channels(func: Any, x: Tensor, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -204,7 +204,9 @@ def _channels_in(layer: nn.Module) -> int:
 
 def _owners(network: nn.Module) -> Counter[int]:
     """How many modules hold the parameter at each address: tied weights are not one layer's to change."""
-    return Counter(p.data_ptr() for module in network.modules() for p in module._parameters.values() if p is not None)
+    return Counter(
+        p.data_ptr() for module in network.modules() for p in own_parameters(module).values() if p is not None
+    )
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from ghnq.deploy.graph.supported_ops import aten
 from ghnq.errors import ExportError
+from ghnq.torch_compat import schema_arguments
 
 _NOT_THE_USERS = ("/torch/", f"{Path(__file__).parents[1].as_posix()}/")
 """What stands in the paths of files that are no code of the user's: torch's, and our own."""
@@ -95,8 +96,7 @@ def pair(size: Any) -> list[int]:
 
 def full_args(node: fx.Node) -> list[Any]:
     """All arguments of an ATen call in order, with the defaults of those that were left out."""
-    arguments = node.target._schema.arguments  # type: ignore[union-attr]
     return [
         node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        for i, argument in enumerate(arguments)
+        for i, argument in enumerate(schema_arguments(node))
     ]

@@ -15,6 +15,7 @@ from ghnq.deploy.graph.builder import Builder, full_args, pair, place_of
 from ghnq.deploy.graph.conv_decompositions import conv, other_conv, padded_conv
 from ghnq.deploy.graph.supported_ops import aten
 from ghnq.errors import ExportError
+from ghnq.torch_compat import ADAPTIVE_AVG_POOL_2D, BATCH_NORM_INFERENCE, SOFTMAX, TO_COPY, UNSAFE_VIEW
 
 Rule = Callable[[Builder, fx.Node], fx.Node]
 
@@ -25,7 +26,7 @@ def rule_for(node: fx.Node) -> Rule:
         return _getitem
     if _is_complex(node):
         # What asks for complex numbers is to blame, not the conversion that torch.export puts in front of it.
-        asking = next(iter(node.users), node) if node.target is aten._to_copy.default else node
+        asking = next(iter(node.users), node) if node.target is TO_COPY else node
         raise ExportError(f"{place_of(asking)} computes with complex numbers, which no file for a device has")
     rule = RULES.get(node.target)
     if rule is None and node.target is aten.native_group_norm.default:
@@ -214,7 +215,7 @@ def _getitem(b: Builder, node: fx.Node) -> fx.Node:
     if source.target not in SEVERAL:
         return rule_for(source)(b, source)  # which says that there is no word for it
     args = b.mapped(full_args(source))
-    if source.target is aten._native_batch_norm_legit_no_training.default and index == 0:
+    if source.target is BATCH_NORM_INFERENCE and index == 0:
         x, weight, bias, mean, variance, _, eps = args
         return b.call(aten.batch_norm.default, x, weight, bias, mean, variance, False, 0.0, eps, False, like=node)
     if source.target is aten.native_layer_norm.default and index == 0:
@@ -235,7 +236,7 @@ def _silu(b: Builder, node: fx.Node) -> fx.Node:
 
 
 SEVERAL = (
-    aten._native_batch_norm_legit_no_training.default, aten.native_layer_norm.default,
+    BATCH_NORM_INFERENCE, aten.native_layer_norm.default,
     aten.max_pool2d_with_indices.default, aten.split_with_sizes.default,
 )  # fmt: skip
 """Functions with several results, of which `getitem` picks: they make no node themselves."""
@@ -267,7 +268,7 @@ RULES: dict[Any, Rule] = {
     ),
     aten.hardtanh.default: _clamp,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool,
-    aten._adaptive_avg_pool2d.default: _adaptive_avg_pool,
+    ADAPTIVE_AVG_POOL_2D: _adaptive_avg_pool,
     aten.mean.dim: _mean,
     aten.avg_pool2d.default: _avg_pool,
     aten.max_pool2d.default: _max_pool,
@@ -279,18 +280,18 @@ RULES: dict[Any, Rule] = {
     aten.select.int: _select,
     aten.silu.default: _silu,
     aten.softmax.int: _softmax,
-    aten._softmax.default: _softmax,
+    SOFTMAX: _softmax,
     aten.matmul.default: _matmul,
     aten.bmm.default: _matmul,
     **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, *_TENSOR_TWIN), _two_inputs),
     **dict.fromkeys(
-        (aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints,
+        (aten.view.default, UNSAFE_VIEW, aten.reshape.default, aten.flatten.using_ints,
          aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.unflatten.int),
         _reshape,
     ),
     **dict.fromkeys(
         (aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.dropout.default,
-         aten._to_copy.default, aten.lift_fresh_copy.default),
+         TO_COPY, aten.lift_fresh_copy.default),
         _identity,
     ),
     aten.gelu.default: _gelu,

@@ -22,6 +22,7 @@ from ghnq.deploy.optional_imports import decomposed
 from ghnq.errors import ExportError
 from ghnq.optional_imports import import_optional, quiet
 from ghnq.processor import this_processor
+from ghnq.torch_compat import compiler_error, cpp_compiler, freeze_weights
 
 _BOOKKEEPING = ("<built-in function getitem>",)
 
@@ -70,19 +71,16 @@ def compiled(lowered: Lowered, images: Tensor) -> Callable[[Tensor], Tensor]:
 
     Raises ExportError where there is no C++ compiler, or torch.compile fails.
     """
-    from torch._inductor import config, cpp_builder
-    from torch._inductor.exc import InvalidCxxCompiler
-
     try:
-        cpp_builder.get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+        cpp_compiler()
+    except compiler_error() as error:
         raise ExportError(
             "torch.compile needs a C++ compiler and finds none; install g++ or clang++, or name one in CXX"
         ) from error
     run = torch.compile(lowered.module)
 
     def call(batch: Tensor) -> Tensor:
-        with torch.no_grad(), config.patch(freezing=True):  # its kernels for linear layers need constant weights
+        with torch.no_grad(), freeze_weights():  # its kernels for linear layers need constant weights
             logits: Tensor = run(batch)
         return logits
 

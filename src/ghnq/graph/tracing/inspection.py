@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ghnq.errors import GraphError
+from ghnq.torch_compat import own_buffers, own_modules, own_parameters
 
 
 @dataclass(slots=True)
@@ -87,10 +88,10 @@ def survey(module: nn.Module) -> Survey:
                     result.containers[id(value)] = (value, value.copy())
             elif type_ is torch.Tensor:
                 result.buffers.add(id(value))
-        for name, parameter in attributes["_parameters"].items():
+        for name, parameter in own_parameters(current).items():
             if parameter is not None and id(parameter) not in result.number:
                 _add(result, prefix + name, parameter)
-        buffers = attributes["_buffers"]
+        buffers = own_buffers(current)
         if buffers:
             for name, buffer in buffers.items():
                 if isinstance(buffer, UninitializedBuffer):
@@ -101,7 +102,7 @@ def survey(module: nn.Module) -> Survey:
             result.buffers.update(map(id, buffers.values()))
             if "num_batches_tracked" in buffers:
                 result.counters.add(id(buffers["num_batches_tracked"]))
-        children = attributes["_modules"]
+        children = own_modules(current)
         if children:
             stack.extend((f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None)
     if not result.names:

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from ghnq.torch_compat import own_buffers, own_parameters
+
 Pair = tuple[int, int]
 _META = torch.device("meta")
 M = TypeVar("M", bound=nn.Module)
@@ -62,27 +64,27 @@ class MetaLayers(Layers):
     ) -> nn.Conv2d:
         """A convolution on `meta`."""
         layer = _conv_die(kernel, stride, dilation, bias).stamp(in_channels=inputs, out_channels=outputs, groups=groups)
-        layer._parameters["weight"] = _parameter(outputs, inputs // groups, *kernel)
+        own_parameters(layer)["weight"] = _parameter(outputs, inputs // groups, *kernel)
         if bias:
-            layer._parameters["bias"] = _parameter(outputs)
+            own_parameters(layer)["bias"] = _parameter(outputs)
         return layer
 
     def batch_norm(self, channels: int) -> nn.BatchNorm2d:
         """A batch norm on `meta`."""
         layer = _norm_die(self.running_statistics).stamp(num_features=channels)
-        layer._parameters["weight"] = _parameter(channels)
-        layer._parameters["bias"] = _parameter(channels)
+        own_parameters(layer)["weight"] = _parameter(channels)
+        own_parameters(layer)["bias"] = _parameter(channels)
         if self.running_statistics:
-            layer._buffers["running_mean"] = torch.empty(channels, device=_META)
-            layer._buffers["running_var"] = torch.empty(channels, device=_META)
-            layer._buffers["num_batches_tracked"] = torch.empty((), dtype=torch.long, device=_META)
+            own_buffers(layer)["running_mean"] = torch.empty(channels, device=_META)
+            own_buffers(layer)["running_var"] = torch.empty(channels, device=_META)
+            own_buffers(layer)["num_batches_tracked"] = torch.empty((), dtype=torch.long, device=_META)
         return layer
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         """A linear layer on `meta`."""
         layer = _linear_die().stamp(in_features=inputs, out_features=outputs)
-        layer._parameters["weight"] = _parameter(outputs, inputs)
-        layer._parameters["bias"] = _parameter(outputs)
+        own_parameters(layer)["weight"] = _parameter(outputs, inputs)
+        own_parameters(layer)["bias"] = _parameter(outputs)
         return layer
 
 

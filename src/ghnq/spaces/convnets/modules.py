@@ -22,6 +22,7 @@ from ghnq.spaces.convnets.specs import (
     Stage,
     joined,
 )
+from ghnq.torch_compat import own_modules
 
 
 class Unit(nn.Module):
@@ -46,10 +47,10 @@ class Unit(nn.Module):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
         stride = (stride, stride) if isinstance(stride, int) else stride
         # Straight into the children: a third of the time of building a network would go into nn.Module.__setattr__.
-        self._modules["conv"] = make.conv(
+        own_modules(self)["conv"] = make.conv(
             inputs, outputs, kernel, stride=stride, dilation=1, groups=groups, bias=not make.norm
         )
-        self._modules["norm"] = make.batch_norm(outputs) if make.norm else None
+        own_modules(self)["norm"] = make.batch_norm(outputs) if make.norm else None
         self.__dict__["relu"] = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ class StageModule(nn.Sequential):
             x = F.max_pool2d(x, 2)
         elif self.pool == "avg_pool":
             x = F.avg_pool2d(x, 2)
-        for block in self._modules.values():
+        for block in own_modules(self).values():
             assert block is not None
             x = block(x)
         return x

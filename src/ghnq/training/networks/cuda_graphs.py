@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
+from ghnq.torch_compat import copy_tensors
 
 Key = tuple[int, torch.Size, torch.Size]
 Result = tuple[Tensor, Tensor, Parameters]
@@ -39,13 +40,13 @@ class _Recorded:
     result: Result
 
     def play(self, parameters: Parameters, images: Tensor, labels: Tensor) -> Result:
-        torch._foreach_copy_(list(self.parameters.values()), [parameters[name] for name in self.parameters])
+        copy_tensors(list(self.parameters.values()), [parameters[name] for name in self.parameters])
         self.batch[0].copy_(images)
         self.batch[1].copy_(labels)
         self.graph.replay()
         loss, accuracy, gradients = self.result
         copies = [torch.empty_like(g) for g in gradients.values()]
-        torch._foreach_copy_(copies, list(gradients.values()))
+        copy_tensors(copies, list(gradients.values()))
         return loss.clone(), accuracy.clone(), dict(zip(gradients, copies, strict=True))
 
 

@@ -23,6 +23,7 @@ from ghnq.quant.affine import along_channels, fake_quantize, integer_range
 from ghnq.quant.dynamic_ranges import weight_qparams
 from ghnq.quant.ranges import as_stored
 from ghnq.quant.scheme import QuantScheme
+from ghnq.torch_compat import ConvNd
 from ghnq.training.networks import fast_ranges as rough_ranges
 
 Noise = torch.Generator | None
@@ -32,9 +33,7 @@ Layers = dict[str, nn.Module]
 
 def layers_of(module: nn.Module) -> Layers:
     """The convolutions and linear layers by name: what a scheme quantizes."""
-    return {
-        name: child for name, child in module.named_modules() if isinstance(child, nn.modules.conv._ConvNd | nn.Linear)
-    }
+    return {name: child for name, child in module.named_modules() if isinstance(child, ConvNd | nn.Linear)}
 
 
 def on_grid(parameters: Parameters, layers: Layers, scheme: QuantScheme, noise: Noise) -> Parameters:

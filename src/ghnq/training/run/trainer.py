@@ -17,6 +17,7 @@ from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
 from ghnq.memory import keep_freed_memory
 from ghnq.quant.scheme import QuantScheme
+from ghnq.torch_compat import interpolate_tensors
 from ghnq.training.distributed.process_group import Team
 from ghnq.training.networks.architecture_stream import ArchitectureStream, MetaBatch
 from ghnq.training.networks.cuda_graphs import Replay
@@ -203,7 +204,7 @@ class Trainer:
             # A short memory at first, or the average would remember the random start.
             decay = min(self.recipe.ema, (1 + self.progress.step) / (10 + self.progress.step))
             state = self.ghn.state_dict()
-            torch._foreach_lerp_(list(self.average.values()), [state[k] for k in self.average], 1 - decay)
+            interpolate_tensors(list(self.average.values()), [state[k] for k in self.average], 1 - decay)
 
     def _count(self, finite: bool) -> None:
         progress = self.progress

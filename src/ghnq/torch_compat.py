@@ -1,0 +1,133 @@
+"""The names of torch that are not part of its public interface: nothing else in this package uses a private one.
+
+torch may rename or remove them in any release, so each has one definition here, and CI runs the tests on the oldest
+and on the newest torch that `pyproject.toml` allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+# PyTorch documents these base classes only through their subclasses.
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.batchnorm import _NormBase as BatchOrInstanceNorm
+from torch.nn.modules.conv import _ConvNd as ConvNd
+from torch.utils._pytree import tree_leaves
+
+if TYPE_CHECKING:
+    from torch._C import Argument
+
+__all__ = [
+    "ADAPTIVE_AVG_POOL_2D",
+    "BATCH_NORM_INFERENCE",
+    "COMPILED_CALL_ATTRIBUTE",
+    "FUSED_LAYER_FUNCTIONS",
+    "SOFTMAX",
+    "TO_COPY",
+    "UNSAFE_VIEW",
+    "BatchNorm",
+    "BatchOrInstanceNorm",
+    "ConvNd",
+    "compiler_error",
+    "copy_tensors",
+    "cpp_compiler",
+    "freeze_weights",
+    "import_quantized_decomposed",
+    "interpolate_tensors",
+    "own_buffers",
+    "own_modules",
+    "own_parameters",
+    "schema_arguments",
+    "tree_leaves",
+    "version_counter",
+]
+
+_aten = torch.ops.aten
+
+# ATen functions that torch.export leaves in a graph.
+ADAPTIVE_AVG_POOL_2D = _aten._adaptive_avg_pool2d.default
+BATCH_NORM_INFERENCE = _aten._native_batch_norm_legit_no_training.default
+SOFTMAX = _aten._softmax.default
+TO_COPY = _aten._to_copy.default
+UNSAFE_VIEW = _aten._unsafe_view.default
+
+FUSED_LAYER_FUNCTIONS = ("_native_multi_head_attention", "_transformer_encoder_layer_fwd")
+"""Names of the functions that `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` call in eval mode."""
+
+COMPILED_CALL_ATTRIBUTE = "_compiled_call_impl"
+"""The attribute in which `nn.Module.compile` stores the compiled call."""
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Returns the dictionary in which a module stores its own parameters, by name; its children's are not in it.
+
+    `nn.Module.named_parameters(recurse=False)` skips None and repeated tensors, and cannot be written to.
+    """
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Returns the dictionary in which a module stores its own buffers, by name."""
+    return module._buffers
+
+
+def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Returns the dictionary in which a module stores its children, by name.
+
+    Writing to it skips `nn.Module.__setattr__`, which takes a third of the time of building a network.
+    """
+    return module._modules
+
+
+def version_counter(tensor: Tensor) -> int:
+    """Returns how often a tensor was changed in place; tensors that share storage share the counter."""
+    return tensor._version
+
+
+def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies each source into the target of the same position, in few kernels."""
+    torch._foreach_copy_(list(targets), list(sources))
+
+
+def interpolate_tensors(starts: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Moves each start towards its end in place: `start += weight * (end - start)`, in few kernels."""
+    torch._foreach_lerp_(list(starts), list(ends), weight)
+
+
+def schema_arguments(node: fx.Node) -> Sequence[Argument]:
+    """Returns the arguments that the ATen function of a call node declares, in order."""
+    target: Any = node.target
+    arguments: Sequence[Argument] = target._schema.arguments
+    return arguments
+
+
+def import_quantized_decomposed() -> Any:
+    """Returns `torch.ops.quantized_decomposed`, the operators of pt2e quantization, after registering them."""
+    import_module("torch.ao.quantization.fx._decomposed")
+    return torch.ops.quantized_decomposed
+
+
+def _inductor(module: str) -> ModuleType:
+    return import_module(f"torch._inductor.{module}")  # takes seconds, and only torch.compile needs it
+
+
+def cpp_compiler() -> str:
+    """Returns the C++ compiler that torch.compile uses; raises `compiler_error()` where there is none."""
+    return str(_inductor("cpp_builder").get_cpp_compiler())
+
+
+def compiler_error() -> type[Exception]:
+    """Returns the class of the error that a missing C++ compiler raises."""
+    error: type[Exception] = _inductor("exc").InvalidCxxCompiler
+    return error
+
+
+def freeze_weights() -> Any:
+    """Returns a context in which torch.compile treats weights as constants."""
+    return _inductor("config").patch(freezing=True)
