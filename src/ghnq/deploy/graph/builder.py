@@ -10,7 +10,7 @@ from ghnq.deploy.graph.supported_ops import aten
 from ghnq.errors import ExportError
 from ghnq.torch_compat import schema_arguments
 
-_NOT_THE_USERS = ("/torch/", f"{Path(__file__).parents[1].as_posix()}/")
+_NOT_THE_USERS = ("/torch/", f"{Path(__file__).parents[2].as_posix()}/")
 """What stands in the paths of files that are no code of the user's: torch's, and our own."""
 
 
