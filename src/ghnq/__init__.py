@@ -4,9 +4,12 @@ The public names are listed here and nowhere else. Each is imported when it is f
 neither torch nor any other large library.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ghnq._version import __version__ as __version__
 from ghnq.errors import CheckpointError as CheckpointError
 from ghnq.errors import DataError as DataError
 from ghnq.errors import ExportError as ExportError
@@ -34,8 +37,6 @@ if TYPE_CHECKING:
     from ghnq.quant import quantize as quantize
     from ghnq.training import load_recipe as load_recipe
     from ghnq.training import train as train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "GHN",

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.commands.arguments import (
     CheckpointName,
     Compile,

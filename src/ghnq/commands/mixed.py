@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.commands.options import check_output, parse_steps, parse_words
 from ghnq.commands.progress import measuring

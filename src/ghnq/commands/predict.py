@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GraphError

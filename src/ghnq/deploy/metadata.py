@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme, dump_scheme, scheme_from_text
 from ghnq.quant.scheme import is_scheme_file

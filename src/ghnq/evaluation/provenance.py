@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.hypernet import GHN
 from ghnq.processor import this_processor
 

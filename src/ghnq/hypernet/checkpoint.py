@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.errors import CheckpointError, nearest
 from ghnq.files import atomic_path, write_text
 from ghnq.hypernet.config import GHNConfig, Task

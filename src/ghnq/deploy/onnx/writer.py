@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ghnq import __version__
+from ghnq._version import __version__
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.onnx.op_table import WRITERS
 from ghnq.errors import SchemeError
