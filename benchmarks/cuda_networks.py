@@ -35,6 +35,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
+from ghnq.spaces.convnets import SPACE
 from ghnq.training.networks.architecture_stream import build_for_training
 from ghnq.training.networks.cuda_graphs import Replay, Run
 from ghnq.training.networks.depthwise import with_quick_gradients
@@ -63,7 +64,7 @@ def batch(images: int) -> tuple[Tensor, Tensor]:
 def prepare(way: str, indices: range) -> list[nn.Module]:
     """Members of `train` whose convolutions go this way."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    modules = [build_for_training(index, 3, 10) for index in indices]
+    modules = [build_for_training(SPACE, index, 3, 10) for index in indices]
     return modules if way == "cudnn" else [with_quick_gradients(module) for module in modules]
 
 

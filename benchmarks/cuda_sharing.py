@@ -26,6 +26,7 @@ from torch.func import functional_call, grad, vmap
 from cuda_monitor import service, utilisation
 from cuda_networks import Network, apart, batch, parameters_of, prepare, ready, report, timed
 from ghnq.hypernet.model import Parameters
+from ghnq.spaces.convnets import SPACE
 from ghnq.training.networks.architecture_stream import build_for_training
 from ghnq.training.networks.cuda_graphs import Replay
 
@@ -53,7 +54,7 @@ def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:
 def vmap_rows(way: str, member: int, copies: int) -> list[dict[str, Any]]:
     """One structure with several sets of weights: one after another, recorded, and all at once by vmap."""
     (module,) = prepare(way, range(member, member + 1))
-    plain = build_for_training(member, 3, 10)  # vmap refuses changes of layout
+    plain = build_for_training(SPACE, member, 3, 10)  # vmap refuses changes of layout
     networks, (x, y) = [Network(module, parameters_of(module)) for _ in range(copies)], batch(32)
     replay = Replay(1)
 

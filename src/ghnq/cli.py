@@ -278,8 +278,10 @@ def draw(
 
 @spaces.command("describe")
 def spaces_describe(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="convnets")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .html.")] = Path("out/convnets.html"),
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="For example convnets.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The figure: .html; by default out/SPACE.html.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print how parameters, multiply-adds, depth and ops are distributed in each split, and save a figure."""

@@ -19,13 +19,13 @@ from types import ModuleType
 from torch import nn
 
 from ghnq.errors import GraphError, nearest
-from ghnq.spaces import convnets, resolve
+from ghnq.spaces import resolve
 
-FORMS = "FILE.py:NAME, package.module:NAME, or convnets/SPLIT/INDEX"
+FORMS = "FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX"
 
 
 def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 10) -> nn.Module:
-    """Returns the module that `reference` names: `FILE.py:NAME`, `package.module:NAME` or `convnets/SPLIT/INDEX`.
+    """Returns the module that `reference` names: `FILE.py:NAME`, `package.module:NAME` or `SPACE/SPLIT/INDEX`.
 
     NAME is an `nn.Module`, a class or function that returns one when called without arguments, or a model class of
     `transformers`, which is built from its default configuration. Members of a space are built on the `meta` device
@@ -45,7 +45,8 @@ def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), nu
         )
     if colon or reference.count("/") != 2:
         raise GraphError(f"'{reference}' is not a model. A model is {FORMS}, for example convnets/test/17.")
-    return convnets.build(resolve(reference), in_channels=input_shape[0], num_classes=num_classes, device="meta")
+    space, spec = resolve(reference)
+    return space.build(spec, in_channels=input_shape[0], num_classes=num_classes, device="meta")
 
 
 def _definitions(file: Path) -> list[str]:

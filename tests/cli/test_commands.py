@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import ghnq as package
 from ghnq.graph import trace
 from ghnq.models import load_model
+from ghnq.spaces.description import describe
 
 from .conftest import Cli
 
@@ -251,13 +252,12 @@ def test_evaluate(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_spaces_describe(ghnq: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convnets = package.spaces.convnets
-    few = partial(convnets.describe, 20)
-    monkeypatch.setattr(convnets, "describe", few)
+    monkeypatch.setattr("ghnq.commands.spaces.measure", lambda space, **options: describe(space, 20, **options))
     call = ghnq("spaces", "describe", "convnets", "--out", tmp_path / "new" / "figure.html", "--json")
     document = json.loads(call.out)
     assert [split["split"] for split in document["splits"]] == list(convnets.SPLITS)
     assert all({"parameters", "multiply_adds", "depth", "ops"} <= split.keys() for split in document["splits"])
-    assert document == {**few().to_dict(), "out": str(tmp_path / "new" / "figure.html")}
+    assert document == {**describe(convnets.SPACE, 20).to_dict(), "out": str(tmp_path / "new" / "figure.html")}
     assert "<html" in (tmp_path / "new" / "figure.html").read_text()[:500]
 
     people = ghnq("spaces", "describe", "convnets", "--out", tmp_path / "figure.html")

@@ -10,21 +10,24 @@ from rich.console import Console
 
 from ghnq.errors import SpaceError
 from ghnq.spaces import convnets, resolve
-from ghnq.spaces.convnets.description import MEASURES
+from ghnq.spaces.convnets import SPACE
+from ghnq.spaces.description import MEASURES, describe, summarize
+from ghnq.spaces.description_figure import write_figure
+from ghnq.spaces.description_tables import ops_table, table
 
 
 @pytest.fixture(scope="module")
 def description():
-    return convnets.describe(40)
+    return describe(SPACE, 40)
 
 
 def test_describe_measures_the_first_members(description):
     assert [split.split for split in description.splits] == list(convnets.SPLITS)
     train = description.splits[0]
-    prices = [convnets.cost(convnets.spec("train", index)) for index in range(40)]
-    assert train.measures["parameters"] == tuple(price.parameters for price in prices)
-    assert train.quantile("depth", 0.5) == np.median([price.depth for price in prices])
-    assert sum(train.ops.values()) == pytest.approx(np.mean([price.nodes for price in prices]))
+    costs = [convnets.cost(convnets.spec("train", index)) for index in range(40)]
+    assert train.measures["parameters"] == tuple(cost.parameters for cost in costs)
+    assert train.quantile("depth", 0.5) == np.median([cost.depth for cost in costs])
+    assert sum(train.ops.values()) == pytest.approx(np.mean([cost.nodes for cost in costs]))
     assert sum(train.families.values()) == train.samples == 40
     assert {split.samples for split in description.splits[1:]} == {20}
 
@@ -39,18 +42,19 @@ def test_to_dict_is_json(description):
 
 def test_tables_show_every_split(description):
     console = Console(width=160, file=io.StringIO())
-    console.print(convnets.table(description))
-    console.print(convnets.ops_table(description))
+    console.print(table(description))
+    console.print(ops_table(description))
     text = console.file.getvalue()
     for split in convnets.SPLITS:
         assert text.count(split) >= 2
+    assert re.search(r"split.*members.*cells.*parameters", text)
     assert re.search(r"train +│ +250,000", text)
     assert "sep_conv" in text
 
 
 def test_figure_is_self_contained(description, tmp_path):
     path = tmp_path / "new folder" / "space.html"
-    convnets.figure(description, path)
+    write_figure(description, path)
     page = path.read_text()
     assert page.lstrip().startswith(("<html>", "<!doctype html>"))
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
@@ -60,19 +64,19 @@ def test_figure_is_self_contained(description, tmp_path):
 
 def test_progress_counts_to_the_end():
     calls = []
-    convnets.describe(1, progress=lambda *call: calls.append(call))
+    describe(SPACE, 1, progress=lambda *call: calls.append(call))
     assert calls[0] == ("train", 1, 1)
     assert calls[-1] == ("bnfree", 20, 20)
 
 
 def test_no_samples():
     with pytest.raises(SpaceError, match="at least 1"):
-        convnets.describe(0)
+        describe(SPACE, 0)
 
 
 def test_summary_holds_the_spec():
-    spec = resolve("convnets/test/17")
-    shown = json.loads(json.dumps(convnets.summary(spec)))
+    space, spec = resolve("convnets/test/17")
+    shown = json.loads(json.dumps(summarize(space, spec)))
     assert convnets.Spec.from_json(json.dumps(shown["spec"])) == spec
     assert shown["structure_hash"] == spec.structure_hash
     assert shown["nodes"] == sum(shown["ops"].values())

@@ -13,7 +13,7 @@ from ghnq.errors import SpaceError
 from ghnq.spaces import convnets, resolve
 from ghnq.spaces.convnets.random_draws import Dice, Weighted
 from ghnq.spaces.convnets.specs import Stages, join_of
-from ghnq.spaces.convnets.splits import owner
+from ghnq.spaces.convnets.splits import split_of_hash
 
 EVALUATION = [split for split in convnets.SPLITS if split != "train"]
 # Members drawn once for all tests here. Changing the distribution changes these: then the published splits change too.
@@ -48,12 +48,14 @@ def test_sizes():
 
 @pytest.mark.parametrize(("name", "start"), KNOWN.items())
 def test_members_never_change(name, start):
-    assert resolve(name).structure_hash[:16] == start
+    assert resolve(name)[1].structure_hash[:16] == start
 
 
 def test_another_process_with_another_hash_seed_draws_the_same():
     names = [f"convnets/{split}/{index}" for split in convnets.SPLITS for index in (0, 7)]
-    code = "import sys\nfrom ghnq.spaces import resolve\nfor name in sys.argv[1:]: print(resolve(name).structure_hash)"
+    code = (
+        "import sys\nfrom ghnq.spaces import resolve\nfor name in sys.argv[1:]: print(resolve(name)[1].structure_hash)"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code, *names],
         env={**os.environ, "PYTHONHASHSEED": "12345"},
@@ -61,7 +63,7 @@ def test_another_process_with_another_hash_seed_draws_the_same():
         text=True,
         check=True,
     )
-    assert run.stdout.split() == [resolve(name).structure_hash for name in names]
+    assert run.stdout.split() == [resolve(name)[1].structure_hash for name in names]
 
 
 def test_drawing_leaves_the_global_generators_alone():
@@ -77,11 +79,11 @@ def test_drawing_leaves_the_global_generators_alone():
 
 
 def test_every_hash_belongs_to_one_split():
-    shares = Counter(owner(f"{number:064x}") for number in range(100))
+    shares = Counter(split_of_hash(f"{number:064x}") for number in range(100))
     assert set(shares) == set(convnets.SPLITS)
-    assert owner("ff") == owner(f"{255 % 100:x}")
+    assert split_of_hash("ff") == split_of_hash(f"{255 % 100:x}")
     for split in convnets.SPLITS:
-        assert owner(convnets.spec(split, 5).structure_hash) == split
+        assert split_of_hash(convnets.spec(split, 5).structure_hash) == split
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from ghnq.commands.progress import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation import architectures, dataset_for, summary_table, write_report
 from ghnq.evaluation import evaluate as measure
+from ghnq.evaluation.inputs import space_of
 from ghnq.hypernet import GHN
 from ghnq.quant import read_scheme
 
@@ -32,7 +33,6 @@ def evaluate(
     # Every word is checked before anything large is loaded.
     check_protocol(protocol)
     split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
-    architectures(split_names, limit)
     step_names = parse_steps(steps)
     for name in scheme_names:
         read_scheme(name, protocol=protocol, steps=step_names or None)
@@ -40,6 +40,7 @@ def evaluate(
         check_folder(out)
     with Terminal(as_json=as_json) as terminal:
         ghn = GHN.from_pretrained(checkpoint)
+        architectures(split_names, limit, space_of(ghn))
         dataset = dataset_for(ghn, data)
         with measuring(terminal.progress) as progress:
             results = measure(

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ghnq.evaluation.figure import write_report
-from ghnq.evaluation.inputs import dataset_for
+from ghnq.evaluation.inputs import dataset_for, space_of
 from ghnq.evaluation.protocol import DEFAULT_SCHEMES, Progress, evaluate
 from ghnq.evaluation.results import Results
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN
-from ghnq.spaces import convnets
 
 ARCHITECTURES = 50
 CHECKPOINT = "digits"
@@ -38,7 +37,7 @@ def demo(
     """Measures architectures of split `test` with predicted parameters on the checkpoint's images, float32 to w4a4.
 
     Writes into `out`: `results.parquet`, `summary.json`, `accuracy.html` and `architecture.svg`, the graph of
-    convnets/test/0. Everything is measured anew at every call.
+    the first of them. Everything is measured anew at every call.
     Raises CheckpointError and DataError as `GHN.from_pretrained` and `evaluate` do.
     """
     folder = Path(out)
@@ -58,8 +57,7 @@ def demo(
     figure, drawing = folder / "accuracy.html", folder / "architecture.svg"
     write_report(results, figure)
     channels = dataset.input_shape[0]
-    module = convnets.build(
-        convnets.spec("test", 0), in_channels=channels, num_classes=dataset.num_classes, device="meta"
-    )
-    draw(trace(module, dataset.input_shape), drawing, title="convnets/test/0")
+    space = space_of(ghn)
+    module = space.build(space.spec("test", 0), in_channels=channels, num_classes=dataset.num_classes, device="meta")
+    draw(trace(module, dataset.input_shape), drawing, title=f"{space.name}/test/0")
     return Demo(results, figure, drawing)

@@ -10,6 +10,7 @@ import numpy as np
 from ghnq.errors import MissingExtraError
 from ghnq.evaluation.results import Results
 from ghnq.files import write_text
+from ghnq.spaces import DEFAULT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -48,14 +49,17 @@ def draw_results(results: Results) -> go.Figure:
     symbols = {split: _SYMBOLS[number % len(_SYMBOLS)] for number, split in enumerate(results.splits)}
     for split, scheme, part in results.parts():
         columns = part.to_pydict()
+        labels = _labels(results, split, columns)
         style = {"color": colours[scheme], "symbol": symbols[split]}
-        figure.add_trace(_box(split, scheme, columns, style, several=len(symbols) > 1), row=1, col=1)
-        figure.add_trace(_scatter(split, scheme, columns, style, several=len(symbols) > 1), row=1, col=2)
+        figure.add_trace(_box(split, scheme, columns, labels, style, several=len(symbols) > 1), row=1, col=1)
+        figure.add_trace(_scatter(split, scheme, columns, labels, style, several=len(symbols) > 1), row=1, col=2)
     _lay_out(figure, results)
     return figure
 
 
-def _box(split: str, scheme: str, columns: dict[str, list[Any]], style: dict[str, str], *, several: bool) -> go.Box:
+def _box(
+    split: str, scheme: str, columns: dict[str, list[Any]], labels: list[str], style: dict[str, str], *, several: bool
+) -> go.Box:
     import plotly.graph_objects as go
 
     count = len(columns["accuracy"])
@@ -71,7 +75,7 @@ def _box(split: str, scheme: str, columns: dict[str, list[Any]], style: dict[str
         fillcolor="rgba(0,0,0,0)",
         line={"color": style["color"], "width": 1.6},
         marker={"size": 5, "opacity": 0.45, **style},
-        text=_labels(split, columns),
+        text=labels,
         hovertemplate="%{text}<br>%{y:.1f} %<extra>" + scheme + "</extra>",
         hoveron="points",
         legendgroup=scheme,
@@ -80,7 +84,7 @@ def _box(split: str, scheme: str, columns: dict[str, list[Any]], style: dict[str
 
 
 def _scatter(
-    split: str, scheme: str, columns: dict[str, list[Any]], style: dict[str, str], *, several: bool
+    split: str, scheme: str, columns: dict[str, list[Any]], labels: list[str], style: dict[str, str], *, several: bool
 ) -> go.Scatter:
     import plotly.graph_objects as go
 
@@ -90,14 +94,15 @@ def _scatter(
         mode="markers",
         name=f"{split} {scheme}" if several else scheme,
         marker={"size": 7, "opacity": 0.7, "line": {"width": 0.5, "color": "white"}, **style},
-        text=_labels(split, columns),
+        text=labels,
         hovertemplate="%{text}<br>%{x:,} parameters, %{y:.1f} %<extra>" + scheme + "</extra>",
         legendgroup=scheme,
     )
 
 
-def _labels(split: str, columns: dict[str, list[Any]]) -> list[str]:
-    return [f"convnets/{split}/{index}" for index in columns["index"]]
+def _labels(results: Results, split: str, columns: dict[str, list[Any]]) -> list[str]:
+    space = results.about.get("space", DEFAULT)
+    return [f"{space}/{split}/{index}" for index in columns["index"]]
 
 
 def _lay_out(figure: go.Figure, results: Results) -> None:

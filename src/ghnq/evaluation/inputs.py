@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ghnq import spaces
 from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.errors import DataError
 from ghnq.hypernet import GHN
+from ghnq.spaces import Space, Spec
 
 
 def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
@@ -28,6 +30,15 @@ def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
     same_mean = torch.allclose(resized.mean, torch.tensor(ghn.task.mean), atol=1e-3)
     same_std = torch.allclose(resized.std, torch.tensor(ghn.task.std), atol=1e-3)
     return resized if same_mean and same_std else dataset
+
+
+def space_of(ghn: GHN) -> Space[Spec]:
+    """Returns the space whose architectures a hypernetwork was trained on; the default one where that is not known.
+
+    Raises:
+        SpaceError: The space is not registered in this process.
+    """
+    return spaces.get(spaces.DEFAULT if ghn.task is None else ghn.task.space)
 
 
 def check_fit(ghn: GHN, dataset: ImageDataset) -> None:

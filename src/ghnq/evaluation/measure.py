@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import NotFiniteError
+from ghnq.evaluation.inputs import space_of
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.quant import Prepared, QuantScheme, prepare
-from ghnq.spaces import convnets
 
 # Images in one forward pass. A fixed number: another one may change the last bits of the logits.
 BATCH = 250
@@ -65,9 +65,10 @@ class Bench:
 
     def measure(self, split: str, index: int, schemes: tuple[str, ...]) -> list[Row]:
         """Returns one row per scheme, in the order of `schemes`; the same numbers in any process and any company."""
-        spec = convnets.spec(split, index)
+        space = space_of(self.ghn)
+        spec = space.spec(split, index)
         channels = self.dataset.input_shape[0]
-        skeleton = convnets.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
+        skeleton = space.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
         graph = trace(skeleton, self.dataset.input_shape)
         parsed = [QuantScheme.parse(self.named.get(name, name), protocol=self.protocol) for name in schemes]
         return [

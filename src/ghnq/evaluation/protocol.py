@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ghnq import spaces
 from ghnq.data import ImageDataset
 from ghnq.errors import GhnqError, SchemeError, SpaceError, nearest
-from ghnq.evaluation.inputs import check_fit
+from ghnq.evaluation.inputs import check_fit, space_of
 from ghnq.evaluation.ledger import Ledger
 from ghnq.evaluation.measure import BATCH, Bench, Row, one_torch_thread
 from ghnq.evaluation.provenance import machine, versions, weights_hash
@@ -28,7 +29,7 @@ from ghnq.hypernet import GHN
 from ghnq.memory import keep_freed_memory
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
 from ghnq.quant.scheme import is_scheme_file
-from ghnq.spaces import convnets, resolve
+from ghnq.spaces import Space, Spec
 
 CALIBRATION_IMAGES = 512
 DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
@@ -71,7 +72,7 @@ def evaluate(
     keep_freed_memory()
     named = _named_schemes(schemes, protocol, tuple(steps))
     names = tuple(named)
-    members = architectures(splits, limit)
+    members = architectures(splits, limit, space_of(ghn))
     check_fit(ghn, dataset)
     bench = replace(_bench(ghn, dataset, images, protocol or "deploy", seed), named=named)
     fingerprint = _fingerprint(bench, seed, steps)
@@ -104,7 +105,7 @@ def _measure(bench: Bench, task: Task) -> list[Row]:
     try:
         return bench.measure(split, index, schemes)
     except SchemeError as error:  # an override fits some architectures, and not others
-        raise SchemeError(f"convnets/{split}/{index}: {error}") from error
+        raise SchemeError(f"{space_of(bench.ghn).name}/{split}/{index}: {error}") from error
 
 
 def _named_schemes(schemes: Sequence[str], protocol: str | None, steps: tuple[str, ...]) -> dict[str, QuantScheme]:
@@ -138,30 +139,36 @@ def _settings(named: dict[str, QuantScheme]) -> dict[str, Any]:
     }
 
 
-def architectures(splits: Sequence[str], limit: int | None = None) -> list[tuple[str, int]]:
+def architectures(
+    splits: Sequence[str], limit: int | None = None, space: Space[Spec] | None = None
+) -> list[tuple[str, int]]:
     """(split, index) of the first `limit` members of whole splits, and of members written SPLIT/INDEX, each once.
+
+    space: where they come from; None is the default space.
 
     Raises SpaceError for a split or an index that does not exist, and for all of `train`.
     """
+    space = spaces.get(spaces.DEFAULT) if space is None else space
+    sizes = space.splits
     if not splits:
-        raise SpaceError(f"No split to evaluate; give some of {', '.join(convnets.SPLITS)}.")
+        raise SpaceError(f"No split to evaluate; give some of {', '.join(sizes)}.")
     if limit is not None and limit < 1:
         raise SpaceError(f"A limit of {limit} leaves no architecture; give at least 1.")
     found: list[tuple[str, int]] = []
     for word in splits:
         split, slash, index = word.partition("/")
-        if split not in convnets.SPLITS:
+        if split not in sizes:
             raise SpaceError(
-                f"There is no split '{split}'{nearest(split, convnets.SPLITS)}. Splits are "
-                f"{', '.join(convnets.SPLITS)}; one architecture is SPLIT/INDEX, for example test/17."
+                f"There is no split '{split}'{nearest(split, sizes)}. Splits are "
+                f"{', '.join(sizes)}; one architecture is SPLIT/INDEX, for example test/17."
             )
         if slash:
-            resolve(f"convnets/{word}")  # refuses what is no index
+            spaces.resolve(f"{space.name}/{word}")  # refuses an index that does not exist
             found.append((split, int(index)))
             continue
         if split == "train" and limit is None:
-            raise SpaceError(f"The split 'train' has {convnets.SPLITS['train']:,} architectures; give a limit.")
-        size = convnets.SPLITS[split]
+            raise SpaceError(f"The split 'train' has {sizes['train']:,} architectures; give a limit.")
+        size = sizes[split]
         found += [(split, number) for number in range(min(size, limit or size))]
     return list(dict.fromkeys(found))
 
@@ -191,6 +198,8 @@ def _fingerprint(bench: Bench, seed: int, steps: Sequence[str]) -> dict[str, Any
         "test_images": len(bench.images),
         "calibration_images": len(bench.calibration),
         "seed": seed,
+        # Absent for the default space, so that evaluations from before there were others can go on.
+        **({} if space_of(bench.ghn).name == spaces.DEFAULT else {"space": space_of(bench.ghn).name}),
         "batch": BATCH,
         "versions": versions(),
     }

@@ -27,7 +27,7 @@ _VERSION = "convnets/1"
 _MAX_ATTEMPTS = 20_000
 
 
-def owner(structure_hash: str) -> str:
+def split_of_hash(structure_hash: str) -> str:
     """Returns the one split that a structure hash (hex) may belong to."""
     return _OWNERS[int(structure_hash, 16) % 100]
 
@@ -43,7 +43,7 @@ def spec(split: str, index: SupportsIndex) -> Spec:
     profile = PROFILES[split]
     for _ in range(_MAX_ATTEMPTS):
         drawn = sample(dice, profile)
-        if drawn is not None and owner(drawn.structure_hash) == split and acceptable(dice, profile, drawn):
+        if drawn is not None and split_of_hash(drawn.structure_hash) == split and acceptable(dice, profile, drawn):
             return drawn
     raise AssertionError(f"no member of {split}/{number} in {_MAX_ATTEMPTS} draws: its profile excludes itself")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ghnq.spaces import convnets
+from ghnq.spaces import Cost
 
 NODE = 1.8e6
 """Multiply-adds that take as long as the overhead of one node, fitted to small networks on a processor core."""
 
 
-def effort(cost: convnets.Cost, batch_size: int) -> float:
+def effort(cost: Cost, batch_size: int) -> float:
     """How long a network takes to train on a batch, in multiply-adds."""
     return cost.multiply_adds * batch_size + NODE * cost.nodes
 

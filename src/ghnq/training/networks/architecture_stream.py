@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ghnq import spaces
+from ghnq.errors import RecipeError
 from ghnq.graph.batching.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
-from ghnq.spaces import convnets
+from ghnq.spaces import Space, Spec
 from ghnq.training.distributed.balance import effort, homes, spread
 from ghnq.training.networks.depthwise import with_quick_gradients
 from ghnq.training.run.recipe import Curriculum
@@ -39,11 +41,15 @@ class MetaBatch:
 class ArchitectureStream:
     """Meta-batches of `train` architectures, each spread over the processes of a team.
 
-    size: networks of a step, in all processes together; which ones does not depend on how many processes there are.
-    batch_size: images of each network, which the balance between processes hangs on. reuse: an architecture takes part
-    in `reuse` steps on average, all near each other; each process that trains it builds and traces it once.
-    curriculum: which architectures are drawn at first. at_home: an architecture is trained by the same process
-    whenever it comes (unless that leaves another idle), instead of by the one that has least to do.
+    Args:
+        size: Networks of a step, in all processes together; which ones does not depend on how many processes there are.
+        space: The search space that they come from.
+        batch_size: Images of each network, on which the balance between processes depends.
+        reuse: An architecture takes part in `reuse` steps on average, all near each other; each process that trains it
+            builds and traces it once.
+        curriculum: Which architectures are drawn at first.
+        at_home: An architecture is trained by the same process whenever it comes (unless that leaves another idle),
+            instead of by the one that has least to do.
     """
 
     def __init__(
@@ -55,11 +61,13 @@ class ArchitectureStream:
         seed: int,
         reuse: int = 1,
         batch_size: int = 64,
+        space: str = spaces.DEFAULT,
         curriculum: Curriculum = _ALL,
         rank: int = 0,
         world: int = 1,
         at_home: bool = False,
     ) -> None:
+        self.space = spaces.get(space)
         self.curriculum, self.at_home = curriculum, at_home
         self.size, self.reuse, self.seed, self.rank, self.world = size, reuse, seed, rank, world
         self.input_shape, self.num_classes, self.batch_size = input_shape, num_classes, batch_size
@@ -74,7 +82,7 @@ class ArchitectureStream:
         else:
             rng = np.random.default_rng((self.seed, 0, step))
             chosen = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
-        indices: list[int] = (chosen % convnets.SPLITS["train"]).tolist()
+        indices: list[int] = (chosen % self.space.splits["train"]).tolist()
         if step < self.curriculum.steps:
             return tuple(self._easy(index) for index in indices)
         return tuple(indices)
@@ -102,7 +110,7 @@ class ArchitectureStream:
 
     def _build(self, index: int) -> tuple[nn.Module, ArchGraph]:
         if index not in self._built:
-            module = build_for_training(index, self.input_shape[0], self.num_classes)
+            module = build_for_training(self.space, index, self.input_shape[0], self.num_classes)
             graph = trace(module, self.input_shape)
             self._built[index] = with_quick_gradients(module), graph
         self._built.move_to_end(index)
@@ -110,23 +118,27 @@ class ArchitectureStream:
 
     def _easy(self, index: int) -> int:
         """The architecture itself, or the first of its followers that the curriculum admits."""
-        while not self._admits(index):
+        size = self.space.splits["train"]
+        for _ in range(size):
+            if self._admits(index):
+                return index
             # Not the next one, which another place of the meta-batch may stand at.
-            index = (index + _STRIDE) % convnets.SPLITS["train"]
-        return index
+            index = (index + _STRIDE) % size
+        raise RecipeError(
+            f"the curriculum admits no architecture of split 'train' of the space '{self.space.name}'; change its keys"
+        )
 
     def _admits(self, index: int) -> bool:
         """Whatever the data are: the space's own image counts."""
         if index not in self._admitted:
-            self._admitted[index] = self.curriculum.admits(convnets.spec("train", index))
+            self._admitted[index] = self.curriculum.admits(self.space, self.space.spec("train", index))
         self._admitted.move_to_end(index)
         return self._admitted[index]
 
     def _effort(self, index: int) -> float:
         if index not in self._efforts:
-            cost = convnets.cost(
-                convnets.spec("train", index), input_shape=self.input_shape, num_classes=self.num_classes
-            )
+            spec = self.space.spec("train", index)
+            cost = self.space.cost(spec, input_shape=self.input_shape, num_classes=self.num_classes)
             self._efforts[index] = effort(cost, self.batch_size)
         self._efforts.move_to_end(index)
         return self._efforts[index]
@@ -136,9 +148,12 @@ class ArchitectureStream:
             known.popitem(last=False)
 
 
-def build_for_training(index: int, in_channels: int, num_classes: int) -> nn.Module:
+def build_for_training(space: Space[Spec], index: int, in_channels: int, num_classes: int) -> nn.Module:
     """A `train` architecture on `meta` whose batch norm uses the statistics of the batch and keeps none."""
-    spec = convnets.spec("train", index)
-    return convnets.build(
-        spec, in_channels=in_channels, num_classes=num_classes, device="meta", running_statistics=False
+    return space.build(
+        space.spec("train", index),
+        in_channels=in_channels,
+        num_classes=num_classes,
+        device="meta",
+        running_statistics=False,
     ).train()

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ghnq.errors import RecipeError, nearest
+from ghnq import spaces
+from ghnq.errors import RecipeError, SpaceError, nearest
 from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
-from ghnq.spaces import convnets
-from ghnq.spaces.convnets.specs import Spec
+from ghnq.spaces import Space, Spec
 from ghnq.training.networks.scheme_mix import check_mix
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -86,19 +86,22 @@ class Curriculum(BaseModel):
         strict=False,
         description="Networks of more multiply-adds, for an image of 3x32x32, are not drawn meanwhile; absent: all.",
     )
-    family: Literal["stages", "cells"] | None = Field(
-        default=None, description="Only networks of this family are drawn meanwhile; absent: both."
+    family: str | None = Field(
+        default=None,
+        description="Only networks of this family (of `convnets`: `stages` or `cells`) are drawn meanwhile; absent: "
+        "all.",
     )
     stem_stride: Literal[1, 2] | None = Field(
         default=None, description="Only networks whose first convolution has this stride are drawn; absent: both."
     )
 
-    def admits(self, spec: Spec) -> bool:
-        """Whether an architecture of the space may be drawn meanwhile."""
+    def admits(self, space: Space[Spec], spec: Spec) -> bool:
+        """Returns whether an architecture of the space may be drawn meanwhile."""
+        traits = space.traits(spec)
         return (
-            (self.multiply_adds is None or convnets.cost(spec).multiply_adds <= self.multiply_adds)
-            and self.family in (None, spec.body.family)
-            and self.stem_stride in (None, spec.stem.stride)
+            (self.multiply_adds is None or space.cost(spec).multiply_adds <= self.multiply_adds)
+            and self.family in (None, traits["family"])
+            and self.stem_stride in (None, traits.get("stem_stride"))
         )
 
 
@@ -108,7 +111,7 @@ class Validation(BaseModel):
     model_config = _STRICT
 
     every: int = Field(default=1000, ge=1, description="Steps between measurements.")
-    architectures: int = Field(default=20, ge=1, le=500, description="Architectures of split `val`.")
+    architectures: int = Field(default=20, ge=1, description="Architectures of split `val`.")
     images: int = Field(default=256, ge=1, description="Images taken from the training split and never trained on.")
     schemes: tuple[str, ...] = Field(
         default=("float32",),
@@ -127,7 +130,7 @@ class Recipe(BaseModel):
     name: str = Field(description="What the progress bar calls the run.")
     data: str = Field(description="`digits`, a directory, or a hub id; `--data` overrides it.")
     image_size: int | None = Field(default=None, ge=4, description="Resize images to this size; absent: as they are.")
-    space: Literal["convnets"] = Field(default="convnets", description="Where the architectures come from.")
+    space: str = Field(default=spaces.DEFAULT, description="Where the architectures come from.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, architectures and images.")
     hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
     init: str | None = Field(
@@ -204,6 +207,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         check_mix(self.quantization.mix)
+        self._check_space()
         for scheme in self.validation.schemes:
             QuantScheme.parse(scheme)
         if self.meta_batch < self.workers:
@@ -211,6 +215,29 @@ class Recipe(BaseModel):
                 f"meta_batch {self.meta_batch} is fewer than {self.workers} workers; each needs a network of every step"
             )
         return self
+
+    @field_validator("space")
+    @classmethod
+    def _check_space_name(cls, name: str) -> str:
+        try:
+            spaces.get(name)
+        except SpaceError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    def _check_space(self) -> None:
+        space = spaces.get(self.space)
+        family, available = self.curriculum.family, space.splits.get("val", 0)
+        if family is not None and family not in space.families:
+            raise ValueError(
+                f"curriculum.family is {family!r}{nearest(family, space.families)}; the space '{space.name}' has "
+                f"{', '.join(space.families)}"
+            )
+        if self.validation.architectures > available:
+            raise ValueError(
+                f"validation.architectures is {self.validation.architectures}; split 'val' of the space "
+                f"'{space.name}' has {available}"
+            )
 
 
 class _Loader(yaml.SafeLoader):

@@ -71,6 +71,7 @@ class Trainer:
             seed=recipe.seed,
             reuse=recipe.reuse,
             batch_size=recipe.batch_size,
+            space=recipe.space,
             curriculum=recipe.curriculum,
             rank=team.rank,
             world=team.size,
