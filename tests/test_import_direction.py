@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ghnq"
 # From the cellar to the roof. Units of one row are siblings and do not know each other.
 LAYERS = (
     ("errors", "_version"),
-    ("files", "memory", "processor", "optional_imports", "torch_compat"),
+    ("files", "memory", "processor", "optional_imports", "torch_compat", "validation_errors"),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),
     ("deploy", "models"),

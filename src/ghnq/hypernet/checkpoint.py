@@ -11,9 +11,9 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,9 @@ from ghnq.errors import CheckpointError, nearest
 from ghnq.files import atomic_path, write_text
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.model import GHN
+from ghnq.validation_errors import explain
 
+M = TypeVar("M", bound=BaseModel)
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -120,12 +122,15 @@ def _read_config(directory: Path) -> tuple[GHNConfig, Task | None]:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise CheckpointError(f"{path}: format {found!r} is not known; this version of ghnq reads format {FORMAT}")
+    task = None if raw.get("task") is None else _validated(Task, raw["task"], f"{path}: task")
+    return _validated(GHNConfig, raw.get("ghn"), f"{path}: ghn"), task
+
+
+def _validated(model: type[M], value: object, source: str) -> M:
     try:
-        task = None if raw.get("task") is None else Task.model_validate(raw["task"])
-        return GHNConfig.model_validate(raw.get("ghn")), task
+        return model.model_validate(value)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CheckpointError(f"{path} does not describe a hypernetwork: {problems}") from error
+        raise CheckpointError(f"{source} does not describe a hypernetwork: {explain(error, model)}") from error
 
 
 def _read_weights(directory: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ghnq.errors import CheckpointError
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
+from ghnq.validation_errors import explain
 
 # Their module names, as patterns, and ours.
 RENAMES = {
@@ -71,7 +72,9 @@ def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]
         # Nothing is allocated before it fits: a size may be anything.
         with torch.device("meta"):
             expected = GHN(ours).state_dict()
-    except (ValidationError, TypeError, RuntimeError) as error:
+    except ValidationError as error:
+        raise CheckpointError(f"this published configuration cannot be used: {explain(error, GHNConfig)}") from error
+    except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"this published configuration cannot be used: {error}") from error
     fitted = _fit(_renamed(state), expected)
     ghn = GHN(ours)

@@ -10,17 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ghnq.errors import SpaceError
-from ghnq.spaces.convnets.vocabulary import (
-    CELL_OPS,
-    CellOp,
-    Downsample,
-    Join,
-)
+from ghnq.spaces.convnets.vocabulary import CellOp, Downsample, Join
+from ghnq.validation_errors import explain_one
 
 MAX_DOWNSAMPLINGS = 3  # 8x8 images, the smallest that must work, are 1x1 behind three halvings
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -282,9 +278,6 @@ def _check_joins(body: Stages, channels: int) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    first: Any = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the spec"
-    got = "" if first["type"] in ("missing", "json_invalid") else f"; got {str(first['input'])[:80]!r}"
+    first = error.errors(include_url=False)[0]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    ops = f"; the operations are {', '.join(CELL_OPS)}" if place.endswith("op") else ""
-    return f"not a ConvNets spec: {place}: {first['msg']}{got}{ops}{more}"
+    return f"not a ConvNets spec: {explain_one(first, Spec)}{more}"

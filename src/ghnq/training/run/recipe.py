@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from ghnq import spaces
 from ghnq.errors import RecipeError, SpaceError, nearest
@@ -15,6 +16,7 @@ from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
 from ghnq.spaces import Space, Spec
 from ghnq.training.networks.scheme_mix import check_mix
+from ghnq.validation_errors import dotted, explain_one
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -275,8 +277,7 @@ def validate_recipe(raw: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain([str(part) for part in e["loc"]], e["type"], e["msg"], e["input"]) for e in error.errors()]
-        raise RecipeError(f"{source}: " + "; ".join(problems)) from error
+        raise RecipeError(f"{source}: " + "; ".join(map(_explain, error.errors(include_url=False)))) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -299,15 +300,13 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
     return keys
 
 
-def _explain(location: list[str], kind: str, message: str, value: object) -> str:
-    key = ".".join(location)
-    if kind == "extra_forbidden":
-        keys = known_keys()
-        siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
-        return f"unknown key '{key}'{nearest(key, siblings) or nearest(key, keys)}; known here: {', '.join(siblings)}"
-    if kind == "missing":
-        return f"key '{key}' is missing"
-    return f"key '{key}' is {value!r}: {message}"
+def _explain(problem: ErrorDetails) -> str:
+    key = dotted(problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return explain_one(problem, Recipe)
+    keys = known_keys()
+    siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f"unknown key '{key}'{nearest(key, siblings) or nearest(key, keys)}; known here: {', '.join(siblings)}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -12,6 +12,7 @@ from ghnq.errors import CheckpointError, TrainingError
 from ghnq.training.run.recipe import Recipe
 from ghnq.training.run.state import State
 from ghnq.training.run.trainer import task_of
+from ghnq.validation_errors import explain
 
 FIXED = {
     "hypernet": "the weights so far have its shape",
@@ -34,8 +35,8 @@ def started_with(state: State) -> Recipe:
         return Recipe.model_validate_json(state.recipe)
     except ValidationError as error:
         raise CheckpointError(
-            f"{state.path} holds a recipe that this version of ghnq does not know ({error}); resume the run with the "
-            "version that made it"
+            f"{state.path} holds a recipe that this version of ghnq does not know ({explain(error, Recipe)}); "
+            "resume the run with the version that made it"
         ) from error
 
 

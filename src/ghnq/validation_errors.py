@@ -1,0 +1,144 @@
+"""What pydantic found wrong with the keys of a recipe, a configuration or a spec, in the words of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Location = Sequence[str | int]
+
+_EXPECTED = {
+    "bool": "true or false",
+    "dict": "a mapping of keys to values",
+    "dataclass": "a mapping of keys to values",
+    "finite_number": "a finite number",
+    "float": "a number",
+    "int": "an integer",
+    "list": "a list",
+    "model": "a mapping of keys to values",
+    "model_attributes": "a mapping of keys to values",
+    "none_required": "absent",
+    "string": "a string",
+    "tuple": "a list",
+}
+"""First part of the type of an error (`int_type`, `int_parsing`, `int_from_float`) -> what is allowed."""
+
+_LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "greater than {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "less than {}",
+}
+"""Keyword of JSON Schema -> what it allows."""
+
+_OUT_OF_RANGE = {
+    "greater_than": "exclusiveMinimum",
+    "greater_than_equal": "minimum",
+    "less_than": "exclusiveMaximum",
+    "less_than_equal": "maximum",
+}
+_CONTEXT_KEYS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
+
+
+def dotted(location: Location) -> str:
+    """Returns the key of an error, such as `optimizer.betas.0`."""
+    return ".".join(str(part) for part in location)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Returns one line that says for each wrong key what came and what is allowed."""
+    return "; ".join(explain_one(problem, model) for problem in error.errors(include_url=False))
+
+
+def explain_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    """Returns what is wrong with one key of a model: the key, the value that came, and what is allowed.
+
+    A check that a model makes itself (ValueError) already says so, and is returned as it is.
+    """
+    key, kind = dotted(problem["loc"]), problem["type"]
+    if kind == "value_error":
+        reason = str(problem["ctx"]["error"])
+        return f"key '{key}': {reason}" if key else reason
+    if kind == "missing":
+        return f"key '{key}' is missing"
+    if kind == "extra_forbidden":
+        return f"unknown key '{key}'"
+    if kind == "json_invalid":
+        return f"not valid JSON ({problem['ctx']['error']})"
+    value = repr(problem["input"])
+    shown = value if len(value) <= 80 else f"{value[:77]}..."
+    return f"{f'key {key!r}' if key else 'the value'} is {shown}; it must be {_allowed(problem, model)}"
+
+
+def _allowed(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    """What a value must be, as the end of a sentence."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind in _OUT_OF_RANGE:
+        limits = _limits(model, problem["loc"]) or {_OUT_OF_RANGE[kind]: context[_CONTEXT_KEYS[kind]]}
+        return " and ".join(_LIMITS[name].format(_number(limit)) for name, limit in limits.items())
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tags = f", one of {context['expected_tags']}" if "expected_tags" in context else ""
+        return f"a mapping with the key {context['discriminator']}{tags}"
+    if kind == "too_short":
+        return f"at least {_values(context['min_length'])}"
+    if kind == "too_long":
+        return f"at most {_values(context['max_length'])}"
+    for part, expected in _EXPECTED.items():
+        if kind == part or kind.startswith(f"{part}_"):
+            return expected
+    return f"of another form ({problem['msg']})"
+
+
+def _values(number: int) -> str:
+    return f"{number} value{'s' if number != 1 else ''} long"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e9 else str(value)
+
+
+def _limits(model: type[BaseModel], location: Location) -> dict[str, float]:
+    """The limits that a model sets to a number, both ends, in the terms of JSON Schema; none where it is not found."""
+    schema: Mapping[str, Any] = model.model_json_schema()
+    nodes = [schema]
+    for part in location:
+        nodes = [child for node in nodes for child in _children(_resolved(node, schema), part, schema)]
+    found = [node for node in (_resolved(node, schema) for node in nodes) for node in _variants(node, schema)]
+    return next(({name: node[name] for name in _LIMITS if name in node} for node in found if node.keys() & _LIMITS), {})
+
+
+def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A node, or what it refers to."""
+    reference = node.get("$ref")
+    found: Mapping[str, Any] = schema["$defs"][reference.rpartition("/")[2]] if reference else node
+    return found
+
+
+def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A node and the members of the unions it is."""
+    members = [*node.get("anyOf", ()), *node.get("oneOf", ())]
+    return [node, *(_resolved(member, schema) for member in members)]
+
+
+def _children(node: Mapping[str, Any], part: str | int, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Schemas of what a node holds under a key or a position; the tag of a union leads to the union's members."""
+    found: list[Mapping[str, Any]] = []
+    for variant in _variants(node, schema):
+        if isinstance(part, int):
+            items = variant.get("prefixItems", ())
+            if part < len(items):
+                found.append(items[part])
+            elif isinstance(variant.get("items"), dict):
+                found.append(variant["items"])
+        elif part in variant.get("properties", {}):
+            found.append(variant["properties"][part])
+        elif isinstance(variant.get("additionalProperties"), dict):
+            found.append(variant["additionalProperties"])
+        elif part in variant.get("discriminator", {}).get("mapping", {}):
+            found.append(_resolved({"$ref": variant["discriminator"]["mapping"][part]}, schema))
+    return found
