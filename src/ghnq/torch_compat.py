@@ -38,6 +38,7 @@ __all__ = [
     "copy_tensors",
     "cpp_compiler",
     "freeze_weights",
+    "has_program_archive",
     "import_quantized_decomposed",
     "interpolate_tensors",
     "own_buffers",
@@ -111,6 +112,14 @@ def import_quantized_decomposed() -> Any:
     """Returns `torch.ops.quantized_decomposed`, the operators of pt2e quantization, after registering them."""
     import_module("torch.ao.quantization.fx._decomposed")
     return torch.ops.quantized_decomposed
+
+
+def has_program_archive() -> bool:
+    """Returns whether `torch.export.save` writes the archive that this package reads; torch does so since 2.8."""
+    try:
+        return hasattr(import_module("torch.export.pt2_archive._package"), "package_pt2")
+    except ModuleNotFoundError:
+        return False
 
 
 def _inductor(module: str) -> ModuleType:

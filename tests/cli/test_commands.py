@@ -13,6 +13,7 @@ import ghnq as package
 from ghnq.graph import trace
 from ghnq.models import load_model
 from ghnq.spaces.description import describe
+from tests.torch_versions import needs_program_files
 
 from .conftest import Cli
 
@@ -167,6 +168,7 @@ def test_checkpoints(ghnq: Cli) -> None:
     assert all(name in people.out for name in shipped_checkpoints())
 
 
+@needs_program_files
 def test_export_and_verify(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
     (models.parent / "grey.py").write_text(
         "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), "

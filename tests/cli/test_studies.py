@@ -9,6 +9,7 @@ import yaml
 from ghnq.data import load
 from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.quant import load_scheme
+from tests.torch_versions import needs_program_files
 
 from .conftest import Cli
 
@@ -209,6 +210,7 @@ def test_titles_tell_the_protocol_and_steps_of_files(ghnq: Cli, tiny_checkpoint:
     assert (document["protocol"], document["steps"], "settings" in document) == ("paper", ["squant"], False)
 
 
+@needs_program_files
 def test_exported_files_tell_their_steps(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
     words = ["export", MODEL, "--checkpoint", tiny_checkpoint, "--scheme", "w4a8", "--calibration", 64]
     words += ["--steps", "correct_bias,squant", "--out"]

@@ -14,6 +14,7 @@ from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.quant import prepare
 from tests.deploy.nets import CALIBRATION, TEST
 from tests.quant.nets import randomise
+from tests.torch_versions import needs_program_files
 
 # torch itself warns of a window that needs one zero more on one side than on the other.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -46,6 +47,7 @@ def test_words_become_numbers() -> None:
     torch.testing.assert_close(run(graph), run(network), rtol=1e-5, atol=1e-5)
 
 
+@needs_program_files
 @pytest.mark.parametrize("scheme", ["float32", "w8a8", "w4a4"])
 def test_files_compute_what_the_layers_compute(scheme: str, tmp_path: Path) -> None:
     layers_only = run(prepare(same(), CALIBRATION, batch_size=64).quantize(scheme))

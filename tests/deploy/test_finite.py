@@ -15,6 +15,7 @@ from ghnq.deploy.onnx import runtime
 from ghnq.deploy.pt2e import program_parity
 from ghnq.errors import ExportError, NotFiniteError
 from tests.deploy.nets import CALIBRATION, chain
+from tests.torch_versions import needs_program_files
 
 Export = Callable[..., Exported]
 
@@ -67,6 +68,7 @@ def test_verify_does_not_count_nan_as_agreement(dataset: ImageDataset, tmp_path:
         verify(exported.path, dataset)
 
 
+@needs_program_files
 def test_verify_names_the_side_that_gives_no_numbers(
     dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

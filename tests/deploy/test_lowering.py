@@ -15,6 +15,9 @@ from ghnq.deploy.pt2e.lowering import Lowered
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain
+from tests.torch_versions import needs_program_files
+
+pytestmark = needs_program_files
 
 WITHOUT, WITH = Processor("old", (), False, True), Processor("new", (), True, True)
 

@@ -16,6 +16,7 @@ from ghnq.deploy.pt2e.program_file import read_facts
 from ghnq.errors import ExportError, SchemeError
 from ghnq.quant import QuantScheme, scheme_from_text
 from tests.deploy.nets import CALIBRATION, chain
+from tests.torch_versions import needs_program_files
 
 SCHEMES = {
     "steps": QuantScheme.parse("w4a8+0=w8a8", steps=("correct_bias", "squant")),
@@ -47,6 +48,7 @@ def test_the_title_names_protocol_and_steps() -> None:
     assert facts(SCHEMES["custom"]).title == "w4a4, protocol custom"
 
 
+@needs_program_files
 def test_both_kinds_of_file_hold_it(tmp_path: Path) -> None:
     scheme = QuantScheme.parse("w4a8", steps=("squant",), activation_range="percentile")
     options: dict[str, Any] = {"calibration": CALIBRATION, "batch_size": 64}
@@ -57,6 +59,7 @@ def test_both_kinds_of_file_hold_it(tmp_path: Path) -> None:
         assert (read.steps, read.protocol) == (("squant",), "custom")
 
 
+@needs_program_files
 def test_steps_may_be_given_besides(tmp_path: Path) -> None:
     scheme = QuantScheme.parse("w4a8", steps=("equalize",))
     options: dict[str, Any] = {"calibration": CALIBRATION, "batch_size": 64, "steps": ["correct_bias", "squant"]}

@@ -17,6 +17,7 @@ from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import CALIBRATION, chain
+from tests.torch_versions import needs_program_files
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def test_a_layer_left_in_float_between_grids_stays_float(
     assert parity.largest_difference_steps <= 1
 
 
+@needs_program_files
 def test_no_steps_where_something_stands_behind_the_last_layer(tmp_path: Path, dataset: ImageDataset) -> None:
     network = nn.Sequential(chain(), nn.ConstantPad1d((0, 5), 0.0))
     model, program = tmp_path / "net.onnx", tmp_path / "net.pt2"

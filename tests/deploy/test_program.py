@@ -20,6 +20,9 @@ from ghnq.errors import ExportError, SchemeError
 from ghnq.optional_imports import quiet
 from ghnq.quant import QuantScheme
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain
+from tests.torch_versions import needs_program_files
+
+pytestmark = needs_program_files
 
 Programs = Callable[..., Exported]
 

@@ -17,6 +17,9 @@ from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import DataError, ExportError, GhnqError, NotFiniteError, SchemeError, WriteError
 from ghnq.files import atomic_path
 from tests.deploy.nets import CALIBRATION, TEST, chain
+from tests.torch_versions import needs_program_files
+
+pytestmark = needs_program_files
 
 Records = dict[str, bytes]
 

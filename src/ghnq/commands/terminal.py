@@ -102,7 +102,7 @@ def _is_users(file: str) -> bool:
     return (
         path.is_file()
         and not any(path.is_relative_to(place) for place in (here, python))
-        and ("site-packages" not in path.parts and path.name != "ghnq")
+        and (not {"site-packages", "dist-packages"} & {*path.parts} and path.name != "ghnq")
     )
 
 

@@ -244,7 +244,7 @@ SEVERAL = (
 KEPT = (
     aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.max_pool2d.default,
     aten.adaptive_avg_pool2d.default, aten.hardsigmoid.default, aten.hardswish.default, aten.silu.default,
-    aten.matmul.default, aten.softmax.int,
+    aten.matmul.default, aten.softmax.int, aten.elu.default,
 )  # fmt: skip
 """Functions that torch.export must not take apart."""
 

@@ -25,6 +25,7 @@ from ghnq.deploy.optional_imports import decomposed
 from ghnq.errors import ExportError
 from ghnq.files import atomic_path
 from ghnq.optional_imports import quiet
+from ghnq.torch_compat import has_program_archive
 
 FACTS = "ghnq.json"
 _MODEL, _WEIGHTS, _CONSTANTS = "models/model.json", "data/weights/model_weights_config.json", (
@@ -46,7 +47,12 @@ _FOREIGN_ARGUMENTS = {"as_custom_obj", "as_graph", "as_operator"}
 
 
 def save_program(program: ExportedProgram, facts: Facts, path: Path) -> None:
-    """Writes a program with what it says of itself to `path`, whole or not at all."""
+    """Writes a program with what it says of itself to `path`, whole or not at all.
+
+    Raises:
+        ExportError: torch is older than 2.8, whose files have another layout.
+    """
+    _check_torch()
     with atomic_path(path) as temporary, quiet():
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts.to_properties())})
@@ -62,6 +68,7 @@ def load_program(path: Path) -> tuple[ExportedProgram, Facts]:
     """
     records = _records(path)
     facts = read_facts(path, records)
+    _check_torch()
     try:
         clean = _checked(records)
         with quiet():
@@ -75,6 +82,14 @@ def load_program(path: Path) -> tuple[ExportedProgram, Facts]:
         raise ExportError(f"'{path}' is damaged, or not as ghnq export writes it ({first})") from error
     facts.check_images(_images_of(program), path)
     return program, facts
+
+
+def _check_torch() -> None:
+    if not has_program_archive():
+        raise ExportError(
+            f".pt2 files need torch 2.8 or newer, this is torch {torch.__version__}; install a newer torch, or export "
+            "to .onnx"
+        )
 
 
 def _images_of(program: ExportedProgram) -> list[int | str]:
