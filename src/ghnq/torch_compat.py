@@ -47,6 +47,7 @@ __all__ = [
     "schema_arguments",
     "tree_leaves",
     "version_counter",
+    "view_base",
 ]
 
 _aten = torch.ops.aten
@@ -89,6 +90,11 @@ def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
 def version_counter(tensor: Tensor) -> int:
     """Returns how often a tensor was changed in place; tensors that share storage share the counter."""
     return tensor._version
+
+
+def view_base(tensor: Tensor) -> Tensor | None:
+    """Returns the tensor of which a tensor is a view; None if it is not a view."""
+    return tensor._base
 
 
 def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

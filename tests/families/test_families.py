@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from ghnq.errors import GhnqWarning
 from ghnq.graph import ArchGraph, trace
-from ghnq.graph.tracing.trace import tensors
+from ghnq.graph.tracing.trace import output_tensors
 from ghnq.hypernet import GHN, initialize
-
-from .zoo import PYTORCHCV, SHAPES, TRANSFORMERS
+from tests.families.third_party_models import PYTORCHCV, SHAPES, TRANSFORMERS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning"),
@@ -86,7 +85,7 @@ def check(name: str, function: Callable[[], nn.Module], ghn: GHN) -> ArchGraph:
     images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
     calibrate(network, images)
     with torch.no_grad():
-        output = next(tensors(network(images)))
+        output = next(output_tensors(network(images)))
     assert bool(output.isfinite().all())
     assert float(output.std(0).max()) > 1e-5 * float(output.abs().max())
 

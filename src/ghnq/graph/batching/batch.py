@@ -1,6 +1,6 @@
-"""Many graphs as one: all nodes, the traversals by topological level, and the parameters grouped by decoder shape.
+"""Several graphs as one batch: all nodes, traversals by topological level, parameters grouped by role and shape.
 
-Dimensions: M graphs, N nodes of all graphs together, S parameters ("slots") of all graphs together.
+Dimensions: M graphs, N nodes of all graphs, S parameters ("slots") of a group.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ghnq.errors import GraphError
-from ghnq.graph.batching.traversal import Traversal, traversal
-from ghnq.graph.batching.virtual_edges import Reach, reach
+from ghnq.graph.batching.traversal import Traversal, build_traversal
+from ghnq.graph.batching.virtual_edges import NodePairs, pairs_within
 from ghnq.graph.ir import ArchGraph, Node, Parameter, Role, Shape
 from ghnq.graph.ops import OPS
 
@@ -28,7 +28,13 @@ MAX_DISTANCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one predicted tensor goes: graph number, parameter name, owning node (counted over the whole batch)."""
+    """The place of one predicted tensor.
+
+    Attributes:
+        graph: The index of the graph in the batch.
+        name: The name of the parameter.
+        node: The node that owns it, counted over the batch.
+    """
 
     graph: int
     name: str
@@ -37,9 +43,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlotGroup:
-    """All parameters of the batch that have the same role and shape; a decoder predicts them in one go.
+    """All parameters of the batch with the same role, op and shape; a decoder predicts them together.
 
-    transposed: they are stored in-channels first (`x @ W`, transposed convolutions), against the shape of their node.
+    Attributes:
+        nodes: Long [S], the node that owns each.
+        transposed: Whether they are stored in-channels first (`x @ W`, transposed convolutions), unlike the shape of
+            their node.
     """
 
     role: Role
@@ -47,19 +56,19 @@ class SlotGroup:
     shape: Shape
     slots: tuple[Slot, ...]
     nodes: Tensor
-    """Long [S]: the owning node of each slot."""
     transposed: bool = False
 
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """M graphs side by side, ready for a hypernetwork; what only some encoders need is made when it is first asked for.
+    """M graphs side by side, as a hypernetwork takes them; what only some encoders need is computed on first use.
 
-    op: long [N], index into the op vocabulary.
-    shape: long [N, 4], (out, in, height, width) of the node's weight, bias or pooling window; 0 where there is none.
-    groups: every parameter of every graph, exactly once.
-    max_distance: the longest virtual edge, in hops.
-    device: where the tensors are, but for the traversals, which are made and walked on the CPU.
+    Attributes:
+        op: Long [N], index into the op vocabulary.
+        shape: Long [N, 4], (out, in, height, width) of the node's weight, bias or pooling window; 0 if it has none.
+        groups: Every parameter of every graph, exactly once.
+        max_distance: The length in hops of the longest virtual edge.
+        device: Of the tensors; those of the traversals stay on the CPU.
     """
 
     graphs: tuple[ArchGraph, ...]
@@ -71,7 +80,11 @@ class GraphBatch:
 
     @classmethod
     def from_graphs(cls, graphs: Sequence[ArchGraph], *, max_distance: int = MAX_DISTANCE) -> GraphBatch:
-        """Puts graphs side by side; raises GraphError for an empty sequence."""
+        """Puts graphs side by side.
+
+        Raises:
+            GraphError: There is no graph.
+        """
         if not graphs:
             raise GraphError("a batch needs at least one graph, got none")
         nodes = [node for g in graphs for node in g.nodes]
@@ -84,7 +97,7 @@ class GraphBatch:
         )
 
     def to(self, device: torch.device) -> GraphBatch:
-        """The same batch with its tensors on a device."""
+        """Returns the same batch with its tensors on a device."""
         if device == self.device:
             return self
         groups = tuple(replace(group, nodes=group.nodes.to(device)) for group in self.groups)
@@ -96,31 +109,31 @@ class GraphBatch:
         return len(self.graphs)
 
     @cached_property
-    def reach(self) -> tuple[Reach, ...]:
-        """Per graph the pairs of nodes with a direct or virtual edge."""
-        return tuple(reach(g, max(1, self.max_distance)) for g in self.graphs)
+    def node_pairs(self) -> tuple[NodePairs, ...]:
+        """For each graph the pairs of nodes with a direct or virtual edge."""
+        return tuple(pairs_within(graph, max(1, self.max_distance)) for graph in self.graphs)
 
     @cached_property
     def forward(self) -> Traversal:
         """The traversal along the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=False)
+        return build_traversal(self.graphs, self._all_pairs, self.max_distance, backward=False)
 
     @cached_property
     def backward(self) -> Traversal:
         """The traversal against the edges."""
-        return traversal(self.graphs, self._pairs, self.max_distance, backward=True)
+        return build_traversal(self.graphs, self._all_pairs, self.max_distance, backward=True)
 
     @cached_property
-    def _pairs(self) -> Reach:
-        """The pairs of all graphs, nodes counted over the whole batch."""
+    def _all_pairs(self) -> NodePairs:
+        """The pairs of all graphs, with nodes counted over the batch."""
         offsets = _offsets(self.graphs)
-        source = np.concatenate([r.source + offset for r, offset in zip(self.reach, offsets, strict=True)])
-        target = np.concatenate([r.target + offset for r, offset in zip(self.reach, offsets, strict=True)])
-        return Reach(source, target, np.concatenate([r.hops for r in self.reach]))
+        source = np.concatenate([pairs.source + offset for pairs, offset in zip(self.node_pairs, offsets, strict=True)])
+        target = np.concatenate([pairs.target + offset for pairs, offset in zip(self.node_pairs, offsets, strict=True)])
+        return NodePairs(source, target, np.concatenate([pairs.hops for pairs in self.node_pairs]))
 
 
 def _offsets(graphs: Sequence[ArchGraph]) -> list[int]:
-    """The number of each graph's first node, counted over all graphs."""
+    """Returns the index of the first node of each graph, counted over the batch."""
     return list(accumulate((len(g.nodes) for g in graphs[:-1]), initial=0))
 
 
@@ -138,7 +151,7 @@ def _slot_groups(graphs: Sequence[ArchGraph]) -> tuple[SlotGroup, ...]:
 
 
 def _is_transposed(parameter: Parameter, node: Node) -> bool:
-    """Whether a weight is stored (in, out, ...) where its node says (out, in, ...)."""
+    """Returns whether a weight is stored as (in, out, ...) and its node has the shape (out, in, ...)."""
     if parameter.role not in ("weight", "class_weight") or len(parameter.shape) < 2 or node.shape is None:
         return False
     out, in_ = node.shape[:2]

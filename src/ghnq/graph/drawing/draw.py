@@ -1,4 +1,4 @@
-"""`draw`: a graph as a picture, SVG or a web page that needs nothing but itself."""
+"""A graph as a picture: SVG, or a self-contained web page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ for (const node of document.querySelectorAll(".node")) {{
 def draw(graph: ArchGraph, path: str | os.PathLike[str], title: str = "Architecture") -> None:
     """Writes a picture of the graph to a `.svg` or `.html` file, whole or not at all.
 
-    The page shows name, shapes and parameters of the node under the pointer. Raises `GraphError` for another suffix.
+    The page shows name, shapes and parameters of the node under the pointer.
+
+    Raises:
+        GraphError: The suffix is neither `.svg` nor `.html`.
     """
     target = Path(path)
     suffix = target.suffix.lower()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
-from ghnq.graph.drawing.layout import GUTTER, LANE, MARGIN, Layout, Link, layout
+from ghnq.graph.drawing.layout import COLUMN_GAP, MARGIN, TRACK_WIDTH, Layout, Segment, layout
 from ghnq.graph.ir import ArchGraph, Node
 from ghnq.graph.ops import OPS
 
-_TALL = ("input", "conv", "sep_conv", "dil_conv", "max_pool", "avg_pool", "glob_avg", "msa", "pos_enc")
+_TWO_LINES = ("input", "conv", "sep_conv", "dil_conv", "max_pool", "avg_pool", "glob_avg", "msa", "pos_enc")
 _FONT = "font-family='Inter, system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif'"
 _HEAD, _LEGEND_ROW = 58.0, 24.0
 _TITLES = {
@@ -23,13 +23,13 @@ _TITLES = {
 
 
 def svg(graph: ArchGraph, title: str) -> str:
-    """The picture as one SVG element; hovering over a node tells its name, shapes and parameters."""
+    """Returns the picture as one SVG element; hovering over a node shows its name, shapes and parameters."""
     labels = [label(node) for node in graph.nodes]
-    plan = layout(graph, [_size(lines) for lines in labels])
-    legend, legend_height, width = _legend(graph, max(plan.width, 480.0))
+    placed = layout(graph, [_size(lines) for lines in labels])
+    legend, legend_height, width = _legend(graph, max(placed.width, 480.0))
     head = _HEAD + legend_height
-    height = plan.height + head
-    shift = (width - plan.width) / 2
+    height = placed.height + head
+    shift = (width - placed.width) / 2
     facts = (
         f"{len(graph)} nodes · {len(graph.edges)} edges · {quantity(graph.num_parameters)} parameters · "
         f"{quantity(graph.multiply_adds)} multiply-adds · input {_times(graph.input_shape)}"
@@ -45,33 +45,33 @@ def svg(graph: ArchGraph, title: str) -> str:
         legend,
         f"<g transform='translate({shift:.1f} {head:.1f})'>",
         "<g fill='none' stroke='#9aa5b1' stroke-width='1.3' stroke-linecap='round'>",
-        *(_edge(plan, link) for link in plan.links),
+        *(_edge(placed, segment) for segment in placed.segments),
         "</g>",
-        *(_box(graph, plan, i, lines) for i, lines in enumerate(labels)),
+        *(_node(graph, placed, i, lines) for i, lines in enumerate(labels)),
         "</g></svg>",
     ]
     return "\n".join(parts)
 
 
 def label(node: Node) -> tuple[str, ...]:
-    """The one or two lines in a box: the op with its kernel, and the channels or the shape of the activation."""
+    """Returns the one or two lines in a box: the op with its kernel, and channels or shape of the activation."""
     title = _TITLES.get(node.op, node.op)
     after = _times(node.output_shape)
-    if node.op not in _TALL:
+    if node.op not in _TWO_LINES:
         return (title,)
     if node.shape is None:
         return (title, after) if after else (title,)
-    out, into, height, width = node.shape
+    out, in_, height, width = node.shape
     if node.op in ("max_pool", "avg_pool"):
         return (f"{title} {height}×{width}", after)
     if len(node.output_shape) == 1:
-        return ("linear", f"{into} → {out}")
-    channels = f"{into} → {out}" if node.op == "conv" else str(out)
+        return ("linear", f"{in_} → {out}")
+    channels = f"{in_} → {out}" if node.op == "conv" else str(out)
     return (f"{title} {height}×{width}", f"{channels} · {_times(node.output_shape[1:])}")
 
 
 def quantity(number: int) -> str:
-    """A count in three digits: 12, 3.46 k, 26.7 M."""
+    """Returns a count in three digits: 12, 3.46 k, 26.7 M."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -93,30 +93,29 @@ def _text_colour(fill: str) -> str:
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 150 else "#1f2933"
 
 
-def _box(graph: ArchGraph, plan: Layout, i: int, lines: tuple[str, ...]) -> str:
-    node, slot = graph.nodes[i], plan.slots[i]
+def _node(graph: ArchGraph, placed: Layout, i: int, lines: tuple[str, ...]) -> str:
+    node, box = graph.nodes[i], placed.boxes[i]
     fill = OPS[node.op].colour
-    ink = _text_colour(fill)
-    left, top = slot.x - slot.width / 2, slot.y - slot.height / 2
-    round_by = 7 if len(lines) > 1 else slot.height / 2
+    text_colour = _text_colour(fill)
+    left, top = box.x - box.width / 2, box.y - box.height / 2
+    round_by = 7 if len(lines) > 1 else box.height / 2
     if len(lines) == 1:
-        text = (
-            f"<text x='{slot.x:.1f}' y='{slot.y + 3.8:.1f}' font-size='11' font-weight='600'>{escape(lines[0])}</text>"
-        )
+        text = f"<text x='{box.x:.1f}' y='{box.y + 3.8:.1f}' font-size='11' font-weight='600'>{escape(lines[0])}</text>"
     else:
         text = (
-            f"<text x='{slot.x:.1f}' y='{slot.y - 3:.1f}' font-size='11.5' font-weight='650'>{escape(lines[0])}</text>"
-            f"<text x='{slot.x:.1f}' y='{slot.y + 10.5:.1f}' font-size='9.5' opacity='0.88'>{escape(lines[1])}</text>"
+            f"<text x='{box.x:.1f}' y='{box.y - 3:.1f}' font-size='11.5' font-weight='650'>{escape(lines[0])}</text>"
+            f"<text x='{box.x:.1f}' y='{box.y + 10.5:.1f}' font-size='9.5' opacity='0.88'>{escape(lines[1])}</text>"
         )
     return (
-        f"<g class='node' data-node='{i}' text-anchor='middle' fill='{ink}'><title>{escape(describe(graph, i))}</title>"
-        f"<rect x='{left:.1f}' y='{top:.1f}' width='{slot.width:.1f}' height='{slot.height:.1f}' rx='{round_by:.1f}' "
+        f"<g class='node' data-node='{i}' text-anchor='middle' fill='{text_colour}'>"
+        f"<title>{escape(describe(graph, i))}</title>"
+        f"<rect x='{left:.1f}' y='{top:.1f}' width='{box.width:.1f}' height='{box.height:.1f}' rx='{round_by:.1f}' "
         f"fill='{fill}' stroke='#1f2933' stroke-opacity='0.18'/>{text}</g>"
     )
 
 
 def describe(graph: ArchGraph, i: int) -> str:
-    """What hovering tells about a node, line by line."""
+    """Returns the lines that hovering over a node shows."""
     node = graph.nodes[i]
     lines = [f"{i}: {node.op} ({OPS[node.op].summary})", f"name: {node.name}"]
     if node.shape is not None:
@@ -127,37 +126,38 @@ def describe(graph: ArchGraph, i: int) -> str:
     return "\n".join(lines)
 
 
-def _edge(plan: Layout, link: Link) -> str:
-    start, end = plan.slots[link.start], plan.slots[link.end]
+def _edge(placed: Layout, segment: Segment) -> str:
+    start, end = placed.boxes[segment.start], placed.boxes[segment.end]
     x1, y1, x2, y2 = start.x, start.y + start.height / 2, end.x, end.y - end.height / 2
     if start.column == end.column:
         bend = (y2 - y1) / 2
         path = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {y1 + bend:.1f} {x2:.1f} {y2 - bend:.1f} {x2:.1f} {y2:.1f}"
     else:
-        path = _around(plan, link, x1, y1, x2, y2)
+        path = _path_to_next_column(placed, segment, x1, y1, x2, y2)
     arrow = " marker-end='url(#tip)'" if end.node >= 0 else ""
     target = f" data-to='{end.node}'" if end.node >= 0 else ""
-    return f"<path class='edge' data-from='{link.source}'{target} d='{path}'{arrow}/>"
+    return f"<path class='edge' data-from='{segment.source}'{target} d='{path}'{arrow}/>"
 
 
-def _around(plan: Layout, link: Link, x1: float, y1: float, x2: float, y2: float) -> str:
-    """From the foot of one column, up between the columns, to the head of the next; every edge in its own lane."""
-    column = plan.slots[link.start].column
-    edge_of_next = min(s.x - s.width / 2 for s in plan.slots if s.column == column + 1)
-    top_of_next = min(s.y - s.height / 2 for s in plan.slots if s.column == column + 1)
-    up = edge_of_next - GUTTER / 3 - LANE * (plan.lanes[column] - 1 - link.lane)
-    low, high = plan.bottoms[column] + LANE * link.lane, top_of_next - 20 - LANE * link.lane
+def _path_to_next_column(placed: Layout, segment: Segment, x1: float, y1: float, x2: float, y2: float) -> str:
+    """Returns the path from the foot of a column, between the columns, to the head of the next, in its own track."""
+    column = placed.boxes[segment.start].column
+    edge_of_next = min(s.x - s.width / 2 for s in placed.boxes if s.column == column + 1)
+    top_of_next = min(s.y - s.height / 2 for s in placed.boxes if s.column == column + 1)
+    mid = edge_of_next - COLUMN_GAP / 3 - TRACK_WIDTH * (placed.tracks[column] - 1 - segment.track)
+    low, high = placed.bottoms[column] + TRACK_WIDTH * segment.track, top_of_next - 20 - TRACK_WIDTH * segment.track
     r = 9.0
-    toward = r if x2 > up else -r
+    toward = r if x2 > mid else -r
     return (
-        f"M{x1:.1f} {y1:.1f}V{low - r:.1f}Q{x1:.1f} {low:.1f} {x1 + r:.1f} {low:.1f}H{up - r:.1f}"
-        f"Q{up:.1f} {low:.1f} {up:.1f} {low - r:.1f}V{high + r:.1f}Q{up:.1f} {high:.1f} {up + toward:.1f} {high:.1f}"
+        f"M{x1:.1f} {y1:.1f}V{low - r:.1f}Q{x1:.1f} {low:.1f} {x1 + r:.1f} {low:.1f}H{mid - r:.1f}"
+        f"Q{mid:.1f} {low:.1f} {mid:.1f} {low - r:.1f}V{high + r:.1f}"
+        f"Q{mid:.1f} {high:.1f} {mid + toward:.1f} {high:.1f}"
         f"H{x2 - toward:.1f}Q{x2:.1f} {high:.1f} {x2:.1f} {high + r:.1f}V{y2:.1f}"
     )
 
 
 def _legend(graph: ArchGraph, width: float) -> tuple[str, float, float]:
-    """The ops that occur, with their colours and counts, in as many rows as they need; their height; the width."""
+    """Returns the ops that occur with colours and counts, in as many rows as needed; the height of these; the width."""
     counts = Counter(node.op for node in graph.nodes)
     x, y, parts = MARGIN, _HEAD + 8, []
     for op in OPS.values():

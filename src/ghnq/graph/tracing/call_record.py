@@ -1,34 +1,43 @@
-"""What is remembered of one call while a module runs: the raw material from which the graph is made."""
+"""The record of one call while a module runs; the graph is made from the records."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ghnq.graph.ir import Role
-
-Shape = tuple[int, ...]
+from ghnq.graph.elements import Role, Shape, Shape4
 
 INPUT, PASS, PARAMETER = "input", "pass", "parameter"
 
+# Torch functions take and return tensors, numbers, dtypes, sequences of these, and more.
+TorchFunction = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
 
 @dataclass(slots=True)
-class Record:
-    """One call of a torch function, or the input, or a parameter; its number is its place in the list of records.
+class CallRecord:
+    """One call of a torch function, or the input, or a parameter. Records refer to each other by their index.
 
-    kind: an op of the vocabulary; `pass` for a function that is not a node; `parameter` for a value that depends on
-        parameters alone.
-    inputs: numbers of the records whose values went in. shape: of the result, with the batch dimension.
-    node_shape: of the node to be made (see `Node.shape`).
-    weight, bias: number of the parameter in that place, -1 for none.
-    role: of the weight, where the kind does not say it.
-    roots: for a value that depends on parameters alone, the numbers of those.
+    Attributes:
+        kind: An op of the vocabulary; `pass` for a function that is not a node; `parameter` for a value that depends on
+            parameters alone.
+        function: The name of the torch function.
+        inputs: The records of the arguments.
+        shape: Of the result, with the batch dimension.
+        node_shape: Of the node to be made; see `Node.shape`.
+        weight: The index of the parameter that is the weight, -1 if there is none.
+        bias: The same for the bias.
+        role: The role of the weight or bias, if it does not follow from `kind`.
+        roots: For a value that depends on parameters alone, the indices of these parameters.
     """
 
     kind: str
     function: str
     inputs: tuple[int, ...]
     shape: Shape
-    node_shape: tuple[int, int, int, int] | None = None
+    node_shape: Shape4 | None = None
     weight: int = -1
     bias: int = -1
     role: Role | None = None

@@ -1,4 +1,4 @@
-"""Names of the torch functions the tracer knows, by what they mean for the graph. To teach it one, add it here.
+"""Names of the torch functions that the tracer knows, by what they mean for the graph; new ones are added here.
 
 A name stands for all its variants: `relu` is `F.relu`, `torch.relu` and `Tensor.relu`; in-place names are listed
 without their underscore.
@@ -7,12 +7,12 @@ without their underscore.
 from __future__ import annotations
 
 
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # One activation in, the same shape out, no node.
-ELEMENTWISE = _words("""
+ELEMENTWISE = _names("""
     abs alpha_dropout ceil celu clamp clamp_max clamp_min clip clone contiguous cos detach dropout dropout1d
     dropout2d dropout3d elu erf exp expm1 feature_alpha_dropout feature_dropout flip floor gelu hardshrink
     hardsigmoid hardswish hardtanh leaky_relu local_response_norm log log10 log1p log2 log_sigmoid log_softmax
@@ -21,21 +21,21 @@ ELEMENTWISE = _words("""
     tanh tanhshrink threshold tril triu trunc _threshold
 """)
 
-# Ways to write the same values in another order or shape: the classification layer may be followed by these.
-RESHAPES = _words("""
+# The same values in another order or shape; these may follow the classification layer.
+RESHAPES = _names("""
     adjoint bfloat16 clone contiguous data detach double dropout expand expand_as flatten float half log_softmax
     moveaxis movedim mT narrow permute ravel reshape reshape_as select softmax squeeze swapaxes swapdims T t to
     transpose type type_as unflatten unsqueeze view view_as __getitem__
 """)
 
-# What may stand between the classification layer and the output: reshapes, and scaling by a number.
-BEHIND_CLASSES = RESHAPES | _words("div divide mul multiply true_divide __rmul__ __truediv__ float to mean")
+# What may follow the classification layer: reshapes, and scaling by a number.
+AFTER_CLASSIFIER = RESHAPES | _names("div divide mul multiply true_divide __rmul__ __truediv__ float to mean")
 
-# Functions whose result hangs on all their inputs, but which are not nodes.
+# Functions that are not nodes, and whose result depends on all their inputs.
 PASS_THROUGH = (
     RESHAPES
     | ELEMENTWISE
-    | _words("""
+    | _names("""
     add addbmm addcdiv addcmul addmm addmv affine_grid all amax amin any argmax argmin argsort as_strided atan2
     baddbmm bitwise_and bitwise_not bitwise_or bmm broadcast_tensors broadcast_to cat cdist channel_shuffle
     chunk column_stack concat concatenate copy_ cosine_similarity cross cumprod cumsum diagonal div divide dot
@@ -52,28 +52,28 @@ PASS_THROUGH = (
 """)
 )
 
-# How a parameter that is used directly meets activations.
-PRODUCTS = _words("__matmul__ __rmatmul__ addmm addmv baddbmm bmm einsum matmul mm mv tensordot")
-SUMS = _words("__iadd__ __isub__ __radd__ __rsub__ add sub subtract")
-SCALES = _words("__imul__ __itruediv__ __rmul__ __rtruediv__ __truediv__ div divide mul multiply true_divide")
+# Functions that combine a parameter with activations.
+PRODUCTS = _names("__matmul__ __rmatmul__ addmm addmv baddbmm bmm einsum matmul mm mv tensordot")
+SUMS = _names("__iadd__ __isub__ __radd__ __rsub__ add sub subtract")
+SCALES = _names("__imul__ __itruediv__ __rmul__ __rtruediv__ __truediv__ div divide mul multiply true_divide")
 
-# New tensors that do not hang on the values of their argument.
-FACTORIES = _words("""
+# Functions whose result does not depend on the values of their argument.
+FACTORIES = _names("""
     bernoulli_ empty_like exponential_ full_like new_empty new_full new_ones new_tensor new_zeros normal_
     ones_like rand_like randint_like randn_like random_ uniform_ zeros_like
 """)
 
-# The control flow or the shapes would depend on the values of an activation.
-DATA_DEPENDENT = _words("""
+# Functions that make control flow or shapes depend on the values of an activation.
+DATA_DEPENDENT = _names("""
     allclose argwhere bincount equal histc is_nonzero isclose item masked_select multinomial nonzero
     nonzero_static numpy tolist unique unique_consecutive __array__ __bool__ __complex__ __contains__ __float__
     __index__ __int__
 """)
 
-RECURRENT = _words("gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell")
+RECURRENT = _names("gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell")
 
-# Questions about a tensor that a tensor without data can answer.
-QUERIES = _words("""
+# Properties that a tensor without data has as well.
+QUERIES = _names("""
     data_ptr dim element_size get_device is_complex is_contiguous is_floating_point ndimension nelement numel
     size storage_offset stride __format__ __hash__ __len__ __repr__
 """)

@@ -1,50 +1,79 @@
-"""From the records of one run to a graph, in named steps: contract, prune, number, own."""
+"""From the records of one run to a graph, in named steps: find sources, prune, number nodes, assign parameters."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from ghnq.errors import GraphError
-from ghnq.graph.ir import ArchGraph, Node, Parameter, Role
+from ghnq.graph.elements import Node, Parameter, Role, Shape
+from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import KERNEL_OPS
 from ghnq.graph.tracing import function_names as functions
-from ghnq.graph.tracing.call_record import INPUT, PARAMETER, PASS, Record, Shape
-from ghnq.graph.tracing.inspection import Survey
+from ghnq.graph.tracing.call_record import INPUT, PARAMETER, PASS, CallRecord
+from ghnq.graph.tracing.module_snapshot import ModuleSnapshot
 
 _MERGES = ("sum", "concat", "cse")
 
 
-def build(records: list[Record], outputs: list[int], survey: Survey, input_shape: Shape) -> ArchGraph:
-    """The graph of the records `outputs` and of everything they hang on; the first of them is the network's output.
+@dataclass(slots=True)
+class NodeTable:
+    """Nodes and edges, and which nodes were made from which record.
 
-    Raises `GraphError` where an output does not depend on the input, or where no parameter reaches one.
+    Attributes:
+        nodes: In the order of the calls.
+        edges: (from, to).
+        first: For each record its first node, to which edges lead.
+        last: For each record its last node, from which edges lead on.
     """
-    sources, outputs = contract(records, outputs)
+
+    nodes: list[Node] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    first: dict[int, int] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+
+
+def build_graph(
+    records: list[CallRecord], outputs: list[int], snapshot: ModuleSnapshot, input_shape: Shape
+) -> ArchGraph:
+    """Returns the graph of the output records and of everything they depend on.
+
+    Args:
+        outputs: The first is the output of the network.
+
+    Raises:
+        GraphError: An output does not depend on the input, or no parameter reaches an output.
+    """
+    sources, outputs = find_sources(records, outputs)
     kept = prune(records, sources, outputs)
-    some_parameter_reaches(records, kept, survey)
-    nodes, edges, first, last = number(records, sources, kept, survey)
-    parameters = own(records, kept, first, last, survey, classification_layers(records, outputs))
-    owned = {parameter.name for parameter in parameters}
-    leads_on = {u for u, _ in edges}
+    _check_parameters_used(records, kept, snapshot)
+    table = number_nodes(records, sources, kept, snapshot)
+    parameters = assign_parameters(records, kept, table, snapshot, classification_layers(records, outputs))
+    used = {parameter.name for parameter in parameters}
+    with_successors = {u for u, _ in table.edges}
     return ArchGraph(
-        nodes=tuple(nodes),
-        edges=tuple(sorted(edges)),
+        nodes=tuple(table.nodes),
+        edges=tuple(sorted(table.edges)),
         parameters=parameters,
         input_shape=input_shape,
         num_outputs=_num_outputs(records[outputs[0]]),
-        further_outputs=tuple(i for i in range(len(nodes) - 1) if i not in leads_on),
-        unused=tuple(name for name in survey.names if name not in owned),
+        further_outputs=tuple(i for i in range(len(table.nodes) - 1) if i not in with_successors),
+        unused=tuple(name for name in snapshot.names if name not in used),
     )
 
 
-def _num_outputs(output: Record) -> int:
+def _num_outputs(output: CallRecord) -> int:
     return output.shape[1] if len(output.shape) > 3 else output.shape[-1]
 
 
-def contract(records: list[Record], outputs: list[int]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """For every record the records of nodes that its value comes from: itself where it is a node.
+def find_sources(records: list[CallRecord], outputs: list[int]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Finds, for each record, the records of the nodes from which its value comes: itself if it is a node.
 
-    Functions that are not nodes hand on where they come from; a sum, concatenation or product of values that come from
-    one and the same node is not a node either (GHN-2 keeps these only with more than one incoming edge). Where the
-    first output itself is none and comes from several nodes, a sum is put behind them, so that one node is the output.
+    A function that is not a node has the sources of its inputs. A sum, concatenation or product whose inputs come from
+    one node is not a node either (GHN-2 keeps these only with more than one incoming edge). If the first output is not
+    a node and comes from several nodes, a sum of these is added, so that one node is the output.
+
+    Returns:
+        The sources, and the outputs.
     """
     sources: list[tuple[int, ...]] = []
     for i, record in enumerate(records):
@@ -53,14 +82,14 @@ def contract(records: list[Record], outputs: list[int]) -> tuple[list[tuple[int,
             sources.append((i,) if kind == INPUT else ())
         elif kind == PASS or kind in _MERGES:
             inputs = record.inputs
-            come_from = sources[inputs[0]] if len(inputs) == 1 else _union(sources, inputs)
-            sources.append((i,) if kind != PASS and len(come_from) > 1 else come_from)
+            merged = sources[inputs[0]] if len(inputs) == 1 else _union(sources, inputs)
+            sources.append((i,) if kind != PASS and len(merged) > 1 else merged)
         else:
             sources.append((i,))
     first = outputs[0]
     if len(sources[first]) > 1:
         last = records[first]
-        records.append(Record("sum", last.function, (first,), last.shape))
+        records.append(CallRecord("sum", last.function, (first,), last.shape))
         first = len(records) - 1
         sources.append((first,))
     return sources, [first, *outputs[1:]]
@@ -70,10 +99,10 @@ def _union(sources: list[tuple[int, ...]], inputs: tuple[int, ...]) -> tuple[int
     return tuple(dict.fromkeys(source for i in inputs for source in sources[i]))
 
 
-def prune(records: list[Record], sources: list[tuple[int, ...]], outputs: list[int]) -> list[int]:
-    """The records of nodes from which a path leads to an output, in the order of their calls, but the output last.
+def prune(records: list[CallRecord], sources: list[tuple[int, ...]], outputs: list[int]) -> list[int]:
+    """Returns the records of the nodes that reach an output, in the order of their calls, but the first output last.
 
-    Where further outputs are computed from the first, it cannot be last, and the order stays that of the calls.
+    If further outputs are computed from the first, the order stays that of the calls.
     """
     final = sources[outputs[0]]
     reached = {source for output in outputs for source in sources[output]}
@@ -90,45 +119,45 @@ def prune(records: list[Record], sources: list[tuple[int, ...]], outputs: list[i
     return sorted(reached, key=lambda i: (i in final and i not in inner, i))
 
 
-def some_parameter_reaches(records: list[Record], kept: list[int], survey: Survey) -> None:
-    """Raises `GraphError` where no parameter reaches an output: there is nothing to predict."""
+def _check_parameters_used(records: list[CallRecord], kept: list[int], snapshot: ModuleSnapshot) -> None:
     if not any(records[i].weight >= 0 or records[i].bias >= 0 for i in kept):
-        shown = ", ".join(repr(name) for name in survey.names[:5])
+        shown = ", ".join(repr(name) for name in snapshot.names[:5])
         raise GraphError(f"no parameter reaches the output (the module has {shown}): there is nothing to predict")
 
 
-def number(
-    records: list[Record], sources: list[tuple[int, ...]], kept: list[int], survey: Survey
-) -> tuple[list[Node], list[tuple[int, int]], dict[int, int], dict[int, int]]:
-    """Nodes and edges in the order of the calls; a weight and its bias become two nodes, the bias behind the weight.
-
-    Also returns, for every kept record, the number of its first node (edges lead there) and of its last (from there).
-    """
-    nodes: list[Node] = []
-    edges: list[tuple[int, int]] = []
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
+def number_nodes(
+    records: list[CallRecord], sources: list[tuple[int, ...]], kept: list[int], snapshot: ModuleSnapshot
+) -> NodeTable:
+    """Makes nodes and edges in the order of the calls; a weight and its bias become two nodes, the weight first."""
+    table = NodeTable()
     for i in kept:
         record = records[i]
-        at = first[i] = len(nodes)
+        node = table.first[i] = len(table.nodes)
         output_shape = _without_batch(record.shape)
-        owned = record.weight if record.weight >= 0 else record.bias
-        name = record.function if owned < 0 else survey.names[owned]
-        if owned >= 0 and record.kind not in ("other", "pos_enc"):
-            name = name.rpartition(".")[0]
-        nodes.append(Node(record.kind, name, record.node_shape, output_shape))
+        table.nodes.append(Node(record.kind, _node_name(record, snapshot), record.node_shape, output_shape))
         if record.kind in KERNEL_OPS and record.bias >= 0:
             assert record.node_shape is not None  # the rules give every convolution its shape
-            path = survey.names[record.bias].rpartition(".")[0]
-            nodes.append(Node("bias", path, (record.node_shape[0], 1, 1, 1), output_shape))
-            edges.append((at, at + 1))
-        last[i] = len(nodes) - 1
-        edges.extend((last[source], at) for source in _union(sources, record.inputs))
-    return nodes, edges, first, last
+            path = snapshot.names[record.bias].rpartition(".")[0]
+            table.nodes.append(Node("bias", path, (record.node_shape[0], 1, 1, 1), output_shape))
+            table.edges.append((node, node + 1))
+        table.last[i] = len(table.nodes) - 1
+        table.edges.extend((table.last[source], node) for source in _union(sources, record.inputs))
+    return table
+
+
+def _node_name(record: CallRecord, snapshot: ModuleSnapshot) -> str:
+    parameter = record.weight if record.weight >= 0 else record.bias
+    if parameter < 0:
+        return record.function
+    name = snapshot.names[parameter]
+    return name if record.kind in ("other", "pos_enc") else name.rpartition(".")[0]
 
 
 def _without_batch(shape: Shape) -> Shape:
-    """The shape of one image's activation, from the shape for a batch of two; windows join the first size."""
+    """Returns the shape of the activation of one image, from that of a batch of two images.
+
+    If the batch dimension is merged with others (the windows of Swin), the first size is halved.
+    """
     if shape and shape[0] % 2 == 0:
         return shape[1:] if shape[0] == 2 else (shape[0] // 2, *shape[1:])
     if len(shape) > 1 and shape[1] == 2:
@@ -136,50 +165,60 @@ def _without_batch(shape: Shape) -> Shape:
     return shape
 
 
-def classification_layers(records: list[Record], outputs: list[int]) -> set[int]:
-    """The records that make the classes: a linear layer or 1x1 convolution behind which only reshapes and a bias come.
+def classification_layers(records: list[CallRecord], outputs: list[int]) -> set[int]:
+    """Returns the records of classification layers.
 
-    An output that is the sum of several such layers (a class token's and a distillation token's) has them all. Further
-    outputs count where they have as many classes as the first.
+    These are linear layers or 1x1 convolutions followed only by reshapes and a bias. An output that is the sum of
+    several such layers (of a class token and a distillation token) has them all. Further outputs count if they have as
+    many classes as the first.
     """
     classes = _num_outputs(records[outputs[0]])
     found: set[int] = set()
     for output in outputs:
         if records[output].shape and _num_outputs(records[output]) == classes:
-            found |= _linear_behind(records, output) or set()
+            found |= _linear_before(records, output) or set()
     return found
 
 
-def _linear_behind(records: list[Record], output: int) -> set[int] | None:
-    """The linear layers, and biases, that a record is a reshape or a sum of; None where there is something else."""
+def _linear_before(records: list[CallRecord], output: int) -> set[int] | None:
+    """Returns the linear layers and biases of which a record is a reshape or a sum; None if it is anything else."""
     record = records[output]
     if record.kind == "conv":
         is_linear = record.node_shape is not None and record.node_shape[2:] == (1, 1)
         return {output} if is_linear else None
     inputs = [i for i in record.inputs if records[i].kind != PARAMETER]
-    reshaped = record.kind == PASS and record.function in functions.BEHIND_CLASSES and len(inputs) == 1
+    reshaped = record.kind == PASS and record.function in functions.AFTER_CLASSIFIER and len(inputs) == 1
     if not inputs or not (reshaped or record.kind in ("sum", "bias")):
         return None
     found: set[int] = {output} if record.kind == "bias" else set()
     for i in inputs:
-        behind = _linear_behind(records, i)
+        behind = _linear_before(records, i)
         if behind is None:
             return None
         found |= behind
     return found
 
 
-def own(
-    records: list[Record], kept: list[int], first: dict[int, int], last: dict[int, int], survey: Survey, final: set[int]
+def assign_parameters(
+    records: list[CallRecord], kept: list[int], table: NodeTable, snapshot: ModuleSnapshot, classifiers: set[int]
 ) -> tuple[Parameter, ...]:
-    """Every parameter with its node and role; a shared one belongs to the node that uses it first."""
-    owned: dict[int, Parameter] = {}
+    """Returns every parameter with its node and role; a shared one belongs to the node that uses it first.
+
+    Args:
+        classifiers: The records of classification layers.
+    """
+    assigned: dict[int, Parameter] = {}
     for i in kept:
         record = records[i]
-        norm = record.kind in ("bn", "ln")
-        weight_role: Role = record.role or ("norm_weight" if norm else "class_weight" if i in final else "weight")
-        bias_role: Role = "norm_bias" if norm else "class_bias" if i in final else "bias"
-        for number, node, role in ((record.weight, first[i], weight_role), (record.bias, last[i], bias_role)):
-            if number >= 0 and number not in owned:
-                owned[number] = Parameter(survey.names[number], survey.shapes[number], node, role)
-    return tuple(sorted(owned.values(), key=lambda parameter: parameter.node))
+        is_norm = record.kind in ("bn", "ln")
+        weight_role: Role = record.role or (
+            "norm_weight" if is_norm else "class_weight" if i in classifiers else "weight"
+        )
+        bias_role: Role = "norm_bias" if is_norm else "class_bias" if i in classifiers else "bias"
+        for index, node, role in (
+            (record.weight, table.first[i], weight_role),
+            (record.bias, table.last[i], bias_role),
+        ):
+            if index >= 0 and index not in assigned:
+                assigned[index] = Parameter(snapshot.names[index], snapshot.shapes[index], node, role)
+    return tuple(sorted(assigned.values(), key=lambda parameter: parameter.node))

@@ -9,96 +9,109 @@ from dataclasses import fields, is_dataclass
 from math import prod
 from operator import index
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghnq.errors import GhnqWarning, GraphError
+from ghnq.graph.elements import Shape
 from ghnq.graph.ir import ArchGraph
-from ghnq.graph.tracing.inspection import survey
-from ghnq.graph.tracing.passes import build
+from ghnq.graph.tracing.module_snapshot import ModuleSnapshot, take_snapshot
+from ghnq.graph.tracing.passes import build_graph
 from ghnq.graph.tracing.recorder import Recorder
+from ghnq.graph.tracing.rule_table import HANDLERS
 
-# Frames of these are not the user's.
+# Frames of files in these folders are not the user's.
 _LIBRARIES = tuple(f"{os.path.dirname(os.path.abspath(file))}{os.sep}" for file in (torch.__file__, __file__))
-LARGEST = 1 << 32  # numbers in one image
-BATCH = 2  # with a batch of one, `squeeze()` would take the batch dimension away
+MAX_INPUT_ELEMENTS = 1 << 32
+BATCH_SIZE = 2  # with a batch of one, `squeeze()` would remove the batch dimension
 
 
 def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGraph:
-    """The architecture of a module: its operations, how they hang together, and which of them owns each parameter.
+    """Returns the architecture of a module: its operations, their edges, and the node that owns each parameter.
 
-    input_shape: of one image, (channels, height, width). Works for parameters on any device, `meta` included; no
-    weight is read, copied or written, and the module is left as it was. The network is seen as it infers, in evaluation
-    mode, whatever mode it is in. Of several outputs the first is the network's; the others are followed too.
+    Parameters may be on any device, including `meta`. No weight is read, copied or written, and the module is restored
+    afterwards. The graph is that of evaluation mode, whatever mode the module is in. If there are several outputs, the
+    first is the output of the network; the others are followed too.
 
-    Warns (`GhnqWarning`) of functions and parameters outside the vocabulary, and of parameters that reach no output.
-    Raises `GraphError` for a module that has no parameters, does not take this shape, needs the values of activations,
-    or has recurrent, quantized or uninitialised layers.
+    Args:
+        module: A network with static control flow.
+        input_shape: Of one image, (channels, height, width).
+
+    Warns:
+        GhnqWarning: There are functions or parameters outside the vocabulary, or parameters that reach no output.
+
+    Raises:
+        GraphError: The module has no parameters, does not take this shape, needs the values of activations, or has
+            recurrent, quantized or uninitialised layers.
     """
-    shape = _checked(module, input_shape)
-    found = survey(module)
-    recorder = Recorder(found)
-    image = recorder.start((BATCH, *shape), found.dtype or torch.float32)
-    random_state = torch.get_rng_state()
-    found.evaluate()
-    try:
-        with torch.no_grad(), recorder:
-            result = module(image)
-    except GraphError as error:
-        raise GraphError(f"{_place(error, module)[0]}: {error}") from None
-    except SystemExit as stop:
-        raise GraphError(f"{_place(stop, module)[0]} ends the program (exit code {stop.code}) in its forward") from stop
-    except Exception as error:
-        where, came = _place(error, module)
-        raise GraphError(
-            f"{where} failed{came}, for the input shape {shape}: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        found.restore()
-        torch.set_rng_state(random_state)
-    outputs = list(tensors(result))
+    shape = _checked_shape(module, input_shape)
+    snapshot = take_snapshot(module)
+    recorder = Recorder(snapshot, HANDLERS)
+    outputs = list(output_tensors(result := _run(module, shape, snapshot, recorder)))
     if not outputs:
         raise GraphError(f"{type(module).__name__} returned {type(result).__name__}, in which there is no tensor")
-    first, *more = [recorder.current(output) for output in outputs]
+    first, *others = [recorder.current_record(output) for output in outputs]
     if first is None:
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
-    further = dict.fromkeys(i for i in more if i is not None and i != first)
-    graph = build(recorder.records, [first, *further], found, shape)
-    _warn(module, graph, recorder.unknown)
+    further = dict.fromkeys(i for i in others if i is not None and i != first)
+    graph = build_graph(recorder.records, [first, *further], snapshot, shape)
+    _warn_of_unknown(module, graph, recorder.unknown_functions)
     return graph
 
 
-def _warn(module: nn.Module, graph: ArchGraph, unknown: Iterable[str]) -> None:
+def _run(module: nn.Module, shape: Shape, snapshot: ModuleSnapshot, recorder: Recorder) -> object:
+    """Runs the module under the recorder, and restores it."""
+    image = recorder.start((BATCH_SIZE, *shape), snapshot.dtype or torch.float32)
+    random_state = torch.get_rng_state()
+    snapshot.set_eval_mode()
+    try:
+        with torch.no_grad(), recorder:
+            return module(image)
+    except GraphError as error:
+        raise GraphError(f"{_locate(error, module)[0]}: {error}") from None
+    except SystemExit as stop:
+        place = _locate(stop, module)[0]
+        raise GraphError(f"{place} ends the program (exit code {stop.code}) in its forward") from stop
+    except Exception as error:
+        place, details = _locate(error, module)
+        raise GraphError(
+            f"{place} failed{details}, for the input shape {shape}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        snapshot.restore()
+        torch.set_rng_state(random_state)
+
+
+def _warn_of_unknown(module: nn.Module, graph: ArchGraph, unknown: Iterable[str]) -> None:
     name = type(module).__name__
     for function in unknown:
-        _say(f"{name}: the op `{function}` is not in the vocabulary; it is passed through as if it were not there")
+        _warn(f"{name}: the op `{function}` is not in the vocabulary; it is passed through without a node")
     untested = [p.name for p in graph.parameters if graph.nodes[p.node].op == "other"]
     if untested:
-        _say(
-            f"{name}: no hypernetwork has been trained on ops that own {_shown(untested)}; they become `other` nodes, "
-            "known by their shape alone, and how well they are predicted is untested"
+        _warn(
+            f"{name}: no hypernetwork has been trained on ops that own {_list_parameters(untested)}; they become "
+            "`other` nodes, of which only the shape is embedded, and how well they are predicted is untested"
         )
     if graph.unused:
-        _say(f"{name}: nothing is predicted for {_shown(graph.unused)}, which reach no output")
+        _warn(f"{name}: nothing is predicted for {_list_parameters(graph.unused)}, which reach no output")
 
 
-def _say(text: str) -> None:
+def _warn(text: str) -> None:
     warnings.warn(text, GhnqWarning, stacklevel=4)
 
 
-def _shown(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return "the parameter" + ("s " if len(names) > 1 else " ") + ", ".join(map(repr, names[:most])) + more
+def _list_parameters(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return "the parameter" + ("s " if len(names) > 1 else " ") + ", ".join(map(repr, names[:limit])) + more
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a model's output: a tensor, a sequence, a mapping, a dataclass, or these nested."""
+def output_tensors(value: object) -> Iterator[Tensor]:
+    """Yields the tensors in the output of a model: a tensor, a sequence, a mapping, a dataclass, or these nested."""
     if isinstance(value, Tensor):
         yield value
         return
-    items: Iterable[Any] = ()
+    items: Iterable[object] = ()
     if isinstance(value, Mapping):
         items = value.values()
     elif isinstance(value, list | tuple):
@@ -106,10 +119,10 @@ def tensors(value: Any) -> Iterator[Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, field.name) for field in fields(value)]
     for item in items:
-        yield from tensors(item)
+        yield from output_tensors(item)
 
 
-def _checked(module: object, input_shape: Sequence[int]) -> tuple[int, ...]:
+def _checked_shape(module: object, input_shape: Sequence[int]) -> Shape:
     if not isinstance(module, nn.Module):
         raise GraphError(f"trace() takes a torch.nn.Module, got {type(module).__name__}")
     try:
@@ -118,13 +131,15 @@ def _checked(module: object, input_shape: Sequence[int]) -> tuple[int, ...]:
         shape = ()
     if not shape or min(shape) < 1:
         raise GraphError(f"input_shape is {input_shape!r}; it must be positive integers, for instance (3, 32, 32)")
-    if prod(shape) > LARGEST:
-        raise GraphError(f"input_shape is {input_shape!r}, more than {LARGEST:,} numbers; give that of one image")
+    if prod(shape) > MAX_INPUT_ELEMENTS:
+        raise GraphError(
+            f"input_shape is {input_shape!r}, more than {MAX_INPUT_ELEMENTS:,} elements; give that of one image"
+        )
     return shape
 
 
-def _place(error: BaseException, module: nn.Module) -> tuple[str, str]:
-    """The submodule in which the forward pass failed, and the shapes that came there and the line, where known."""
+def _locate(error: BaseException, module: nn.Module) -> tuple[str, str]:
+    """Returns the submodule in which the forward pass failed, and, where known, shapes of arguments and the line."""
     paths = {id(child): path for path, child in module.named_modules()}
     where, shapes, line = type(module).__name__, "", ""
     step: TracebackType | None = error.__traceback__
@@ -139,4 +154,4 @@ def _place(error: BaseException, module: nn.Module) -> tuple[str, str]:
         if not file.startswith(_LIBRARIES):
             line = f", {file}:{step.tb_lineno}"
         step = step.tb_next
-    return where, (f" on tensors of shapes {shapes} (with a batch of {BATCH})" if shapes else "") + line
+    return where, (f" on tensors of shapes {shapes} (with a batch of {BATCH_SIZE})" if shapes else "") + line

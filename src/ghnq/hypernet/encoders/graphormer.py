@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.graph.batching.batch import GraphBatch
-from ghnq.graph.batching.virtual_edges import Reach
+from ghnq.graph.batching.virtual_edges import NodePairs
 
 EDGE_TABLE = 257
 """Rows of the distance embedding: row d + 2 for d hops, row 2 for no path."""
@@ -89,10 +89,10 @@ class Graphormer(nn.Module):
     def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
         longest = min(batch.max_distance, EDGE_TABLE - 3) if self.virtual_edges else 1
         sizes = [len(g.nodes) for g in batch.graphs]
-        positions = [_positions(r, n, longest) for r, n in zip(batch.reach, sizes, strict=True)]
+        positions = [_positions(pairs, n, longest) for pairs, n in zip(batch.node_pairs, sizes, strict=True)]
         in_degree, out_degree, input_distance = (torch.cat(p).to(h.device) for p in zip(*positions, strict=True))
         x = h + self.in_degree(in_degree) + self.out_degree(out_degree) + self.input_distance(input_distance)
-        signed = torch.cat([_signed(r, n, longest) for r, n in zip(batch.reach, sizes, strict=True)])
+        signed = torch.cat([_signed(pairs, n, longest) for pairs, n in zip(batch.node_pairs, sizes, strict=True)])
         looked_up = self.edges(longest).index_select(1, signed.to(h.device)).split([n * n for n in sizes], dim=1)
         biases = [bias.unflatten(1, (n, n)) for bias, n in zip(looked_up, sizes, strict=True)]
         for layer in self.layers:
@@ -100,20 +100,20 @@ class Graphormer(nn.Module):
         return torch.as_tensor(x)
 
 
-def _positions(reach: Reach, n: int, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+def _positions(pairs: NodePairs, n: int, longest: int) -> tuple[Tensor, Tensor, Tensor]:
     """In-degree, out-degree and distance from the input of every node, long [n] each; 0 for what is out of reach."""
-    direct = reach.hops == 1
-    degrees = [np.bincount(ends[direct], minlength=n).clip(max=MOST_DEGREE) for ends in (reach.target, reach.source)]
+    direct = pairs.hops == 1
+    degrees = [np.bincount(ends[direct], minlength=n).clip(max=MOST_DEGREE) for ends in (pairs.target, pairs.source)]
     distance = np.zeros(n, dtype=np.int64)
-    from_input = (reach.source == 0) & (reach.hops <= longest)
-    distance[reach.target[from_input]] = reach.hops[from_input].clip(max=MOST_INPUT_DISTANCE)
+    from_input = (pairs.source == 0) & (pairs.hops <= longest)
+    distance[pairs.target[from_input]] = pairs.hops[from_input].clip(max=MOST_INPUT_DISTANCE)
     return torch.from_numpy(degrees[0]), torch.from_numpy(degrees[1]), torch.from_numpy(distance)
 
 
-def _signed(reach: Reach, n: int, longest: int) -> Tensor:
+def _signed(pairs: NodePairs, n: int, longest: int) -> Tensor:
     """For every pair of nodes R + d along the edges, R - d against them, R for no path; int32 [n * n]."""
-    near = reach.hops <= longest
-    source, target, hops = (part[near] for part in reach)
+    near = pairs.hops <= longest
+    source, target, hops = (part[near] for part in pairs)
     signed = np.full(n * n, longest, dtype=np.int32)
     signed[source * n + target] += hops.astype(np.int32)
     signed[target * n + source] -= hops.astype(np.int32)

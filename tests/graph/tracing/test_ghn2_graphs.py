@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ghnq.graph import OPS, ArchGraph, trace
-
-from .helpers import labelled, same_up_to_numbers
+from tests.graph.tracing.isomorphism import labelled, same_up_to_numbers
 
 NETS = {"plainnet": "PlainNet", "resnet": "ResNet"}
 

@@ -15,9 +15,8 @@ from ghnq.graph import ArchGraph, Node, trace
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.drawing.layout import layout
 from ghnq.graph.drawing.svg import label, quantity, svg
-
-from .programs import Program, programs
-from .test_ir import GRAPH
+from tests.graph.random_networks import Program, programs
+from tests.graph.test_ir import GRAPH
 
 pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,19 +54,19 @@ def test_every_node_has_its_own_place_on_the_page(program: Program) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(programs())
-def test_links_lead_along_the_edges(program: Program) -> None:
+def test_segments_lead_along_the_edges(program: Program) -> None:
     graph = trace(program, (3, 8, 8))
-    plan = layout(graph, [(60.0, 20.0)] * len(graph))
-    into = {link.end: link for link in plan.links if plan.slots[link.end].node < 0}
+    placed = layout(graph, [(60.0, 20.0)] * len(graph))
+    into = {segment.end: segment for segment in placed.segments if placed.boxes[segment.end].node < 0}
     ends = set()
-    for link in plan.links:
-        assert plan.slots[link.end].level == plan.slots[link.start].level + 1
-        if plan.slots[link.end].node >= 0:
-            start = link.start
-            while plan.slots[start].node < 0:
+    for segment in placed.segments:
+        assert placed.boxes[segment.end].level == placed.boxes[segment.start].level + 1
+        if placed.boxes[segment.end].node >= 0:
+            start = segment.start
+            while placed.boxes[start].node < 0:
                 start = into[start].start
-            ends.add((start, link.end))
-            assert link.source == start
+            ends.add((start, segment.end))
+            assert segment.source == start
     assert ends == set(graph.edges)
 
 

@@ -224,7 +224,7 @@ def ends(x: Tensor) -> Tensor:
 
 
 def test_shapes_beyond_reason_and_forwards_that_end_the_program() -> None:
-    with pytest.raises(GraphError, match="more than 4,294,967,296 numbers"):
+    with pytest.raises(GraphError, match="more than 4,294,967,296 elements"):
         trace(nn.Conv2d(3, 4, 1), (3, 10**9, 10**10))
     failure(ends, r"module '0\.0' \(Body\) ends the program \(exit code 0\)")
 

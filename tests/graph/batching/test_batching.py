@@ -1,13 +1,13 @@
-"""Pairs within reach against the table of all distances, and traversals against a dense construction of the same."""
+"""Pairs of nodes against the table of all distances, and traversals against a dense construction of the same."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.graph.batching import virtual_edges as module
+from ghnq.graph.batching import virtual_edges
 from ghnq.graph.batching.batch import GraphBatch
-from ghnq.graph.batching.virtual_edges import reach
+from ghnq.graph.batching.virtual_edges import pairs_within
 from ghnq.graph.ir import ArchGraph, Node
 from tests.hypernet.graphs import random_graph
 
@@ -20,7 +20,7 @@ def chain(size: int, skips: tuple[tuple[int, int], ...] = ()) -> ArchGraph:
 
 def as_table(graph: ArchGraph, max_distance: int) -> np.ndarray:
     table = np.zeros((len(graph), len(graph)), dtype=np.int64)
-    found = reach(graph, max_distance)
+    found = pairs_within(graph, max_distance)
     np.add.at(table, (found.source, found.target), found.hops)  # a pair found twice would be counted twice
     return table
 
@@ -30,26 +30,26 @@ def as_table(graph: ArchGraph, max_distance: int) -> np.ndarray:
 @given(seed=st.integers(0, 10_000), size=st.integers(3, 60), most=st.sampled_from([1, 2, 3, 7, 50]))
 def test_pairs_are_those_of_the_table_of_distances(small: int, seed: int, size: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SMALL", small)
+        patch.setattr(virtual_edges, "MAX_TABLE_NODES", small)
         for graph in (random_graph(seed, size=size), chain(size, ((0, size // 2), (size // 3, size - 1)))):
             table = graph.distances().astype(np.int64)
             np.testing.assert_array_equal(as_table(graph, most), np.where(table <= most, table, 0))
 
 
 def test_a_long_chain_with_long_skips_is_exact() -> None:
-    graph = chain(module.SMALL + 200, ((0, 1100), (3, 600), (590, 1150)))
+    graph = chain(virtual_edges.MAX_TABLE_NODES + 200, ((0, 1100), (3, 600), (590, 1150)))
     table = graph.distances().astype(np.int64)
     np.testing.assert_array_equal(as_table(graph, 50), np.where(table <= 50, table, 0))
 
 
 def test_pairs_of_a_chain_grow_with_its_length_and_not_with_its_square() -> None:
     for size in (2_000, 20_000):
-        assert len(reach(chain(size), 50).hops) == sum(min(v, 50) for v in range(size))
+        assert len(pairs_within(chain(size), 50).hops) == sum(min(v, 50) for v in range(size))
 
 
 @settings(deadline=None, max_examples=25)
 @given(seeds=st.lists(st.integers(0, 1000), min_size=1, max_size=4), most=st.sampled_from([1, 3, 50]))
-def test_levels_weigh_exactly_the_edges(seeds: list[int], most: int) -> None:
+def test_the_weights_of_levels_are_exactly_those_of_the_edges(seeds: list[int], most: int) -> None:
     graphs = [random_graph(seed, size=5 + seed % 40) for seed in seeds]
     batch = GraphBatch.from_graphs(graphs, max_distance=most)
     offsets = np.cumsum([0, *(len(g) for g in graphs)])
@@ -64,7 +64,7 @@ def test_levels_weigh_exactly_the_edges(seeds: list[int], most: int) -> None:
             assert start <= a
             block = weights.numpy().reshape(b - a, a - start, 2)
             dense[np.ix_(order[a:b], order[start:a])] = block
-            assert a == start or block[:, 0].any()  # no wider than what is heard
+            assert a == start or block[:, 0].any()  # no wider than the senders
         expected = np.zeros_like(dense)
         for graph, offset in zip(graphs, offsets, strict=False):
             hops = graph.distances().astype(float) if backward else graph.distances().T.astype(float)
@@ -76,6 +76,6 @@ def test_levels_weigh_exactly_the_edges(seeds: list[int], most: int) -> None:
 
 def test_a_batch_makes_nothing_that_is_not_asked_for() -> None:
     batch = GraphBatch.from_graphs([chain(50)])
-    assert not {"reach", "forward", "backward"} & vars(batch).keys()
+    assert not {"node_pairs", "forward", "backward"} & vars(batch).keys()
     assert batch.forward is batch.forward
     assert "backward" not in vars(batch)

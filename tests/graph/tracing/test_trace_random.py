@@ -12,10 +12,9 @@ from torch import nn
 
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN, GHNConfig
-
-from .autograd_oracle import graph_of
-from .helpers import labelled, same_up_to_numbers
-from .programs import OPS, Program, programs
+from tests.graph.random_networks import OPS, Program, programs
+from tests.graph.tracing.autograd_oracle import graph_of
+from tests.graph.tracing.isomorphism import labelled, same_up_to_numbers
 
 SHAPE = (3, 8, 8)
 torch.manual_seed(0)

@@ -149,4 +149,4 @@ def test_mean(x: tuple[int, ...], dims: list[int], keepdim: bool) -> None:
 @pytest.mark.parametrize("value", [(1, 2, 3), ()])
 def test_a_size_with_the_wrong_number_of_axes_is_refused(value: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected 2 numbers"):
-        shapes.spread(value, 2, "stride")
+        shapes.expand_size(value, 2, "stride")
