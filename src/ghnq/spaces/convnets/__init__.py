@@ -14,10 +14,10 @@ from ghnq.spaces.convnets.splits import spec as spec
 from ghnq.spaces.convnets.splits import split_of_hash as split_of_hash
 
 if TYPE_CHECKING:
-    from ghnq.spaces.convnets.assembly import build as build
+    from ghnq.spaces.convnets.networks import build as build
 
 # Specs are plain values: torch is imported only by what needs it.
-_LAZY = {"build": "assembly"}
+_LAZY = {"build": "networks"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,7 @@
-"""The cells of the ConvNets space as modules (DARTS; the operations of DeepNets-1M, Knyazev et al., 2021)."""
+"""The cells of the ConvNets space as modules (DARTS; the operations of DeepNets-1M, Knyazev et al., 2021).
+
+Dimensions: B images, C channels, H and W height and width.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.spaces.convnets.meta_layers import Layers
-from ghnq.spaces.convnets.modules import Unit
+from ghnq.spaces.convnets.layer_factory import LayerFactory
+from ghnq.spaces.convnets.literals import CellOp
+from ghnq.spaces.convnets.modules import ConvNormRelu
 from ghnq.spaces.convnets.specs import Cells, Edge, Genotype
-from ghnq.spaces.convnets.vocabulary import CellOp
 
 
 class SeparableConv(nn.Module):
     """depthwise - pointwise - norm - relu; once with dilation 2 (`dil_conv`), or twice in a row (`sep_conv`)."""
 
-    def __init__(self, make: Layers, channels: int, kernel: int, stride: int, *, dilated: bool) -> None:
+    def __init__(self, layers: LayerFactory, channels: int, kernel: int, stride: int, *, dilated: bool) -> None:
         super().__init__()
         dilation = 2 if dilated else 1
-        self.depthwise = _depthwise(make, channels, kernel, stride, dilation)
-        self.pointwise = Unit(make, channels, channels, 1)
+        self.depthwise = _depthwise(layers, channels, kernel, stride, dilation)
+        self.pointwise = ConvNormRelu(layers, channels, channels, 1)
         if not dilated:
-            self.depthwise2 = _depthwise(make, channels, kernel, 1, dilation)
-            self.pointwise2 = Unit(make, channels, channels, 1)
+            self.depthwise2 = _depthwise(layers, channels, kernel, 1, dilation)
+            self.pointwise2 = ConvNormRelu(layers, channels, channels, 1)
         self.twice = not dilated
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,12 +35,12 @@ class SeparableConv(nn.Module):
 
 
 class FactorizedConv(nn.Module):
-    """A 1x7 convolution, then a 7x1 unit."""
+    """A 1x7 convolution, then 7x1 convolution - norm - relu."""
 
-    def __init__(self, make: Layers, channels: int, stride: int) -> None:
+    def __init__(self, layers: LayerFactory, channels: int, stride: int) -> None:
         super().__init__()
-        self.row = make.conv(channels, channels, (1, 7), stride=(1, stride), dilation=1, groups=1, bias=False)
-        self.column = Unit(make, channels, channels, (7, 1), stride=(stride, 1))
+        self.row = layers.conv(channels, channels, (1, 7), stride=(1, stride), dilation=1, groups=1, bias=False)
+        self.column = ConvNormRelu(layers, channels, channels, (7, 1), stride=(stride, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H / stride, W / stride]."""
@@ -46,40 +49,45 @@ class FactorizedConv(nn.Module):
 
 
 class Cell(nn.Module):
-    """One cell: optional 1x1 units on its two inputs, nodes that sum their edges, a concatenation.
+    """One cell: optional 1x1 convolutions on its two inputs, nodes that sum their edges, a concatenation.
 
-    `edges` holds the operations with parameters, named by the states they join (`0to2`).
+    `edges` holds the operations with parameters, named by the states that they connect (`0to2`).
     """
 
     def __init__(
-        self, make: Layers, genotype: Genotype, channels: int, preprocess: tuple[Unit | None, Unit | None], stride: int
+        self,
+        layers: LayerFactory,
+        genotype: Genotype,
+        channels: int,
+        preprocess: tuple[ConvNormRelu | None, ConvNormRelu | None],
+        stride: int,
     ) -> None:
         super().__init__()
         self.preprocess0, self.preprocess1 = preprocess
         self.genotype = genotype
         self.stride = stride
         self.edges = nn.ModuleDict()
-        self.plan: list[list[tuple[CellOp, int, str]]] = []
+        self.nodes: list[list[tuple[CellOp, int, str]]] = []
         for state, edges in enumerate(genotype.nodes, start=2):
             node = []
             for edge in edges:
                 name = f"{edge.source}to{state}"
-                operation = _operation(make, edge.op, channels, self._stride(edge))
+                operation = _operation(layers, edge.op, channels, self._stride(edge))
                 if operation is not None:
                     self.edges[name] = operation
                 node.append((edge.op, edge.source, name))
-            self.plan.append(node)
+            self.nodes.append(node)
 
     def _stride(self, edge: Edge) -> int:
         return self.stride if edge.source < 2 else 1
 
-    def forward(self, before: Tensor, now: Tensor) -> Tensor:
-        """The outputs of the cell before the last and of the last one -> [B, C * len(concat), H', W']."""
+    def forward(self, previous: Tensor, current: Tensor) -> Tensor:
+        """The outputs of the two preceding cells, the last one second -> [B, C * len(concat), H', W']."""
         states = [
-            before if self.preprocess0 is None else self.preprocess0(before),
-            now if self.preprocess1 is None else self.preprocess1(now),
+            previous if self.preprocess0 is None else self.preprocess0(previous),
+            current if self.preprocess1 is None else self.preprocess1(current),
         ]
-        for node in self.plan:
+        for node in self.nodes:
             x = self._edge(states, *node[0])
             states.append(x if len(node) == 1 else x + self._edge(states, *node[1]))
         concat = self.genotype.concat
@@ -98,37 +106,37 @@ class Cell(nn.Module):
         return out
 
 
-def make_cells(make: Layers, body: Cells, inputs: int) -> tuple[nn.ModuleList, int]:
-    """Builds the cells of a body behind a stem with `inputs` channels; returns them and the channels they put out."""
-    before, now, level, halved = inputs, inputs, 0, False
+def make_cells(layers: LayerFactory, body: Cells, inputs: int) -> tuple[nn.ModuleList, int]:
+    """Builds the cells of a body after a stem with `inputs` channels; returns them and their output channels."""
+    previous, current, level, halved = inputs, inputs, 0, False
     cells = nn.ModuleList()
     for position in range(body.count):
         reduces = position in body.reductions
         level += reduces
         channels, genotype = body.channels[level], body.genotype(position)
-        units: list[Unit | None] = []
-        for number, (width, stride) in enumerate(((before, 2 if halved else 1), (now, 1))):
+        units: list[ConvNormRelu | None] = []
+        for number, (width, stride) in enumerate(((previous, 2 if halved else 1), (current, 1))):
             needed = body.preprocess or stride == 2 or width != channels
             used = needed and genotype.uses(number)
-            units.append(Unit(make, width, channels, 1, stride=stride) if used else None)
-        cells.append(Cell(make, genotype, channels, (units[0], units[1]), 2 if reduces else 1))
-        before, now, halved = now, channels * len(genotype.concat), reduces
-    return cells, now
+            units.append(ConvNormRelu(layers, width, channels, 1, stride=stride) if used else None)
+        cells.append(Cell(layers, genotype, channels, (units[0], units[1]), 2 if reduces else 1))
+        previous, current, halved = current, channels * len(genotype.concat), reduces
+    return cells, current
 
 
-def _depthwise(make: Layers, channels: int, kernel: int, stride: int, dilation: int) -> nn.Conv2d:
-    return make.conv(
+def _depthwise(layers: LayerFactory, channels: int, kernel: int, stride: int, dilation: int) -> nn.Conv2d:
+    return layers.conv(
         channels, channels, (kernel, kernel), stride=(stride, stride), dilation=dilation, groups=channels, bias=False
     )
 
 
-def _operation(make: Layers, op: CellOp, channels: int, stride: int) -> nn.Module | None:
-    """The module of an operation, None for those without parameters."""
+def _operation(layers: LayerFactory, op: CellOp, channels: int, stride: int) -> nn.Module | None:
+    """Returns the module of an operation; None if it has no parameters."""
     if op == "skip" or op.endswith("_pool_3x3"):
         return None
     if op == "conv_1x7_7x1":
-        return FactorizedConv(make, channels, stride)
+        return FactorizedConv(layers, channels, stride)
     kernel = int(op[-1])
     if op.startswith("conv"):
-        return Unit(make, channels, channels, kernel, stride=stride)
-    return SeparableConv(make, channels, kernel, stride, dilated=op.startswith("dil_conv"))
+        return ConvNormRelu(layers, channels, channels, kernel, stride=stride)
+    return SeparableConv(layers, channels, kernel, stride, dilated=op.startswith("dil_conv"))

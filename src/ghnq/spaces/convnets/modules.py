@@ -1,8 +1,10 @@
-"""The networks of the ConvNets space as modules: units, blocks, cells.
+"""The blocks and stages of the ConvNets space as modules.
 
-Every order is convolution - norm - relu, so that each norm folds into the convolution before it. Activations are relu,
-in place only where nothing else reads the tensor: directly behind a norm, a convolution or a sum. `cost.py` counts the
-same walk.
+The order is always convolution - norm - relu, so that each norm folds into the convolution before it. A relu is in
+place only if nothing else reads its input: directly after a norm, a convolution or a sum. `cost.py` mirrors these
+modules.
+
+Dimensions: B images, I and O in- and out-channels, H and W height and width.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.spaces.convnets.meta_layers import Layers, Pair
+from ghnq.spaces.convnets.layer_factory import LayerFactory, Pair
 from ghnq.spaces.convnets.specs import (
     BasicBlock,
     Block,
@@ -20,13 +22,13 @@ from ghnq.spaces.convnets.specs import (
     InvertedBlock,
     SeparableBlock,
     Stage,
-    joined,
+    output_channels,
 )
 from ghnq.torch_compat import own_modules
 
 
-class Unit(nn.Module):
-    """convolution - norm - relu; without norms the convolution has a bias, with `relu=False` the end is linear."""
+class ConvNormRelu(nn.Module):
+    """convolution - norm - relu. Without norms the convolution has a bias; with `relu=False` there is no activation."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d | None
@@ -34,7 +36,7 @@ class Unit(nn.Module):
 
     def __init__(
         self,
-        make: Layers,
+        layers: LayerFactory,
         inputs: int,
         outputs: int,
         kernel: int | Pair,
@@ -46,11 +48,11 @@ class Unit(nn.Module):
         super().__init__()
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
         stride = (stride, stride) if isinstance(stride, int) else stride
-        # Straight into the children: a third of the time of building a network would go into nn.Module.__setattr__.
-        own_modules(self)["conv"] = make.conv(
-            inputs, outputs, kernel, stride=stride, dilation=1, groups=groups, bias=not make.norm
+        # Not by attribute assignment: nn.Module.__setattr__ would take a third of the time of building a network.
+        own_modules(self)["conv"] = layers.conv(
+            inputs, outputs, kernel, stride=stride, dilation=1, groups=groups, bias=not layers.norm
         )
-        own_modules(self)["norm"] = make.batch_norm(outputs) if make.norm else None
+        own_modules(self)["norm"] = layers.batch_norm(outputs) if layers.norm else None
         self.__dict__["relu"] = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,48 +63,48 @@ class Unit(nn.Module):
         return F.relu(x, inplace=True) if self.relu else x
 
 
-def _joined(join: str, x: Tensor, y: Tensor) -> Tensor:
+def _join(join: str, x: Tensor, y: Tensor) -> Tensor:
     if join == "sum":
         return x + y
     return torch.cat((x, y), dim=1) if join == "concat" else y
 
 
 class Conv(nn.Module):
-    """A plain convolution, joined with its input as the block says."""
+    """A convolution, whose output is joined with its input as the block specifies."""
 
-    def __init__(self, make: Layers, inputs: int, block: ConvBlock, stride: int) -> None:
+    def __init__(self, layers: LayerFactory, inputs: int, block: ConvBlock, stride: int) -> None:
         super().__init__()
-        self.unit = Unit(make, inputs, block.channels, block.kernel, stride=stride)
+        self.unit = ConvNormRelu(layers, inputs, block.channels, block.kernel, stride=stride)
         self.join = block.join
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] -> [B, O, H / stride, W / stride]."""
-        return _joined(self.join, x, self.unit(x))
+        return _join(self.join, x, self.unit(x))
 
 
 class Separable(nn.Module):
-    """A depthwise and a pointwise unit, joined with their input as the block says."""
+    """A depthwise and a pointwise convolution, joined with their input as the block specifies."""
 
-    def __init__(self, make: Layers, inputs: int, block: SeparableBlock, stride: int) -> None:
+    def __init__(self, layers: LayerFactory, inputs: int, block: SeparableBlock, stride: int) -> None:
         super().__init__()
-        self.depthwise = Unit(make, inputs, inputs, block.kernel, stride=stride, groups=inputs)
-        self.pointwise = Unit(make, inputs, block.channels, 1)
+        self.depthwise = ConvNormRelu(layers, inputs, inputs, block.kernel, stride=stride, groups=inputs)
+        self.pointwise = ConvNormRelu(layers, inputs, block.channels, 1)
         self.join = block.join
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] -> [B, O, H / stride, W / stride]."""
-        return _joined(self.join, x, self.pointwise(self.depthwise(x)))
+        return _join(self.join, x, self.pointwise(self.depthwise(x)))
 
 
 class Inverted(nn.Module):
-    """Expand, depthwise, project linearly; adds its input where the shapes agree."""
+    """Expansion, depthwise convolution, linear projection; adds its input if the shapes are equal."""
 
-    def __init__(self, make: Layers, inputs: int, block: InvertedBlock, stride: int) -> None:
+    def __init__(self, layers: LayerFactory, inputs: int, block: InvertedBlock, stride: int) -> None:
         super().__init__()
         inner = inputs * block.expansion
-        self.expand = Unit(make, inputs, inner, 1)
-        self.depthwise = Unit(make, inner, inner, block.kernel, stride=stride, groups=inner)
-        self.project = Unit(make, inner, block.channels, 1, relu=False)
+        self.expand = ConvNormRelu(layers, inputs, inner, 1)
+        self.depthwise = ConvNormRelu(layers, inner, inner, block.kernel, stride=stride, groups=inner)
+        self.project = ConvNormRelu(layers, inner, block.channels, 1, relu=False)
         self.residual = stride == 1 and inputs == block.channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,25 +114,25 @@ class Inverted(nn.Module):
 
 
 class Residual(nn.Module):
-    """A basic (two units) or bottleneck (three) residual block, relu behind the sum."""
+    """A residual block, basic (two convolutions) or bottleneck (three), with a relu after the sum."""
 
-    def __init__(self, make: Layers, inputs: int, block: BasicBlock | BottleneckBlock, stride: int) -> None:
+    def __init__(self, layers: LayerFactory, inputs: int, block: BasicBlock | BottleneckBlock, stride: int) -> None:
         super().__init__()
         out = block.channels
         if isinstance(block, BasicBlock):
             self.body = nn.Sequential(
-                Unit(make, inputs, out, 3, stride=stride),
-                Unit(make, out, out, 3, relu=False),
+                ConvNormRelu(layers, inputs, out, 3, stride=stride),
+                ConvNormRelu(layers, out, out, 3, relu=False),
             )
         else:
             inner = out // block.reduction
             self.body = nn.Sequential(
-                Unit(make, inputs, inner, 1),
-                Unit(make, inner, inner, block.kernel, stride=stride),
-                Unit(make, inner, out, 1, relu=False),
+                ConvNormRelu(layers, inputs, inner, 1),
+                ConvNormRelu(layers, inner, inner, block.kernel, stride=stride),
+                ConvNormRelu(layers, inner, out, 1, relu=False),
             )
         fits = stride == 1 and inputs == out
-        self.shortcut = None if fits else Unit(make, inputs, out, 1, stride=stride, relu=False)
+        self.shortcut = None if fits else ConvNormRelu(layers, inputs, out, 1, stride=stride, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] -> [B, O, H / stride, W / stride]."""
@@ -139,14 +141,14 @@ class Residual(nn.Module):
 
 
 class StageModule(nn.Sequential):
-    """The blocks of one stage, behind a 2x2 pool where the stage has one."""
+    """The blocks of one stage, after a 2x2 pooling if the stage has one."""
 
-    def __init__(self, make: Layers, inputs: int, stage: Stage) -> None:
+    def __init__(self, layers: LayerFactory, inputs: int, stage: Stage) -> None:
         blocks: list[nn.Module] = []
         stride = stage.first_stride
         for block in stage.blocks:
-            blocks.append(_block(make, inputs, block, stride))
-            inputs, stride = joined(block, inputs), 1
+            blocks.append(_block(layers, inputs, block, stride))
+            inputs, stride = output_channels(block, inputs), 1
         super().__init__(*blocks)
         self.outputs = inputs
         self.pool = stage.downsample
@@ -163,11 +165,11 @@ class StageModule(nn.Sequential):
         return x
 
 
-def _block(make: Layers, inputs: int, block: Block, stride: int) -> nn.Module:
+def _block(layers: LayerFactory, inputs: int, block: Block, stride: int) -> nn.Module:
     if isinstance(block, ConvBlock):
-        return Conv(make, inputs, block, stride)
+        return Conv(layers, inputs, block, stride)
     if isinstance(block, SeparableBlock):
-        return Separable(make, inputs, block, stride)
+        return Separable(layers, inputs, block, stride)
     if isinstance(block, InvertedBlock):
-        return Inverted(make, inputs, block, stride)
-    return Residual(make, inputs, block, stride)
+        return Inverted(layers, inputs, block, stride)
+    return Residual(layers, inputs, block, stride)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ghnq.spaces.convnets.random_draws import Weighted
-from ghnq.spaces.convnets.vocabulary import Family
+from ghnq.spaces.convnets.literals import Family
+from ghnq.spaces.convnets.random_draws import Categorical
 
 Range = tuple[int, int]  # both ends included
 
@@ -25,7 +25,7 @@ class Profile:
     """
 
     norm: Literal["bn"] | None
-    families: Weighted[Family]
+    families: Categorical[Family]
     parameters: Range
     multiply_adds: Range
     depth: Range
@@ -44,7 +44,7 @@ class Profile:
 
 IN_DISTRIBUTION = Profile(
     norm="bn",
-    families=Weighted({"stages": 0.58, "cells": 0.42}),
+    families=Categorical({"stages": 0.58, "cells": 0.42}),
     parameters=(5_000, 1_000_000),
     multiply_adds=(500_000, 20_000_000),
     depth=(5, 36),

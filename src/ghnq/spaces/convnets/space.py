@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, SupportsIndex, get_args
 
 from ghnq.spaces.convnets.cost import ConvNetCost, cost
 from ghnq.spaces.convnets.layout import layout
+from ghnq.spaces.convnets.literals import Family
 from ghnq.spaces.convnets.specs import Spec
 from ghnq.spaces.convnets.splits import SPLITS, spec
-from ghnq.spaces.convnets.vocabulary import Family
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class ConvNets:
         running_statistics: bool = True,
     ) -> nn.Module:
         """Builds the network of a spec."""
-        from ghnq.spaces.convnets.assembly import build  # torch is imported only by what needs it
+        from ghnq.spaces.convnets.networks import build  # torch is imported only by what needs it
 
         return build(
             spec,

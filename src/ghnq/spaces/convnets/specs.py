@@ -1,8 +1,8 @@
-"""What a member of the ConvNets space is: a frozen value with a JSON form and a structure hash, no tensors.
+"""Specs of the ConvNets space: frozen values with a JSON form and a structure hash, without tensors.
 
-The *stages* family strings blocks together (plain, separable, inverted residual, residual basic and bottleneck). The
+The *stages* family is a sequence of blocks (plain, separable, inverted residual, residual basic and bottleneck). The
 *cells* family repeats a normal and a reduction cell, as DARTS and DeepNets-1M (Knyazev et al., 2021) do, without
-attention and squeeze-excitation. Their `none` is an absent edge here, so that no branch computes nothing.
+attention and squeeze-excitation. Their operation `none` is an absent edge here, so that every branch has an effect.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ghnq.errors import SpaceError
-from ghnq.spaces.convnets.vocabulary import CellOp, Downsample, Join
+from ghnq.spaces.convnets.literals import CellOp, Downsample, Join
 from ghnq.validation_errors import explain_one
 
 MAX_DOWNSAMPLINGS = 3  # 8x8 images, the smallest that must work, are 1x1 behind three halvings
@@ -23,13 +23,13 @@ Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Value(BaseModel):
-    """A frozen, strict value: unknown fields and wrong types are refused, nothing is converted."""
+    """Base of frozen, strict values: unknown fields and wrong types are refused, nothing is converted."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Stem(Value):
-    """The first convolution: `channels` out, a `kernel` x `kernel` window, moved by `stride`."""
+    """The first convolution: output channels, kernel size and stride."""
 
     channels: Channels
     kernel: Literal[3, 5, 7]
@@ -37,7 +37,7 @@ class Stem(Value):
 
 
 class ConvBlock(Value):
-    """convolution - norm - relu; `channels` is what the convolution puts out, before the join."""
+    """convolution - norm - relu; `channels` are those of the convolution's output, before the join."""
 
     kind: Literal["conv"] = "conv"
     channels: Channels
@@ -55,7 +55,7 @@ class SeparableBlock(Value):
 
 
 class InvertedBlock(Value):
-    """Inverted residual with a linear bottleneck (MobileNetV2); adds its input wherever the shapes agree."""
+    """Inverted residual with a linear bottleneck (MobileNetV2); adds its input if the shapes are equal."""
 
     kind: Literal["inverted"] = "inverted"
     channels: Channels
@@ -64,14 +64,14 @@ class InvertedBlock(Value):
 
 
 class BasicBlock(Value):
-    """Two 3x3 convolutions around a shortcut (ResNet), which is a 1x1 convolution where the shapes differ."""
+    """Two 3x3 convolutions with a shortcut (ResNet), which is a 1x1 convolution if the shapes differ."""
 
     kind: Literal["basic"] = "basic"
     channels: Channels
 
 
 class BottleneckBlock(Value):
-    """1x1, kernel x kernel, 1x1 around a shortcut (ResNet); the middle has `channels // reduction` channels."""
+    """1x1, kernel x kernel and 1x1 convolutions with a shortcut (ResNet), `channels // reduction` in the middle."""
 
     kind: Literal["bottleneck"] = "bottleneck"
     channels: Channels
@@ -82,18 +82,18 @@ class BottleneckBlock(Value):
 Block = ConvBlock | SeparableBlock | InvertedBlock | BasicBlock | BottleneckBlock
 
 
-def join_of(block: Block) -> Join:
-    """Returns how a block was chosen to join its input (the residual kinds have a sum of their own)."""
+def join_kind(block: Block) -> Join:
+    """Returns how a block joins its output with its input, besides the sum that residual kinds always have."""
     return block.join if isinstance(block, ConvBlock | SeparableBlock) else "none"
 
 
-def joined(block: Block, channels_in: int) -> int:
-    """Returns the channels behind a block that gets `channels_in`: a concatenating block adds its own to them."""
-    return channels_in + block.channels if join_of(block) == "concat" else block.channels
+def output_channels(block: Block, channels_in: int) -> int:
+    """Returns the output channels of a block with `channels_in` input channels; a concatenation has both."""
+    return channels_in + block.channels if join_kind(block) == "concat" else block.channels
 
 
 class Stage(Value):
-    """Blocks at one resolution. `stride` gives the first block stride 2, the pools stand before it (2x2, stride 2)."""
+    """Blocks at one resolution. `downsample`: the first block has stride 2, or a 2x2 pooling precedes it."""
 
     downsample: Downsample
     blocks: tuple[Annotated[Block, Field(discriminator="kind")], ...] = Field(min_length=1)
@@ -112,29 +112,29 @@ class Stages(Value):
 
     @property
     def downsamplings(self) -> int:
-        """How often the body halves the image."""
+        """How often the body halves height and width."""
         return sum(stage.downsample != "none" for stage in self.stages)
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of all stages together."""
+        """The number of blocks of all stages."""
         return sum(len(stage.blocks) for stage in self.stages)
 
 
 class Edge(Value):
-    """`op` applied to state `source` of a cell: 0 and 1 are the last two cells' outputs, 2, 3, ... the cell's nodes."""
+    """`op` applied to state `source` of a cell: 0 and 1 are the outputs of the last two cells, 2, 3, ... the nodes."""
 
     op: CellOp
     source: Annotated[int, Field(ge=0)]
 
 
-def repeats(edges: tuple[Edge, ...]) -> bool:
-    """Whether a node with these edges only repeats what it takes: one skip, or the sum of the cell's inputs."""
+def is_redundant(edges: tuple[Edge, ...]) -> bool:
+    """Returns whether a node with these edges computes nothing new: one skip, or the sum of the cell's inputs."""
     return all(edge.op == "skip" for edge in edges) and (len(edges) == 1 or all(edge.source < 2 for edge in edges))
 
 
 class Genotype(Value):
-    """A cell: every node sums its one or two edges; the states in `concat` are concatenated (nodes count from 2)."""
+    """A cell: each node sums its one or two edges; the states in `concat` are concatenated (nodes count from 2)."""
 
     nodes: tuple[Annotated[tuple[Edge, ...], Field(min_length=1, max_length=2)], ...] = Field(min_length=1)
     concat: tuple[int, ...] = Field(min_length=1)
@@ -154,25 +154,26 @@ class Genotype(Value):
                 raise ValueError(f"node {state} takes state {max(sources)}, which does not come before it")
             if len(set(sources)) < len(sources):
                 raise ValueError(f"node {state} takes state {sources[0]} twice")
-            if repeats(edges):
-                raise ValueError(f"node {state} only repeats what it takes: give it an operation other than skip")
+            if is_redundant(edges):
+                raise ValueError(f"node {state} computes nothing new: give it an operation other than skip")
         if list(self.concat) != sorted(set(self.concat)) or self.concat[0] < 2 or self.concat[-1] > last:
-            raise ValueError(f"concat {list(self.concat)} must be rising numbers of nodes, from 2 to {last}")
+            raise ValueError(f"concat {list(self.concat)} must be increasing node numbers from 2 to {last}")
         used = {edge.source for edges in self.nodes for edge in edges} | set(self.concat)
         if dead := set(range(1, last + 1)) - used:
             raise ValueError(f"nothing uses state {min(dead)}: an edge must take it or concat must name it")
         return self
 
     def uses(self, state: int) -> bool:
-        """Whether some edge takes the state."""
+        """Returns whether an edge takes the state."""
         return any(edge.source == state for edges in self.nodes for edge in edges)
 
 
 class Cells(Value):
-    """The body of a cell network: `count` cells, the ones at a third and two thirds are reduction cells.
+    """The body of a cell network: `count` cells, of which those at one and two thirds are reduction cells.
 
-    channels: of a node, before the first reduction, between the two, and behind the second.
-    preprocess: a 1x1 convolution on both inputs of every cell; without it, only on inputs of another shape.
+    Attributes:
+        channels: Of a node: before the first reduction, between the two, and after the second.
+        preprocess: Whether both inputs of each cell have a 1x1 convolution; if not, only inputs of another shape.
     """
 
     family: Literal["cells"] = "cells"
@@ -187,7 +188,7 @@ class Cells(Value):
         for state, edges in enumerate(self.reduction.nodes, start=2):
             if any(edge.op == "skip" and edge.source < 2 for edge in edges):
                 raise ValueError(
-                    f"node {state} of the reduction cell skips from an input: that is a strided conv_1x1, say so"
+                    f"node {state} of the reduction cell skips from an input; a strided skip is written conv_1x1"
                 )
         return self
 
@@ -202,16 +203,19 @@ class Cells(Value):
 
     @property
     def downsamplings(self) -> int:
-        """How often the body halves the image."""
+        """How often the body halves height and width."""
         return 2
 
 
 class Spec(Value):
     """An architecture of the ConvNets space.
 
-    norm: `bn` behind every convolution that feeds an activation, or None (these convolutions have biases then).
-    hidden: width of the linear layer before the classifier, None for a single linear layer.
-    Raises pydantic's ValidationError when built from wrong values, SpaceError from wrong JSON.
+    Attributes:
+        norm: `bn` after every convolution that precedes an activation; None if these convolutions have biases instead.
+        hidden: The width of the linear layer before the classifier; None if there is only the classifier.
+
+    Raises:
+        pydantic.ValidationError: The values are wrong; from JSON this is a `SpaceError`.
 
     >>> spec = Spec(
     ...     norm="bn",
@@ -248,7 +252,11 @@ class Spec(Value):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Spec:
-        """Reads what `to_json` wrote. Raises SpaceError that names the field that is wrong."""
+        """Reads what `to_json` wrote.
+
+        Raises:
+            SpaceError: The text is not a spec; the message names the wrong field.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -262,19 +270,19 @@ class Spec(Value):
 
 def _check_joins(body: Stages, channels: int) -> None:
     for number, stage in enumerate(body.stages):
-        for place, block in enumerate(stage.blocks):
-            join = join_of(block)
-            if join != "none" and place == 0 and stage.first_stride == 2:
-                raise ValueError(f"block {place} of stage {number} has stride 2 and cannot join its input by {join}")
+        for position, block in enumerate(stage.blocks):
+            join = join_kind(block)
+            if join != "none" and position == 0 and stage.first_stride == 2:
+                raise ValueError(f"block {position} of stage {number} has stride 2 and cannot join its input by {join}")
             if join == "sum" and block.channels != channels:
                 raise ValueError(
-                    f"block {place} of stage {number} cannot add {channels} input channels to its {block.channels}"
+                    f"block {position} of stage {number} cannot add {channels} input channels to its {block.channels}"
                 )
             if isinstance(block, BottleneckBlock) and block.channels % block.reduction:
                 raise ValueError(
-                    f"block {place} of stage {number}: reduction must divide its {block.channels} channels"
+                    f"block {position} of stage {number}: reduction must divide its {block.channels} channels"
                 )
-            channels = joined(block, channels)
+            channels = output_channels(block, channels)
 
 
 def _explain(error: ValidationError) -> str:

@@ -7,8 +7,8 @@ from typing import SupportsIndex
 
 from ghnq.errors import SpaceError, nearest
 from ghnq.spaces.convnets.profiles import PROFILES
-from ghnq.spaces.convnets.random_draws import Dice
-from ghnq.spaces.convnets.sampling import acceptable, sample
+from ghnq.spaces.convnets.random_draws import RandomStream
+from ghnq.spaces.convnets.sampling import is_acceptable, sample
 from ghnq.spaces.convnets.specs import Spec
 
 SPLITS: dict[str, int] = {
@@ -39,11 +39,11 @@ def spec(split: str, index: SupportsIndex) -> Spec:
     True
     """
     number = _checked(split, index)
-    dice = Dice(f"{_VERSION}/{split}/{number}")
+    rng = RandomStream(f"{_VERSION}/{split}/{number}")
     profile = PROFILES[split]
     for _ in range(_MAX_ATTEMPTS):
-        drawn = sample(dice, profile)
-        if drawn is not None and split_of_hash(drawn.structure_hash) == split and acceptable(dice, profile, drawn):
+        drawn = sample(rng, profile)
+        if drawn is not None and split_of_hash(drawn.structure_hash) == split and is_acceptable(rng, profile, drawn):
             return drawn
     raise AssertionError(f"no member of {split}/{number} in {_MAX_ATTEMPTS} draws: its profile excludes itself")
 

@@ -1,8 +1,8 @@
-"""Convolutions, batch norms and linear layers: with storage as PyTorch makes them, or on `meta`, five times faster.
+"""Convolutions, batch norms and linear layers: as PyTorch's constructors make them, or on `meta`, five times faster.
 
-A hypernetwork's training builds hundreds of architectures a second only to read their shapes. PyTorch's constructors
-spend most of their time there on initialising what has no storage. `MetaLayers` runs each constructor once per kind of
-layer and stamps copies of the result: class, attributes and state names stay PyTorch's own, whatever its version.
+Training builds hundreds of architectures per second only to read their shapes. On `meta`, PyTorch's constructors spend
+most of their time on initialising tensors without storage. `MetaLayerFactory` runs each constructor once per kind of
+layer and copies the result, so that class, attributes and state names are PyTorch's own, whatever its version.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ _META = torch.device("meta")
 M = TypeVar("M", bound=nn.Module)
 
 
-class Layers:
+class LayerFactory:
     """Makes the parameterised layers of one network.
 
-    norm: whether units are normalised. device: where parameters live (None: PyTorch's default).
-    running_statistics: whether batch norms keep running statistics; without them they always use the batch's.
+    Args:
+        norm: Whether convolutions are followed by batch norms.
+        device: Of the parameters; None is PyTorch's default.
+        running_statistics: Whether batch norms keep running statistics; if not, they always use the batch's.
     """
 
     def __init__(self, *, norm: bool, device: torch.device | None, running_statistics: bool) -> None:
@@ -53,7 +55,7 @@ class Layers:
         return nn.Linear(inputs, outputs, device=self.device)
 
 
-class MetaLayers(Layers):
+class MetaLayerFactory(LayerFactory):
     """The same layers on `meta`, uninitialised."""
 
     def __init__(self, *, norm: bool, running_statistics: bool) -> None:
@@ -63,7 +65,9 @@ class MetaLayers(Layers):
         self, inputs: int, outputs: int, kernel: Pair, *, stride: Pair, dilation: int, groups: int, bias: bool
     ) -> nn.Conv2d:
         """A convolution on `meta`."""
-        layer = _conv_die(kernel, stride, dilation, bias).stamp(in_channels=inputs, out_channels=outputs, groups=groups)
+        layer = _conv_template(kernel, stride, dilation, bias).copy_with(
+            in_channels=inputs, out_channels=outputs, groups=groups
+        )
         own_parameters(layer)["weight"] = _parameter(outputs, inputs // groups, *kernel)
         if bias:
             own_parameters(layer)["bias"] = _parameter(outputs)
@@ -71,7 +75,7 @@ class MetaLayers(Layers):
 
     def batch_norm(self, channels: int) -> nn.BatchNorm2d:
         """A batch norm on `meta`."""
-        layer = _norm_die(self.running_statistics).stamp(num_features=channels)
+        layer = _norm_template(self.running_statistics).copy_with(num_features=channels)
         own_parameters(layer)["weight"] = _parameter(channels)
         own_parameters(layer)["bias"] = _parameter(channels)
         if self.running_statistics:
@@ -82,13 +86,13 @@ class MetaLayers(Layers):
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         """A linear layer on `meta`."""
-        layer = _linear_die().stamp(in_features=inputs, out_features=outputs)
+        layer = _linear_template().copy_with(in_features=inputs, out_features=outputs)
         own_parameters(layer)["weight"] = _parameter(outputs, inputs)
         own_parameters(layer)["bias"] = _parameter(outputs)
         return layer
 
 
-class _Die(Generic[M]):
+class _LayerTemplate(Generic[M]):
     """Makes copies of a layer, each with containers of its own for parameters, buffers and hooks."""
 
     def __init__(self, layer: M) -> None:
@@ -96,8 +100,8 @@ class _Die(Generic[M]):
         self.state = dict(layer.__dict__)
         self.containers = [(key, value) for key, value in self.state.items() if isinstance(value, dict | set)]
 
-    def stamp(self, **attributes: int) -> M:
-        """Returns a copy with other attributes; its tensors are still the die's, for the caller to replace."""
+    def copy_with(self, **attributes: int) -> M:
+        """Returns a copy with other attributes; its tensors are those of the template, and the caller replaces them."""
         layer = self.cls.__new__(self.cls)
         state = self.state.copy()
         for key, container in self.containers:
@@ -116,15 +120,15 @@ def _parameter(*shape: int) -> nn.Parameter:
 
 
 @cache
-def _conv_die(kernel: Pair, stride: Pair, dilation: int, bias: bool) -> _Die[nn.Conv2d]:
-    return _Die(nn.Conv2d(1, 1, kernel, stride, _padding(kernel, dilation), dilation, 1, bias, device=_META))
+def _conv_template(kernel: Pair, stride: Pair, dilation: int, bias: bool) -> _LayerTemplate[nn.Conv2d]:
+    return _LayerTemplate(nn.Conv2d(1, 1, kernel, stride, _padding(kernel, dilation), dilation, 1, bias, device=_META))
 
 
 @cache
-def _norm_die(running_statistics: bool) -> _Die[nn.BatchNorm2d]:
-    return _Die(nn.BatchNorm2d(1, track_running_stats=running_statistics, device=_META))
+def _norm_template(running_statistics: bool) -> _LayerTemplate[nn.BatchNorm2d]:
+    return _LayerTemplate(nn.BatchNorm2d(1, track_running_stats=running_statistics, device=_META))
 
 
 @cache
-def _linear_die() -> _Die[nn.Linear]:
-    return _Die(nn.Linear(1, 1, device=_META))
+def _linear_template() -> _LayerTemplate[nn.Linear]:
+    return _LayerTemplate(nn.Linear(1, 1, device=_META))

@@ -1,4 +1,6 @@
-"""The words of the ConvNets space."""
+"""The literal types of the ConvNets space."""
+
+from __future__ import annotations
 
 from typing import Literal, get_args
 

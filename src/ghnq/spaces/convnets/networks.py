@@ -1,4 +1,4 @@
-"""From a spec to its network."""
+"""The networks of the ConvNets space, built from their specs."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor, nn
 
 from ghnq.errors import SpaceError
 from ghnq.spaces.convnets.cells import make_cells
-from ghnq.spaces.convnets.meta_layers import Layers, MetaLayers
-from ghnq.spaces.convnets.modules import StageModule, Unit
+from ghnq.spaces.convnets.layer_factory import LayerFactory, MetaLayerFactory
+from ghnq.spaces.convnets.modules import ConvNormRelu, StageModule
 from ghnq.spaces.convnets.specs import Cells, Spec, Stages
 
 
 class ConvNet(nn.Module):
     """A network of the ConvNets space: stem, body (`stages` or `cells`), global average, one or two linear layers."""
 
-    def __init__(self, make: Layers, spec: Spec, in_channels: int, num_classes: int) -> None:
+    def __init__(self, layers: LayerFactory, spec: Spec, in_channels: int, num_classes: int) -> None:
         super().__init__()
         stem = spec.stem
-        self.stem = Unit(make, in_channels, stem.channels, stem.kernel, stride=stem.stride)
-        features = self._add_body(make, spec, stem.channels)
-        self.hidden = None if spec.hidden is None else make.linear(features, spec.hidden)
-        self.classifier = make.linear(spec.hidden or features, num_classes)
+        self.stem = ConvNormRelu(layers, in_channels, stem.channels, stem.kernel, stride=stem.stride)
+        features = self._add_body(layers, spec, stem.channels)
+        self.hidden = None if spec.hidden is None else layers.linear(features, spec.hidden)
+        self.classifier = layers.linear(spec.hidden or features, num_classes)
 
-    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+    def _add_body(self, layers: LayerFactory, spec: Spec, inputs: int) -> int:
         raise NotImplementedError
 
     def _features(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, in_channels, H, W], 8x8 or larger -> logits [B, num_classes]."""
+        """Images [B, in_channels, H, W], 8x8 or larger -> logits [B, num_classes]."""
         x = F.adaptive_avg_pool2d(self._features(self.stem(images)), 1).flatten(1)
         if self.hidden is not None:
             x = F.relu(self.hidden(x), inplace=True)
@@ -42,11 +42,11 @@ class ConvNet(nn.Module):
 class StageNet(ConvNet):
     """A network of the stages family."""
 
-    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+    def _add_body(self, layers: LayerFactory, spec: Spec, inputs: int) -> int:
         assert isinstance(spec.body, Stages)
         stages = []
         for stage in spec.body.stages:
-            stages.append(StageModule(make, inputs, stage))
+            stages.append(StageModule(layers, inputs, stage))
             inputs = stages[-1].outputs
         self.stages = nn.Sequential(*stages)
         return inputs
@@ -59,15 +59,15 @@ class StageNet(ConvNet):
 class CellNet(ConvNet):
     """A network of the cells family."""
 
-    def _add_body(self, make: Layers, spec: Spec, inputs: int) -> int:
+    def _add_body(self, layers: LayerFactory, spec: Spec, inputs: int) -> int:
         assert isinstance(spec.body, Cells)
-        self.cells, features = make_cells(make, spec.body, inputs)
+        self.cells, features = make_cells(layers, spec.body, inputs)
         return features
 
     def _features(self, x: Tensor) -> Tensor:
-        before = x
+        previous = x
         for cell in self.cells:
-            before, x = x, cell(before, x)
+            previous, x = x, cell(previous, x)
         return x
 
 
@@ -81,19 +81,22 @@ def build(
 ) -> nn.Module:
     """Builds the network of a spec, for images [B, in_channels, H, W] from 8x8 up.
 
-    device: with `meta` nothing is allocated or initialised; else convolutions are He-initialised with PyTorch's global
-        generator, the rest as PyTorch does.
-    running_statistics: False makes batch norms use the batch's statistics always and keep none.
-    Raises SpaceError for channel or class counts below 1.
+    Args:
+        device: With `meta` nothing is allocated or initialised. Otherwise convolutions are He-initialised with
+            PyTorch's global generator, and the rest is initialised as PyTorch does.
+        running_statistics: Whether batch norms keep running statistics; if not, they always use the batch's.
+
+    Raises:
+        SpaceError: `in_channels` or `num_classes` is below 1.
     """
     if in_channels < 1 or num_classes < 1:
         raise SpaceError(f"in_channels={in_channels} and num_classes={num_classes} must both be at least 1")
-    where = None if device is None else torch.device(device)
+    on = None if device is None else torch.device(device)
     norm = spec.norm is not None
-    make = (
-        MetaLayers(norm=norm, running_statistics=running_statistics)
-        if where is not None and where.type == "meta"
-        else Layers(norm=norm, device=where, running_statistics=running_statistics)
+    layers = (
+        MetaLayerFactory(norm=norm, running_statistics=running_statistics)
+        if on is not None and on.type == "meta"
+        else LayerFactory(norm=norm, device=on, running_statistics=running_statistics)
     )
     network = StageNet if isinstance(spec.body, Stages) else CellNet
-    return network(make, spec, in_channels, num_classes)
+    return network(layers, spec, in_channels, num_classes)

@@ -11,8 +11,8 @@ import pytest
 
 from ghnq.errors import SpaceError
 from ghnq.spaces import convnets, resolve
-from ghnq.spaces.convnets.random_draws import Dice, Weighted
-from ghnq.spaces.convnets.specs import Stages, join_of
+from ghnq.spaces.convnets.random_draws import Categorical, RandomStream
+from ghnq.spaces.convnets.specs import Stages, join_kind
 from ghnq.spaces.convnets.splits import split_of_hash
 
 EVALUATION = [split for split in convnets.SPLITS if split != "train"]
@@ -102,13 +102,13 @@ def test_no_evaluation_member_is_in_train_or_in_another_split():
 
 
 def test_train_members_have_the_promised_sizes(train):
-    prices = [convnets.cost(spec) for spec in train]
-    fits = [500_000 <= p.multiply_adds <= 20_000_000 and 5_000 <= p.parameters <= 1_000_000 for p in prices]
+    costs = [convnets.cost(spec) for spec in train]
+    fits = [500_000 <= p.multiply_adds <= 20_000_000 and 5_000 <= p.parameters <= 1_000_000 for p in costs]
     assert np.mean(fits) >= 0.9
-    assert 50_000 < np.median([p.parameters for p in prices]) < 150_000
-    assert 3_000_000 < np.median([p.multiply_adds for p in prices]) < 6_000_000
-    assert 35 < np.median([p.nodes for p in prices]) < 80
-    assert all(p.spatial_convs >= 4 for p in prices)
+    assert 50_000 < np.median([p.parameters for p in costs]) < 150_000
+    assert 3_000_000 < np.median([p.multiply_adds for p in costs]) < 6_000_000
+    assert 35 < np.median([p.nodes for p in costs]) < 80
+    assert all(p.spatial_convs >= 4 for p in costs)
 
 
 def test_train_is_varied(train):
@@ -117,7 +117,7 @@ def test_train_is_varied(train):
     assert min(len(stages), len(cells)) > 0.3 * len(train)
     blocks = [block for body in stages for stage in body.stages for block in stage.blocks]
     assert {block.kind for block in blocks} == {"conv", "separable", "inverted", "basic", "bottleneck"}
-    assert {join_of(block) for block in blocks} == {"none", "sum", "concat"}
+    assert {join_kind(block) for block in blocks} == {"none", "sum", "concat"}
     assert {(block.kind, block.kernel) for block in blocks if block.kind != "basic"} == {
         ("conv", 1), ("conv", 3), ("conv", 5), ("separable", 3), ("separable", 5), ("separable", 7), ("inverted", 3),
         ("inverted", 5), ("inverted", 7), ("bottleneck", 3), ("bottleneck", 5),
@@ -146,7 +146,7 @@ def _blocks(spec):
 
 
 def _concats(spec):
-    return sum(join_of(block) == "concat" for stage in spec.body.stages for block in stage.blocks)
+    return sum(join_kind(block) == "concat" for stage in spec.body.stages for block in stage.blocks)
 
 
 def test_deep_wide_and_dense_lie_beyond_train(train, shifted):
@@ -196,14 +196,14 @@ def test_numpy_integers_are_indices():
     assert convnets.spec("val", np.int64(3)) == convnets.spec("val", 3)
 
 
-def test_dice_are_fair():
-    dice = Dice("fair")
-    table = Weighted({"a": 1, "b": 2, "c": 1})
-    drawn = Counter(dice.weighted(table) for _ in range(20_000))
+def test_random_numbers_have_the_right_frequencies():
+    rng = RandomStream("fair")
+    table = Categorical({"a": 1, "b": 2, "c": 1})
+    drawn = Counter(rng.choice(table) for _ in range(20_000))
     assert abs(drawn["b"] / 20_000 - 0.5) < 0.02
     assert abs(drawn["a"] / 20_000 - 0.25) < 0.02
-    faces = Counter(dice.integer(1, 6) for _ in range(20_000))
-    assert sorted(faces) == [1, 2, 3, 4, 5, 6]
-    assert max(faces.values()) < 1.1 * 20_000 / 6
-    assert len({Dice("fair").number() for _ in range(3)}) == 1
-    assert Dice("fair").number() != Dice("unfair").number()
+    integers = Counter(rng.integer(1, 6) for _ in range(20_000))
+    assert sorted(integers) == [1, 2, 3, 4, 5, 6]
+    assert max(integers.values()) < 1.1 * 20_000 / 6
+    assert len({RandomStream("fair").uniform() for _ in range(3)}) == 1
+    assert RandomStream("fair").uniform() != RandomStream("other").uniform()

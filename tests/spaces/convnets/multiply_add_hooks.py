@@ -1,9 +1,9 @@
-"""An independent count of a module: what hooks see while an image runs through it."""
+"""An independent count of multiply-adds, by forward hooks."""
 
 from torch import Tensor, nn
 
 
-class Walker:
+class MultiplyAddHooks:
     """Counts multiply-adds of convolutions and linear layers from their real outputs."""
 
     def __init__(self, module: nn.Module) -> None:

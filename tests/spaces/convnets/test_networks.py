@@ -10,9 +10,9 @@ from ghnq.errors import SpaceError
 from ghnq.graph.ops import KERNEL_OPS
 from ghnq.graph.tracing.trace import trace
 from ghnq.spaces import convnets
-from ghnq.spaces.convnets.meta_layers import Layers, MetaLayers
+from ghnq.spaces.convnets.layer_factory import LayerFactory, MetaLayerFactory
 from ghnq.spaces.convnets.specs import Cells, Edge, Genotype, Spec, Stem
-from tests.spaces.walker import Walker
+from tests.spaces.convnets.multiply_add_hooks import MultiplyAddHooks
 
 SAMPLE = [(split, index) for split in convnets.SPLITS for index in range(14 if split == "train" else 8)]
 INPUTS = [(3, 32, 32), (1, 8, 8), (1, 16, 16), (3, 28, 28), (3, 64, 64)]
@@ -40,26 +40,26 @@ def test_costs_are_the_modules_own(split, index):
     spec = convnets.spec(split, index)
     for shape in INPUTS:
         network = convnets.build(spec, in_channels=shape[0], num_classes=7).eval()
-        walker = Walker(network)
+        hooks = MultiplyAddHooks(network)
         network(torch.zeros(1, *shape))
-        price = convnets.cost(spec, input_shape=shape, num_classes=7)
-        assert price.multiply_adds == walker.multiply_adds
-        assert price.parameters == sum(p.numel() for p in network.parameters())
+        cost = convnets.cost(spec, input_shape=shape, num_classes=7)
+        assert cost.multiply_adds == hooks.multiply_adds
+        assert cost.parameters == sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize(("split", "index"), SAMPLE[::3])
 def test_ops_and_depth_are_the_graphs_own(split, index):
     spec = convnets.spec(split, index)
     graph = trace(convnets.build(spec, device="meta"))
-    price = convnets.cost(spec)
-    assert price.ops == Counter(node.op for node in graph.nodes)
-    assert price.multiply_adds == graph.multiply_adds
+    cost = convnets.cost(spec)
+    assert cost.ops == Counter(node.op for node in graph.nodes)
+    assert cost.multiply_adds == graph.multiply_adds
     weighted = [node.op in KERNEL_OPS for node in graph.nodes]
     longest = [0] * len(graph.nodes)
     for node in range(len(graph.nodes)):
         before = [longest[u] for u, v in graph.edges if v == node]
         longest[node] = max(before, default=0) + weighted[node]
-    assert price.depth == max(longest)
+    assert cost.depth == max(longest)
 
 
 @pytest.mark.parametrize("split", list(convnets.SPLITS))
@@ -108,17 +108,19 @@ LAYERS = [
 
 @pytest.mark.parametrize(("kind", "arguments"), LAYERS)
 @pytest.mark.parametrize("statistics", [True, False])
-def test_stamped_layers_are_pytorchs(kind, arguments, statistics):
+def test_copied_layers_are_pytorchs(kind, arguments, statistics):
     """Compares with what PyTorch's own constructor makes: this is what notices a new PyTorch."""
-    stamped = getattr(MetaLayers(norm=True, running_statistics=statistics), kind)(**arguments)
-    made = getattr(Layers(norm=True, device=torch.device("meta"), running_statistics=statistics), kind)(**arguments)
-    assert type(stamped) is type(made)
+    copied = getattr(MetaLayerFactory(norm=True, running_statistics=statistics), kind)(**arguments)
+    made = getattr(LayerFactory(norm=True, device=torch.device("meta"), running_statistics=statistics), kind)(
+        **arguments
+    )
+    assert type(copied) is type(made)
     tensors = ("_parameters", "_buffers")
-    assert {k: v for k, v in vars(stamped).items() if k not in tensors} == {
+    assert {k: v for k, v in vars(copied).items() if k not in tensors} == {
         k: v for k, v in vars(made).items() if k not in tensors
     }
     for group in tensors:
-        ours, theirs = vars(stamped)[group], vars(made)[group]
+        ours, theirs = vars(copied)[group], vars(made)[group]
         assert list(ours) == list(theirs)
         for name, tensor in theirs.items():
             if tensor is None:
@@ -130,8 +132,8 @@ def test_stamped_layers_are_pytorchs(kind, arguments, statistics):
             assert ours[name].requires_grad == tensor.requires_grad
 
 
-def test_stamped_layers_share_nothing():
-    make = MetaLayers(norm=True, running_statistics=True)
+def test_copied_layers_share_nothing():
+    make = MetaLayerFactory(norm=True, running_statistics=True)
     one, other = make.batch_norm(8), make.batch_norm(8)
     one.register_forward_hook(lambda *_: None)
     assert not other._forward_hooks
