@@ -1,4 +1,4 @@
-"""What the documents say holds: the example runs, links lead somewhere, options exist, pages are up to date."""
+"""Documents are correct: the example runs, links resolve, options exist, generated pages are up to date."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_the_readme_example_runs(repo_root: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(repo_root: Path, page: str) -> None:
+def test_links_resolve(repo_root: Path, page: str) -> None:
     file = repo_root / page
     links = re.findall(r"\]\(([^)#\s]+)\)", file.read_text())
     missing = [link for link in links if "://" not in link and not (file.parent / link).exists()]
@@ -50,9 +50,11 @@ def test_links_lead_somewhere(repo_root: Path, page: str) -> None:
 def test_the_readme_names_every_command_with_its_own_options(repo_root: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     text = (repo_root / "README.md").read_text().replace("\\|", "|")
-    told = {name: set(re.findall(r"--[a-z0-9-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)}
-    assert told.keys() == commands.keys()
-    for name, options in told.items():
+    documented = {
+        name: set(re.findall(r"--[a-z0-9-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)
+    }
+    assert documented.keys() == commands.keys()
+    for name, options in documented.items():
         known = {option for parameter in commands[name].params for option in parameter.opts}
         assert options <= known, name
 

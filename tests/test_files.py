@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever happens while it is written."""
+"""Atomic writes: a file is complete or absent, whatever happens while it is written."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def test_failure_keeps_the_old_file(tmp_path: Path, interruption: type[BaseExcep
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises(FileNotFoundError), atomic_path(target):
@@ -51,26 +51,26 @@ def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("refusal", "says"),
+    ("refusal", "reason"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), "No such file"),  # the folder is gone
         (SafetensorError("IoError: no space"), "IoError: no space"),
     ],
 )
-def test_what_the_disk_refuses_is_a_mistake_told_with_the_file(tmp_path: Path, refusal: Exception, says: str) -> None:
+def test_failed_write_is_a_write_error_with_the_file(tmp_path: Path, refusal: Exception, reason: str) -> None:
     target = tmp_path / "net.onnx"
     target.write_text("old")
 
-    with pytest.raises(WriteError, match=f"net.onnx' cannot be written .*{says}.*make room") as told:
+    with pytest.raises(WriteError, match=f"net.onnx' cannot be written .*{reason}.*free space") as caught:
         write_half(target, refusal)
-    assert isinstance(told.value, GhnqError)
-    assert told.value.__cause__ is refusal
+    assert isinstance(caught.value, GhnqError)
+    assert caught.value.__cause__ is refusal
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_disk_without_room_in_a_real_process(tmp_path: Path) -> None:
+def test_file_size_limit_in_a_subprocess(tmp_path: Path) -> None:
     code = "from ghnq.files import write_text; write_text('big.txt', 'x' * 10_000)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
@@ -80,7 +80,7 @@ def test_a_disk_without_room_in_a_real_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nested_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
+def test_nested_writers_of_one_target_do_not_interfere(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     with atomic_path(target) as outer:
         outer.write_text("outer")
@@ -103,7 +103,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_only_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+def test_sweep_removes_only_temporary_files(tmp_path: Path) -> None:
     gone = [".state.0123abcd.tmp.safetensors", ".recipe.89abcdef.tmp.yaml", ".log.89abcdef.tmp", ".tmpG70Ci6"]
     kept = ["state.safetensors", ".tmp", ".tmpfile.txt", "notes.tmp", ".tmpshort", ".mine.tmp.yaml"]
     for name in (*gone, *kept):

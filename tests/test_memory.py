@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""The allocator keeps freed memory."""
 
 import subprocess
 import sys
@@ -24,15 +24,15 @@ print(kept, resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_freed_memory_stays() -> None:
+def test_freed_memory_is_kept() -> None:
     def measured(keep: bool) -> tuple[str, int]:
         program = TENSORS.replace("KEEP", str(keep))
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        said, grown = run.stdout.split()
-        return said, int(grown)
+        kept, grown = run.stdout.split()
+        return kept, int(grown)
 
-    said, grown = measured(True)
-    if said == "False":
+    kept, grown = measured(True)
+    if kept == "False":
         pytest.skip("the allocator is not glibc's")
     assert grown > 150e6
     assert measured(False)[1] < 50e6

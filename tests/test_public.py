@@ -1,4 +1,4 @@
-"""The public names: all there, and none of them costs anything before it is used."""
+"""Public names: all present, and imported only when first used."""
 
 import ast
 import subprocess
@@ -40,17 +40,17 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert loaded_by(code) == set()
 
 
-def test_help_of_a_command_loads_only_what_typer_wants() -> None:
+def test_help_of_a_command_loads_only_what_typer_needs() -> None:
     code = "import sys, ghnq.__main__\nsys.argv = ['ghnq', 'evaluate', '--help']\nassert ghnq.__main__.main() == 0"
     assert loaded_by(code) <= {"pydantic"}
 
 
-def test_the_measure_above_sees_heavy_imports() -> None:
+def test_loaded_by_detects_heavy_imports() -> None:
     assert "torch" in loaded_by("import ghnq; ghnq.trace")
 
 
 @pytest.mark.parametrize("name", ghnq.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_every_public_name_exists(name: str) -> None:
     assert getattr(ghnq, name) is not None
     assert name in dir(ghnq)
 
@@ -72,7 +72,7 @@ def test_static_and_lazy_names_agree() -> None:
     assert {asname for asname, _, _ in static} == set(ghnq.__all__)
 
 
-def test_unknown_name_lists_what_there_is() -> None:
+def test_unknown_name_lists_the_public_names() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'tracer'.*trace"):
         _ = ghnq.tracer
 

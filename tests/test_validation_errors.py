@@ -1,4 +1,4 @@
-"""Messages about wrong keys: what came, the allowed range, the key; none of pydantic's own sentences."""
+"""Messages about invalid keys: the key, its value, the allowed range; no message of pydantic."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ VALUES = st.recursive(
 
 @pytest.mark.parametrize("model", [Recipe, GHNConfig, Task, Spec])
 @given(data=st.data())
-def test_no_sentence_of_pydantic_is_left(model: type[BaseModel], data: st.DataObject) -> None:
+def test_no_message_of_pydantic_is_left(model: type[BaseModel], data: st.DataObject) -> None:
     keys = st.sampled_from(sorted(model.model_fields)) | st.text(max_size=5)
     values = data.draw(st.dictionaries(keys, VALUES, max_size=4))
     try:

@@ -1,62 +1,64 @@
-"""Every mistake a user can make ends in one of these errors, and each says what came, what is allowed, what to do."""
+"""Errors for invalid input. Each message says what was given, what is allowed, and what to do."""
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
 
 class GhnqError(Exception):
-    """A mistake in the input, told so that the reader can mend it; the command line prints it and exits with 2."""
+    """Base class of all errors about invalid input; the command line prints the message and exits with code 2."""
 
 
 class GhnqWarning(UserWarning):
-    """Something that works, but not as well as it may look; the command line prints it and goes on."""
+    """A warning about a result of limited use; the command line prints it and continues."""
 
 
 class GraphError(GhnqError):
-    """A module that cannot be traced, or a graph that is not a valid architecture."""
+    """A module cannot be traced, or a graph is not a valid architecture."""
 
 
 class SpaceError(GhnqError):
-    """An unknown space, split or index, or a spec that is not of the space."""
+    """A space, split or index does not exist, or a spec does not belong to the space."""
 
 
 class SchemeError(GhnqError):
-    """A quantization scheme or protocol that does not exist or cannot be carried out."""
+    """A quantization scheme or protocol does not exist or cannot be applied."""
 
 
 class NotFiniteError(SchemeError):
-    """A network whose weights, statistics or activations are NaN or infinite, so that nothing can be quantized."""
+    """Weights, statistics or activations are NaN or infinite, so the network cannot be quantized."""
 
 
 class DataError(GhnqError):
-    """Images that are missing, empty, or of another size, channel count or class count than needed."""
+    """Images are missing, empty, or have a wrong size, channel count or class count."""
 
 
 class CheckpointError(GhnqError):
-    """A checkpoint that is missing, truncated, of another layout, or of a format that is refused (pickle)."""
+    """A checkpoint is missing, truncated, has another layout, or has a format that is refused (pickle)."""
 
 
 class RecipeError(GhnqError):
-    """A recipe with an unknown key or a value out of range."""
+    """A recipe has an unknown key or a value out of range."""
 
 
 class TrainingError(GhnqError):
-    """A training run that cannot start or cannot go on."""
+    """A training run cannot start or continue."""
 
 
 class WriteError(GhnqError):
-    """A file that the system does not let us write: a full disk, a quota, permissions."""
+    """A file cannot be written: full disk, quota, missing permission."""
 
 
 class ExportError(GhnqError):
-    """A network that cannot be written for a device, or a file that is not one of those we wrote."""
+    """A network cannot be exported, or a file was not written by `ghnq export`."""
 
 
 class MissingExtraError(GhnqError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Returns ` (did you mean 'x'?)` for the closest allowed word, or an empty string where none is close."""
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)` for the closest allowed name, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""

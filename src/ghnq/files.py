@@ -1,4 +1,6 @@
-"""Files that are either whole or absent: written under a temporary name beside their place, then renamed into it."""
+"""Atomic file writes: a temporary file in the same folder is renamed to the target once it is complete."""
+
+from __future__ import annotations
 
 import os
 import re
@@ -12,37 +14,41 @@ from safetensors import SafetensorError
 
 from ghnq.errors import GhnqError, WriteError
 
-# Ours, and those that safetensors writes in turn beside the file it was given.
+# Ours, and the temporary files of safetensors, which it creates beside its target.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`; on success the file written there takes the name `path`.
+    """Yields a temporary path in the folder of `path`; on success the file written there is renamed to `path`.
 
-    previous: a name in the same folder that the file at `path`, if any, takes instead of being replaced.
+    The folder is created if it is missing. The temporary name keeps the suffix of `path`, by which writers choose a
+    format. The file is flushed to disk before the rename, so a crash leaves the old or the new file, never a partial
+    one. On any exception, interrupts included, the temporary file is removed and `path` is unchanged.
 
-    The folder is made if it is missing. The temporary name keeps the suffix of `path`: writers choose a format by it.
-    The file is flushed to the disk before the rename, so a crash leaves the old file or the new one, never a half.
-    On any exception, interrupts included, the temporary file is removed and `path` is as it was.
+    Args:
+        path: the file to write.
+        previous: a name in the same folder to which an existing file at `path` is renamed first.
 
-    Raises GhnqError where the folder cannot be made, WriteError where the file cannot be written, FileNotFoundError if
-    the block wrote nothing.
+    Raises:
+        GhnqError: the folder cannot be created.
+        WriteError: the file cannot be written.
+        FileNotFoundError: the block wrote nothing.
     """
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GhnqError(f"'{target.parent}' cannot be made ({error.strerror}); choose another place") from error
-    # Hidden and random: listings skip it, and two processes that write the same target do not meet.
+        raise GhnqError(f"'{target.parent}' cannot be created ({error.strerror}); choose another folder") from error
+    # Hidden from listings, and random, so that two processes can write the same target.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     with _writing(target):
         mode = _usual_mode(temporary)
     try:
         with _writing(target):
             yield temporary
-        # Outside: a block that forgot to write is a fault of ours, not of the disk.
-        # Some writers (safetensors) make files that nobody else may read.
+        # Outside of _writing: a block that wrote nothing is a programming error, not an error of the disk.
+        # Some writers (safetensors) create files that only the owner may read.
         temporary.chmod(mode)
         with _writing(target):
             _sync(temporary)
@@ -55,25 +61,25 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+    """Writes `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def _writing(target: Path) -> Iterator[None]:
-    """Turns what the system, or safetensors in its own words, says of a failed write into a WriteError."""
+    """Raises a failed write, reported by the system or by safetensors, as WriteError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WriteError(
-            f"'{target}' cannot be written ({reason}); make room there, or choose another place"
+            f"'{target}' cannot be written ({reason}); free space there, or choose another folder"
         ) from error
 
 
 def lock(descriptor: int) -> bool:
-    """Takes the lock of an open file for this process, until it closes it or ends; False where another has it."""
+    """Locks an open file for this process until it is closed; returns False if another process holds the lock."""
     import fcntl  # not on Windows
 
     try:
@@ -84,16 +90,16 @@ def lock(descriptor: int) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Removes temporary files that killed writers left in a folder; nobody may be writing there."""
+    """Removes temporary files that killed processes left in a folder; no process may be writing there."""
     for leftover in folder.glob(".*tmp*"):
         if _TEMPORARY.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
 
 
 def _usual_mode(path: Path) -> int:
-    """Returns the permissions that a new file at `path` gets from the user's umask; leaves nothing there.
+    """Returns the permissions that a new file at `path` gets from the user's umask; removes the file again.
 
-    Asking for the umask itself would change it for a moment, for all threads.
+    Reading the umask itself would change it for a moment, for all threads.
     """
     path.touch(exist_ok=False)
     try:
@@ -103,9 +109,9 @@ def _usual_mode(path: Path) -> int:
 
 
 def _sync(path: Path) -> None:
-    """Asks the operating system to put a file, or the names in a folder, on the disk."""
+    """Flushes a file, or the entries of a folder, to disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders; its rename is durable on its own terms.
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How this process's allocator treats memory that was freed."""
+"""Configures how the C allocator of this process handles freed memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _LARGEST_BLOCK = 32 << 20  # more is refused on 64-bit systems
 
 @cache
 def keep_freed_memory() -> bool:
-    """Has the allocator keep freed blocks of up to 32 MB for the next tensors; returns whether it does.
+    """Makes glibc keep freed blocks of up to 32 MB for later allocations; returns whether this succeeded.
 
-    By default glibc gives such blocks back to the system, and the next tensor of that size is new memory, every page of
-    which the system has to clear when it is first written. Small networks make a hundred such tensors in a few
-    milliseconds: without this a training step takes a quarter longer (docs/training.md). What it costs: the process
-    stays as large as it once was. Other allocators are left alone, and say so by False.
+    By default glibc returns such blocks to the system, so the next tensor of that size is new memory, every page of
+    which the system clears at the first write. Small networks allocate a hundred such tensors within a few
+    milliseconds: without this a training step takes a quarter longer (docs/training.md). The cost is that the process
+    never shrinks. Other allocators are not changed, and the result is False.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows have none
+    except (AttributeError, OSError, TypeError):  # not in musl, macOS, Windows
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return all([mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) == 1, mallopt(_TRIM_THRESHOLD, _LARGEST_INT) == 1])

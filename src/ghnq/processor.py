@@ -1,4 +1,4 @@
-"""What this processor has for integers, as far as the system tells."""
+"""Instruction sets of this processor that matter to integer kernels, as reported by the operating system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "asimddp", "amx_int8"}
 
 @dataclass(frozen=True)
 class Processor:
-    """Name, instruction sets that matter to integer kernels, and whether products of bytes are summed in 32 bits.
+    """A processor.
 
-    `dot_product` is None where the system does not say.
+    Attributes:
+        name: the model name.
+        features: instruction sets that matter to integer kernels.
+        dot_product: whether products of 8-bit integers are summed in 32 bits (VNNI or the like); None if unknown.
+        x86: whether it is an x86 processor.
     """
 
     name: str
@@ -24,24 +28,24 @@ class Processor:
 
     @property
     def saturates(self) -> bool | None:
-        """Whether two products of uint8 and int8 are added in 16 bits, which overflow: x86 without VNNI."""
+        """Whether two products of uint8 and int8 are added in 16 bits, which can overflow: x86 without VNNI."""
         if not self.x86:
             return False
         return None if self.dot_product is None else not self.dot_product
 
     def line(self) -> str:
-        """Name, features, and what is known of sums of byte products, in one line for people."""
+        """Returns name, features, and the accumulator of 8-bit products, in one readable line."""
         vnni = {True: "byte products summed in 32 bits (VNNI or the like)", False: "no VNNI", None: "VNNI unknown"}
         return f"{self.name}: {', '.join(self.features) or 'features unknown'}; {vnni[self.dot_product]}"
 
 
 def this_processor() -> Processor:
-    """The processor this runs on; Linux tells its features, other systems do not."""
+    """Returns the processor this process runs on; features are known on Linux only."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
-    facts = _cpuinfo(Path("/proc/cpuinfo"))
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    fields = _cpuinfo(Path("/proc/cpuinfo"))
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return Processor(
-        name=facts.get("model name") or platform.processor() or platform.machine(),
+        name=fields.get("model name") or platform.processor() or platform.machine(),
         features=tuple(flag for flag in _KNOWN if flag in flags),
         dot_product=bool(_DOT_PRODUCTS & flags) if flags else None,
         x86=x86,
@@ -49,7 +53,7 @@ def this_processor() -> Processor:
 
 
 def _cpuinfo(file: Path) -> dict[str, str]:
-    """The facts of the first core."""
+    """Returns the fields of the first core."""
     if not file.is_file():
         return {}
     lines = (line.partition(":") for line in file.read_text().split("\n\n")[0].splitlines())

@@ -1,14 +1,25 @@
-"""What pydantic found wrong with the keys of a recipe, a configuration or a spec, in the words of this package."""
+"""Messages about invalid keys of pydantic models: the key, the value, and the values that are allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 Location = Sequence[str | int]
+
+
+class ErrorFields(TypedDict):
+    """An item of `pydantic.ValidationError.errors()`."""
+
+    type: str
+    loc: tuple[int | str, ...]
+    msg: str
+    input: Any
+    ctx: NotRequired[dict[str, Any]]
+    url: NotRequired[str]
+
 
 _EXPECTED = {
     "bool": "true or false",
@@ -49,14 +60,14 @@ def dotted(location: Location) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Returns one line that says for each wrong key what came and what is allowed."""
+    """Returns one line with the key, the value and the allowed values of each error."""
     return "; ".join(explain_one(problem, model) for problem in error.errors(include_url=False))
 
 
-def explain_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    """Returns what is wrong with one key of a model: the key, the value that came, and what is allowed.
+def explain_one(problem: ErrorFields, model: type[BaseModel]) -> str:
+    """Returns the message of one error: the key, its value, and the allowed values.
 
-    A check that a model makes itself (ValueError) already says so, and is returned as it is.
+    The message of a ValueError raised by a validator of the model is returned unchanged.
     """
     key, kind = dotted(problem["loc"]), problem["type"]
     if kind == "value_error":
@@ -73,8 +84,8 @@ def explain_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{f'key {key!r}' if key else 'the value'} is {shown}; it must be {_allowed(problem, model)}"
 
 
-def _allowed(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    """What a value must be, as the end of a sentence."""
+def _allowed(problem: ErrorFields, model: type[BaseModel]) -> str:
+    """Returns what a value must be, as the end of a sentence."""
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in _OUT_OF_RANGE:
         limits = _limits(model, problem["loc"]) or {_OUT_OF_RANGE[kind]: context[_CONTEXT_KEYS[kind]]}
@@ -103,7 +114,7 @@ def _number(value: float) -> str:
 
 
 def _limits(model: type[BaseModel], location: Location) -> dict[str, float]:
-    """The limits that a model sets to a number, both ends, in the terms of JSON Schema; none where it is not found."""
+    """Returns the limits of a number, as keywords of JSON Schema; empty if the location is not in the schema."""
     schema: Mapping[str, Any] = model.model_json_schema()
     nodes = [schema]
     for part in location:
@@ -113,20 +124,20 @@ def _limits(model: type[BaseModel], location: Location) -> dict[str, float]:
 
 
 def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A node, or what it refers to."""
+    """Returns a node of the schema, or the definition it refers to."""
     reference = node.get("$ref")
     found: Mapping[str, Any] = schema["$defs"][reference.rpartition("/")[2]] if reference else node
     return found
 
 
 def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A node and the members of the unions it is."""
+    """Returns a node and, if it is a union, its members."""
     members = [*node.get("anyOf", ()), *node.get("oneOf", ())]
     return [node, *(_resolved(member, schema) for member in members)]
 
 
 def _children(node: Mapping[str, Any], part: str | int, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Schemas of what a node holds under a key or a position; the tag of a union leads to the union's members."""
+    """Returns the schemas of a node's values under a key or an index; the tag of a union leads to its member."""
     found: list[Mapping[str, Any]] = []
     for variant in _variants(node, schema):
         if isinstance(part, int):

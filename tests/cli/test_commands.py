@@ -131,7 +131,7 @@ def test_a_failed_prediction_keeps_the_old_file(
     monkeypatch.setattr("ghnq.commands.predict.save_file", half)
     call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out)
     assert call.code == 2
-    assert "net.safetensors' cannot be written (disk full); make room there" in call.err
+    assert "net.safetensors' cannot be written (disk full); free space there" in call.err
     assert "Traceback" not in call.err
     assert out.read_text() == "old"
     assert not list(models.parent.glob(".*"))

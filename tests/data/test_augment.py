@@ -33,7 +33,7 @@ def slow_pad_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> T
 @given(
     st.integers(1, 5), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7), st.integers(1, 3), st.integers(0, 99)
 )
-def test_pad_crop_is_a_shift_per_image(
+def test_pad_crop_shifts_each_image(
     count: int, channels: int, height: int, width: int, padding: int, seed: int
 ) -> None:
     pixels = images(count, channels, height, width)
@@ -42,7 +42,7 @@ def test_pad_crop_is_a_shift_per_image(
     assert fast.dtype == torch.uint8
 
 
-def test_every_shift_occurs_and_images_shift_apart() -> None:
+def test_every_shift_occurs_and_images_shift_independently() -> None:
     pixels = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
     pixels[:, :, 2, 2] = 1
     shifted = pad_crop(pixels, 1, torch.Generator().manual_seed(3))
@@ -53,7 +53,7 @@ def test_every_shift_occurs_and_images_shift_apart() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 9), st.integers(0, 99))
-def test_flip_mirrors_whole_images_by_their_own_coin(count: int, seed: int) -> None:
+def test_flip_mirrors_each_image_independently(count: int, seed: int) -> None:
     pixels = images(count, 3, 4, 5)
     fast = random_flip(pixels, torch.Generator().manual_seed(seed))
     coins = torch.randint(0, 2, (count, 1, 1, 1), generator=torch.Generator().manual_seed(seed)).flatten().tolist()

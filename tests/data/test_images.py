@@ -35,7 +35,7 @@ def test_statistics_equal_numpy_in_double(count: int, seed: int) -> None:
     np.testing.assert_allclose(std.numpy(), scaled.std(axis=(0, 2, 3)).astype(np.float32), rtol=1.2e-7)
 
 
-def test_a_million_pixels_do_not_blur_the_mean() -> None:
+def test_mean_of_a_million_pixels_is_exact() -> None:
     pixels = torch.full((1000, 1, 40, 40), 255, dtype=torch.uint8)
     pixels[0, 0, 0, 0] = 0
     mean, _ = channel_statistics(pixels)
@@ -52,7 +52,7 @@ def test_constant_channel_normalises_to_zero() -> None:
     assert normalised.isfinite().all()
 
 
-def test_normalise_is_the_formula() -> None:
+def test_normalise_matches_the_formula() -> None:
     dataset = random_dataset()
     pixels = dataset.test.pixels
     before = pixels.clone()
@@ -72,7 +72,7 @@ def test_normalised_training_images_have_mean_zero_and_std_one() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 90), st.integers(0, 50))
-def test_the_stream_of_batches_is_one_permutation_after_another(batch_size: int, seed: int) -> None:
+def test_stream_of_batches_is_a_sequence_of_permutations(batch_size: int, seed: int) -> None:
     dataset = random_dataset(37)
     steps = -(-3 * 37 // batch_size)
     stream = torch.cat([dataset.batch_indices(step, batch_size, seed) for step in range(steps)])[: 3 * 37]
@@ -81,7 +81,7 @@ def test_the_stream_of_batches_is_one_permutation_after_another(batch_size: int,
     assert not torch.equal(epochs[0], epochs[1])
 
 
-def test_batches_do_not_hang_on_what_came_before() -> None:
+def test_batches_are_independent_of_earlier_calls() -> None:
     forward = {step: random_dataset().train_batch(step, 16, 5) for step in range(6)}
     other = random_dataset()
     for step in (5, 0, 3):
@@ -91,7 +91,7 @@ def test_batches_do_not_hang_on_what_came_before() -> None:
     assert not torch.equal(other.batch_indices(2, 16, 5), other.batch_indices(2, 16, 6))
 
 
-def test_a_batch_is_the_augmented_images_with_their_labels() -> None:
+def test_batch_is_the_augmented_images_with_their_labels() -> None:
     dataset = random_dataset()
     pixels, labels = dataset.train_batch(2, 16, 5)
     indices = dataset.batch_indices(2, 16, 5)
@@ -101,7 +101,7 @@ def test_a_batch_is_the_augmented_images_with_their_labels() -> None:
     assert torch.equal(labels, dataset.train.labels[indices])
 
 
-def test_a_batch_without_augmentation_is_the_images_themselves() -> None:
+def test_batch_without_augmentation_is_the_normalised_images() -> None:
     dataset = random_dataset()
     pixels, labels = dataset.train_batch(2, 16, 5, augment=False)
     indices = dataset.batch_indices(2, 16, 5)
@@ -110,7 +110,7 @@ def test_a_batch_without_augmentation_is_the_images_themselves() -> None:
     assert not torch.equal(pixels, dataset.train_batch(2, 16, 5)[0])
 
 
-def test_only_data_sets_that_flip_mirror() -> None:
+def test_augment_mirrors_only_if_flip() -> None:
     marked = torch.zeros(64, 3, 6, 6, dtype=torch.uint8)
     marked[:, :, 2:4, 0:3] = torch.tensor([1, 2, 3], dtype=torch.uint8)
     for flip in (True, False):
@@ -121,7 +121,7 @@ def test_only_data_sets_that_flip_mirror() -> None:
 
 
 @pytest.mark.parametrize(("step", "batch_size"), [(-1, 4), (0, 0)])
-def test_batches_that_cannot_be(step: int, batch_size: int) -> None:
+def test_invalid_batches_are_refused(step: int, batch_size: int) -> None:
     with pytest.raises(DataError, match="batches at 1"):
         random_dataset().batch_indices(step, batch_size, 0)
 
@@ -136,7 +136,7 @@ def test_subsets_are_nested_balanced_and_fixed() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 361])
 def test_subsets_larger_than_the_split_are_refused(count: int) -> None:
-    with pytest.raises(DataError, match=f"{count} images was asked for; choose between 1 and 360"):
+    with pytest.raises(DataError, match=f"{count} images is not possible; choose between 1 and 360"):
         load("digits").test.first(count)
 
 
@@ -155,7 +155,7 @@ def test_calibration_comes_from_the_training_split_and_is_balanced() -> None:
         digits.calibration(1438, seed=0)
 
 
-def test_digits_are_the_real_ones_split_once_and_for_all() -> None:
+def test_digits_and_their_split_are_fixed() -> None:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -172,7 +172,7 @@ def test_digits_are_the_real_ones_split_once_and_for_all() -> None:
     assert digits.content_hash == "251036d0fd449ccb753a63bd59c9bd2940295eb09a6990e473788e3a0c172b0d"
 
 
-def test_content_hash_sees_every_part() -> None:
+def test_content_hash_covers_every_part() -> None:
     first = random_dataset()
     hashes = {first.content_hash, random_dataset(flip=False).content_hash}
     assert len(hashes) == 1
@@ -189,7 +189,7 @@ def test_content_hash_sees_every_part() -> None:
     assert len(hashes) == 5
 
 
-def test_splits_that_do_not_fit_together() -> None:
+def test_inconsistent_splits_are_refused() -> None:
     names = ("a1", "b1", "c1", "d1")
     with pytest.raises(DataError, match="6x6 pixels with 3 channels but test images are 6x6 pixels with 1 channel;"):
         ImageDataset.build("x", random_images(4), random_images(4, (1, 6, 6)), names, flip=True)
@@ -200,7 +200,7 @@ def test_splits_that_do_not_fit_together() -> None:
         ImageDataset.build("x", random_images(4), withheld, names, flip=True)
 
 
-def test_images_refuse_other_tensors() -> None:
+def test_wrong_tensors_are_refused() -> None:
     with pytest.raises(DataError, match="without images"):
         Images(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(DataError, match=r"uint8 \[B, C, H, W\], not torch.float32"):

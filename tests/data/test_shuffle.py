@@ -1,4 +1,4 @@
-"""The random order must never change, and must be an order."""
+"""Random permutations: fixed for ever, and balanced."""
 
 import numpy as np
 import pytest
@@ -36,12 +36,12 @@ def test_first_output_of_splitmix64_as_published() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 500), seeds, seeds)
-def test_permutation_is_one(size: int, seed: int, epoch: int) -> None:
+def test_permutation_is_a_permutation(size: int, seed: int, epoch: int) -> None:
     assert sorted(permutation(size, seed, epoch)) == list(range(size))
     np.testing.assert_array_equal(permutation(size, seed, epoch), permutation(size, seed, epoch))
 
 
-def test_permutation_is_frozen_for_ever() -> None:
+def test_permutation_never_changes() -> None:
     assert permutation(8, 1).tolist() == [4, 1, 2, 5, 0, 3, 7, 6]
 
 

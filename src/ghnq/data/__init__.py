@@ -1,4 +1,6 @@
-"""Images: `load("digits")`, a directory or a name on the hub, held as uint8 in memory."""
+"""Image data sets, held in memory as uint8: `load("digits")`, a directory, or a name on the hub."""
+
+from __future__ import annotations
 
 from ghnq.data.images import ImageDataset as ImageDataset
 from ghnq.data.images import Images as Images

@@ -11,10 +11,15 @@ from torch import Tensor
 
 
 def pad_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Shifts every image by its own offset of up to `padding` pixels each way; what comes in at the border is zero.
+    """Shifts every image by its own random offset of up to `padding` pixels, filling with zeros.
 
-    pixels: [B, C, H, W] of any dtype; returns the same shape and dtype. `generator` is a CPU generator; the offsets are
-    its next B draws in 0 .. 2*padding (rows), then B draws (columns).
+    Args:
+        pixels: [B, C, H, W] of any dtype.
+        padding: the largest shift in pixels, in either direction.
+        generator: on the CPU; the offsets are its next B draws in 0 .. 2*padding (rows), then B draws (columns).
+
+    Returns:
+        The shifted images, same shape and dtype.
     """
     count, _, height, width = pixels.shape
     rows = torch.randint(0, 2 * padding + 1, (count,), generator=generator).to(pixels.device)
@@ -25,9 +30,14 @@ def pad_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor
 
 
 def random_flip(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors each image left to right with probability one half.
+    """Mirrors each image horizontally with probability 1/2.
 
-    pixels: [B, C, H, W]; returns the same shape and dtype. Uses the next B draws of the CPU generator.
+    Args:
+        pixels: [B, C, H, W] of any dtype.
+        generator: on the CPU; its next B draws decide.
+
+    Returns:
+        The images, same shape and dtype.
     """
     mirrored = torch.randint(0, 2, (len(pixels), 1, 1, 1), generator=generator).to(pixels.device)
     return torch.where(mirrored.bool(), pixels.flip(-1), pixels)

@@ -1,7 +1,7 @@
-"""Decoded images on disk, so that a directory is decoded once and not at every start.
+"""Cache of decoded images on disk, so that a directory is decoded only once.
 
-One file per directory under `$XDG_CACHE_HOME/ghnq/images` (`~/.cache` by default), uint8 in safetensors. It is used
-only while names, sizes and times of all files in the directory are what they were; otherwise it is written anew.
+One file per directory under `$XDG_CACHE_HOME/ghnq/images` (`~/.cache` by default), uint8 in safetensors. It is valid
+while names, sizes and modification times of all files in the directory are unchanged, and rewritten otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ghnq.errors import GhnqError
 from ghnq.files import atomic_path
 
 _LOG = logging.getLogger(__name__)
-_LAYOUT = "1"  # raise when decoding changes
+_LAYOUT = "1"  # increment when decoding changes
 
 
 def directory_key(directory: Path) -> str:
@@ -33,14 +33,14 @@ def directory_key(directory: Path) -> str:
 
 
 def cache_file(directory: Path) -> Path:
-    """Returns where the decoded images of `directory` are kept."""
+    """Returns the cache file for the decoded images of `directory`."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:24]
     return root / "ghnq" / "images" / f"{name}.safetensors"
 
 
 def read_cache(directory: Path, key: str) -> ImageDataset | None:
-    """Returns the data set as it was decoded before, or None where there is none, it is out of date, or damaged."""
+    """Returns the cached data set, or None if the cache is missing, outdated or damaged."""
     file = cache_file(directory)
     try:
         with safe_open(file, framework="pt") as stored:
@@ -54,14 +54,14 @@ def read_cache(directory: Path, key: str) -> ImageDataset | None:
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError) as error:
-        _LOG.warning("The decoded images in %s cannot be read (%s) and are made anew.", file, error)
+        _LOG.warning("The decoded images in %s cannot be read (%s); they are decoded again.", file, error)
         return None
     class_names = tuple(json.loads(about["class_names"]))
     return ImageDataset.build(str(directory), **splits, class_names=class_names, flip=about["flip"] == "true")
 
 
 def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
-    """Keeps a decoded data set; a cache that cannot be written is reported as a warning in the log, not as an error."""
+    """Writes a decoded data set to the cache; a failure is logged as a warning and is not an error."""
     file = cache_file(directory)
     tensors = {
         f"{split}.{part}": getattr(images, part)
@@ -73,4 +73,6 @@ def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
         with atomic_path(file) as temporary:
             save_file(tensors, temporary, metadata=about)
     except (SafetensorError, OSError, GhnqError) as error:
-        _LOG.warning("Decoded images cannot be kept in %s (%s); the next start decodes them again.", file.parent, error)
+        _LOG.warning(
+            "Decoded images cannot be cached in %s (%s); the next start decodes them again.", file.parent, error
+        )

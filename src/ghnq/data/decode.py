@@ -1,4 +1,4 @@
-"""From encoded images (PNG, JPEG, ...) to one uint8 tensor.
+"""Decodes images (PNG, JPEG, ...) into one uint8 tensor.
 
 Dimensions: B images, C channels, H height, W width.
 """
@@ -16,14 +16,20 @@ from torch import Tensor
 
 from ghnq.errors import DataError
 
-_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}  # a palette is spelled out as RGB, black and white as grey
+_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}  # palette images become RGB, black and white images grey
 
 
 def decode_images(encoded: Iterable[Mapping[str, Any]], total: int, where: str) -> Tensor:
     """Decodes images, each given as {"bytes": ... or None, "path": ... or None}, into uint8 [B, C, H, W].
 
-    where: how errors name the split. Raises DataError for an image that cannot be read, whose mode is neither grey nor
-    RGB, or whose size or channel count differs from the first.
+    Args:
+        encoded: the images.
+        total: how many there are.
+        where: the name of the split, for error messages.
+
+    Raises:
+        DataError: an image cannot be read, its mode is neither grey nor RGB, or its size or channel count differs from
+            those of the first image.
     """
     pixels = np.empty(0, dtype=np.uint8)
     for index, item in enumerate(encoded):

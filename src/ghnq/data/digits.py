@@ -12,7 +12,7 @@ import torch
 from ghnq.data.images import ImageDataset, Images
 from ghnq.data.shuffle import balanced
 
-# The split is part of every published figure: never change these numbers.
+# Every published figure depends on the split: never change these numbers.
 _SPLIT_SEED = 8
 _TEST_IMAGES = 360
 
@@ -20,7 +20,7 @@ _TEST_IMAGES = 360
 def load_digits() -> ImageDataset:
     """Returns the digits with their fixed split, balanced over classes: 1,437 training and 360 test images, 1x8x8.
 
-    The values 0..16 are spread over 0..255. Digits are not mirrored in augmentation.
+    The values 0..16 are scaled to 0..255. Augmentation does not mirror digits.
     """
     table = _read_table()
     pixels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
@@ -39,15 +39,15 @@ def load_digits() -> ImageDataset:
 def _read_table() -> npt.NDArray[np.float64]:
     """Returns 64 pixel values and the digit for each image: float64 [1797, 65].
 
-    Reads the file inside scikit-learn where it lies today, because importing scikit-learn takes longer than a second;
-    where a later version has moved it, asks scikit-learn itself.
+    Reads the file inside of scikit-learn directly, because importing scikit-learn takes more than a second; calls
+    scikit-learn if a later version has moved the file.
     """
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.is_file():
             return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits as ask_sklearn
+    from sklearn.datasets import load_digits as sklearn_digits
 
-    raw = ask_sklearn()
+    raw = sklearn_digits()
     return np.column_stack([raw.data, raw.target])

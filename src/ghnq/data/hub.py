@@ -1,4 +1,4 @@
-"""Data sets that `datasets.load_dataset` reads: a directory of parquet files, a folder of images, a name on the hub."""
+"""Reads data sets with `datasets.load_dataset`: a directory of parquet files, image folders, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 def read_with_datasets(name: str, *, local: bool) -> ImageDataset:
-    """Reads the splits `train` and `test` (or `validation`), finds the columns, decodes every image into memory.
+    """Reads the splits `train` and `test` (or `validation`), finds the columns, and decodes all images into memory.
 
-    local: `name` is a directory, so nothing is asked of the network.
-    Raises DataError where the data set cannot be loaded, lacks a split or a column, or an image is unlike the others.
+    Args:
+        name: a directory, or a name on the hub.
+        local: whether `name` is a directory.
+
+    Raises:
+        DataError: the data set cannot be loaded, lacks a split or a column, or its images are inconsistent.
     """
     splits = _load_splits(name, local)
     test_name = next((split for split in _TEST_SPLITS if split in splits), None)
@@ -52,8 +56,8 @@ def _load_splits(name: str, local: bool) -> dict[str, datasets.Dataset]:
         advice = (
             "The directory must hold parquet files or image folders with the splits train and test."
             if local
-            else "It is neither a directory here nor could it be had from the hub: check the name and the connection, "
-            "or download it once and give its directory."
+            else "There is no such directory, and it cannot be loaded from the hub: check the name and the connection, "
+            "or download it and pass its directory."
         )
         raise DataError(f"Data set '{name}' cannot be loaded: {cause or error} {advice}") from error
     finally:
@@ -132,7 +136,7 @@ def _class_names(feature: Any, train: Images) -> tuple[str, ...]:
 
 
 def _are_characters(class_names: tuple[str, ...]) -> bool:
-    """Digits and letters change their meaning in a mirror, so classes named by one character are not flipped."""
+    """Mirrored digits and letters change their meaning, so classes named by one character are not flipped."""
     return all(len(name) == 1 for name in class_names)
 
 

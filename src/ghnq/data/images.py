@@ -1,4 +1,4 @@
-"""Images in memory as uint8, with everything a batch needs on its way into a network.
+"""Image data sets in memory as uint8: splits, statistics, normalisation, augmentation and batches.
 
 Dimensions: B images, C channels, H height, W width.
 """
@@ -18,7 +18,7 @@ from ghnq.data.augment import pad_crop, random_flip
 from ghnq.data.shuffle import balanced, mix, permutation
 from ghnq.errors import DataError
 
-# The subset that `first(n)` takes is part of every published figure: never change this number.
+# Every published figure depends on the subset that `first(n)` takes: never change this number.
 _SUBSET_SEED = 20231
 
 
@@ -26,9 +26,13 @@ _SUBSET_SEED = 20231
 class Images:
     """Images of one split.
 
-    pixels: uint8 [B, C, H, W]; labels: int64 [B]. soft: float32 [B, classes], probabilities to train towards instead of
-    the labels.
-    Raises DataError where there is no image, or shapes and dtypes are others.
+    Attributes:
+        pixels: uint8 [B, C, H, W].
+        labels: int64 [B].
+        soft: float32 [B, classes], target probabilities for training that replace the labels.
+
+    Raises:
+        DataError: there is no image, or a shape or dtype is wrong.
     """
 
     pixels: Tensor
@@ -63,43 +67,49 @@ class Images:
 
     @property
     def targets(self) -> Tensor:
-        """What to train towards: `soft` where there are any, else the labels."""
+        """The targets for training: `soft` if present, else the labels."""
         return self.labels if self.soft is None else self.soft
 
     def to(self, device: torch.device) -> Images:
-        """The same on a device."""
+        """Returns the images on a device."""
         soft = None if self.soft is None else self.soft.to(device)
         return Images(self.pixels.to(device), self.labels.to(device), soft)
 
     def first(self, count: int) -> Images:
         """Returns a fixed subset of `count` images, balanced over classes, the same on every machine.
 
-        Subsets are nested: `first(100)` is the beginning of `first(200)`. Raises DataError for fewer than one image or
-        more than there are.
+        Subsets are nested: `first(100)` is the beginning of `first(200)`.
+
+        Raises:
+            DataError: `count` is below 1 or above the number of images.
         """
         self._check_count(count, "test subset")
         return self.take(torch.from_numpy(balanced(self.labels.numpy(), _SUBSET_SEED)[:count]))
 
     def balanced(self, count: int, seed: int) -> Images:
-        """Returns `count` images chosen at random by `seed`, balanced over classes; errors as in `first`."""
+        """Returns `count` random images, balanced over classes; raises DataError as `first` does."""
         self._check_count(count, "sample")
         return self.take(self.balanced_order(seed)[:count])
 
     def balanced_order(self, seed: int) -> Tensor:
-        """Returns all positions, int64 [B], in a random order of which every beginning is balanced over classes."""
+        """Returns all positions, int64 [B], in a random order every prefix of which is balanced over classes."""
         return torch.from_numpy(balanced(self.labels.numpy(), seed))
 
     def _check_count(self, count: int, what: str) -> None:
         if not 1 <= count <= len(self):
-            raise DataError(f"A {what} of {count} images was asked for; choose between 1 and {len(self)}.")
+            raise DataError(f"A {what} of {count} images is not possible; choose between 1 and {len(self)}.")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
     """A data set of small images: a training and a test split, and the statistics of the training split.
 
-    mean, std: float32 [C], of pixels scaled to 0..1; a channel that never varies has std 1.
-    flip: whether mirrored images keep their class. padding: how far `augment` shifts.
+    Attributes:
+        name: as given to `load`.
+        train, test: the splits.
+        class_names: one for each label.
+        flip: whether mirrored images keep their class.
+        mean, std: float32 [C], of pixels scaled to 0..1; std is 1 for a constant channel.
     """
 
     name: str
@@ -112,13 +122,14 @@ class ImageDataset:
 
     @classmethod
     def build(cls, name: str, train: Images, test: Images, class_names: tuple[str, ...], *, flip: bool) -> ImageDataset:
-        """Checks that the splits fit together and computes mean and std.
+        """Checks that the splits are consistent, and computes mean and std.
 
-        Raises DataError where sizes or channel counts differ, or a label is not one of the classes.
+        Raises:
+            DataError: image sizes or channel counts differ, or a label is not one of the classes.
         """
         if train.pixels.shape[1:] != test.pixels.shape[1:]:
             raise DataError(
-                f"{name}: training images are {_size(train)} but test images are {_size(test)}; they must be alike."
+                f"{name}: training images are {_size(train)} but test images are {_size(test)}; they must be equal."
             )
         for split, images in (("training", train), ("test", test)):
             low, high = int(images.labels.min()), int(images.labels.max())
@@ -143,12 +154,12 @@ class ImageDataset:
 
     @property
     def padding(self) -> int:
-        """How many pixels `augment` shifts at most: an eighth of the side (4 at 32x32, 1 at 8x8)."""
+        """The largest shift of `augment` in pixels: an eighth of the shorter side (4 at 32x32, 1 at 8x8)."""
         return max(1, min(self.input_shape[1:]) // 8)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over pixels and labels of both splits: two data sets with equal hashes give equal figures."""
+        """SHA-256 of pixels and labels of both splits: data sets with equal hashes give equal results."""
         digest = hashlib.sha256(repr((self.train.pixels.shape, self.test.pixels.shape, self.class_names)).encode())
         for images in (self.train, self.test):
             digest.update(images.pixels.contiguous().numpy().data)
@@ -162,18 +173,21 @@ class ImageDataset:
         return pixels.to(torch.float32).sub_(mean).mul_(scale)
 
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Shifts each image by up to `padding` pixels and, where `flip`, mirrors half of them.
+        """Shifts each image by up to `padding` pixels and, if `flip`, mirrors half of them.
 
-        pixels: uint8 [B, C, H, W]; returns the same shape. `generator` lives on the CPU and decides everything.
+        Args:
+            pixels: uint8 [B, C, H, W].
+            generator: on the CPU; the only source of randomness.
         """
         shifted = pad_crop(pixels, self.padding, generator)
         return random_flip(shifted, generator) if self.flip else shifted
 
     def batch_indices(self, step: int, batch_size: int, seed: int) -> Tensor:
-        """Returns which training images step `step` sees: int64 [batch_size], a pure function of its arguments.
+        """Returns the indices of the training images of a step: int64 [batch_size], a pure function of the arguments.
 
-        The steps read one endless stream, epoch after epoch, each epoch its own random order: every image comes exactly
-        once in an epoch, no batch is short, and a run resumed at any step sees the batches it would have seen.
+        Steps read one endless stream of epochs, each in its own random order: every image occurs exactly once per
+        epoch, all batches have the same size, and a run resumed at any step sees the same batches as an uninterrupted
+        one.
         """
         if batch_size < 1 or step < 0:
             raise DataError(f"Step {step} with batch size {batch_size}: steps start at 0 and batches at 1.")
@@ -186,7 +200,7 @@ class ImageDataset:
     def train_batch(self, step: int, batch_size: int, seed: int, *, augment: bool = True) -> tuple[Tensor, Tensor]:
         """Returns the (augmented) normalised batch of a step: float32 [B, C, H, W] and labels int64 [B] (or soft ones).
 
-        A pure function of its arguments, so that nothing about data needs saving to resume.
+        A pure function of its arguments, so resuming needs no saved state of the data.
         """
         chosen = self.train.take(self.batch_indices(step, batch_size, seed))
         if not augment:
@@ -197,7 +211,8 @@ class ImageDataset:
     def calibration(self, count: int, seed: int) -> Tensor:
         """Returns `count` normalised training images, balanced over classes: float32 [B, C, H, W], not augmented.
 
-        Raises DataError for more images than the training split has.
+        Raises:
+            DataError: the training split has fewer images.
         """
         return self.normalise(self.train.balanced(count, seed).pixels)
 
@@ -205,8 +220,8 @@ class ImageDataset:
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and population standard deviation per channel of uint8 [B, C, H, W] scaled to 0..1: float32 [C].
 
-    Exact until the final rounding: sums are taken over integer counts of the 256 values. A constant channel has std 1,
-    so that normalising it gives zero.
+    Exact up to the final rounding: sums are taken over integer counts of the 256 values. A constant channel has std 1,
+    so normalising it gives zero.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])

@@ -1,4 +1,4 @@
-"""`load`: from a name to images in memory."""
+"""Loads a data set by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load(name: str | Path, *, image_size: int | None = None, flip: bool | None = None) -> ImageDataset:
-    """Loads a data set by name: `digits`, a directory that `datasets` reads, or a name on the hub.
+    """Loads a data set by name.
 
-    image_size: resize every image to this height and width (bilinear with antialiasing).
-    flip: whether augmentation mirrors images; by default it does, except where classes are single characters.
-    Decoded directories are kept in the cache (`ghnq.data.cache`).
-    Raises DataError for a name that is nothing of these, and for images that do not fit together.
+    Decoded directories are cached (`ghnq.data.cache`).
+
+    Args:
+        name: `digits`, a directory that `datasets` can read, or a name on the hub.
+        image_size: resizes every image to this height and width (bilinear with antialiasing).
+        flip: whether augmentation mirrors images; by default it does unless all classes are single characters.
+
+    Raises:
+        DataError: there is no such data set, or its images are inconsistent.
     """
     dataset = _load(str(name))
     if flip is not None:
@@ -35,9 +40,10 @@ def load(name: str | Path, *, image_size: int | None = None, flip: bool | None =
 
 
 def resize_dataset(dataset: ImageDataset, image_size: int) -> ImageDataset:
-    """Returns the data set with every image resized to image_size x image_size pixels; statistics are computed anew.
+    """Returns the data set with all images resized to image_size x image_size pixels, and its statistics recomputed.
 
-    Raises DataError for a size outside 4..512.
+    Raises:
+        DataError: the size is outside of 4..512.
     """
     if not 4 <= image_size <= 512:
         raise DataError(f"Image size {image_size} is out of range: choose between 4 and 512 pixels.")

@@ -1,7 +1,7 @@
-"""Random order as a pure function of integers, the same on every machine and with every version of every library.
+"""Random permutations as pure functions of integers, the same on every machine and with every library version.
 
-Splits and test subsets are part of a published figure, so they must not hang on a library's random stream. The numbers
-here come from splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", section 5).
+Published figures depend on splits and test subsets, so these must not depend on the random stream of a library. The
+numbers come from splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", section 5).
 
 Dimensions: B images.
 """
@@ -16,7 +16,7 @@ _MASK = (1 << 64) - 1
 
 
 def mix(*integers: int) -> int:
-    """Folds integers, in order, into one seed of 63 bits (`torch.Generator.manual_seed` takes it as it is)."""
+    """Folds integers, in order, into one seed of 63 bits (valid for `torch.Generator.manual_seed`)."""
     state = 0
     for integer in integers:
         state = int(_splitmix(np.array([(state ^ (integer & _MASK)) & _MASK], dtype=np.uint64))[0])
@@ -24,7 +24,7 @@ def mix(*integers: int) -> int:
 
 
 def permutation(size: int, *seeds: int) -> npt.NDArray[np.int64]:
-    """Returns the numbers 0 .. size-1 in a random order that `seeds` alone decide: int64 [B]."""
+    """Returns a random permutation of 0 .. size-1, determined by `seeds`: int64 [B]."""
     keys = _splitmix(np.arange(size, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(mix(*seeds)))
     return np.argsort(keys, kind="stable").astype(np.int64)
 
@@ -32,8 +32,8 @@ def permutation(size: int, *seeds: int) -> npt.NDArray[np.int64]:
 def balanced(labels: npt.NDArray[np.int64], *seeds: int) -> npt.NDArray[np.int64]:
     """Orders images so that every prefix is balanced over classes: int64 [B] positions into `labels` [B].
 
-    The first image of each class comes first, then the second of each, and so on; a class that runs out drops out.
-    Within a class, and among the classes of one round, the order is random and decided by `seeds`.
+    The first image of each class comes first, then the second of each, and so on, until a class is exhausted. Within
+    a class, and among the classes of one round, the order is random and determined by `seeds`.
     """
     order = permutation(len(labels), *seeds)
     by_class = order[np.argsort(labels[order], kind="stable")]

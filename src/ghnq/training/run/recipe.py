@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from ghnq import spaces
 from ghnq.errors import RecipeError, SpaceError, nearest
@@ -16,7 +15,7 @@ from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
 from ghnq.spaces import Space, Spec
 from ghnq.training.networks.scheme_mix import check_mix
-from ghnq.validation_errors import dotted, explain_one
+from ghnq.validation_errors import ErrorFields, dotted, explain_one
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -300,7 +299,7 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
     return keys
 
 
-def _explain(problem: ErrorDetails) -> str:
+def _explain(problem: ErrorFields) -> str:
     key = dotted(problem["loc"])
     if problem["type"] != "extra_forbidden":
         return explain_one(problem, Recipe)
