@@ -6,7 +6,7 @@ and on the newest torch that `pyproject.toml` allows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ __all__ = [
     "own_buffers",
     "own_modules",
     "own_parameters",
+    "remove_forward_hook",
     "schema_arguments",
     "tree_leaves",
     "version_counter",
@@ -85,6 +86,15 @@ def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
     Writing to it skips `nn.Module.__setattr__`, which takes a third of the time of building a network.
     """
     return module._modules
+
+
+def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:
+    """Removes a function from a module's forward hooks; the handle that registering it gave is not needed.
+
+    Handles do not survive a deep copy of the module, its hooks do.
+    """
+    for key in [key for key, registered in module._forward_hooks.items() if registered is hook]:
+        del module._forward_hooks[key]
 
 
 def version_counter(tensor: Tensor) -> int:

@@ -106,7 +106,7 @@ class Bench:
     def _prepare(self, skeleton: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> Prepared:
         with torch.no_grad():
             network = with_parameters(skeleton, self.ghn.predict(graph, scheme, channels_last=True)).eval()
-        return prepare(network, self.calibration)
+        return prepare(network, self.calibration, standardise=True)
 
 
 @torch.inference_mode()

@@ -37,6 +37,12 @@ class GHNConfig(BaseModel):
         description="How a node embedding becomes a weight: all of it (`conv`), or two thin factors, which is for a "
         "`max_shape` of thousands of channels (`lowrank`).",
     )
+    channel_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank of the factors that tell the channels of layers wider than `max_shape` apart; 0: such layers "
+        "repeat one block, as published.",
+    )
     rank: int = Field(default=32, ge=1, description="Rank of the factors of `lowrank`.")
     decoder_hidden: tuple[int, int] | None = Field(
         default=None, strict=False, description="Widths inside the decoder; (4, 8) times `hidden` if absent."

@@ -19,6 +19,7 @@ from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.decoders import DECODERS
+from ghnq.hypernet.decoders.channel_modulation import VectorModulation
 from ghnq.hypernet.decoders.vector import VectorDecoder
 from ghnq.hypernet.encoders import ENCODERS
 from ghnq.hypernet.node_embedding import NodeEmbedding
@@ -57,6 +58,8 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         self.vectors = VectorDecoder(
             hidden=config.hidden, max_channels=max(config.max_shape[:2]), num_classes=config.num_classes
         )
+        rank = config.channel_rank
+        self.vector_modulation = VectorModulation(hidden=config.hidden, rank=rank) if rank else None
 
     def predict(
         self, graph: ArchGraph, scheme: str | QuantScheme = "float32", *, channels_last: bool = False
@@ -118,15 +121,28 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
     def _gains(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         scale, _ = self.vectors(torch.cat(parts))
-        return _fit_vectors(scale, groups)
+        return self._fitted(scale, parts, groups, scales=True)
 
     def _norm_scales(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
-        scale, _ = self.vectors(torch.cat(parts))
-        return _fit_vectors(norm_scale(scale) if self.config.normalise else scale, groups)
+        fitted = self._gains(parts, groups)
+        return [norm_scale(v) for v in fitted] if self.config.normalise else fitted
 
     def _shifts(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
-        return _fit_vectors(shift(raw) if self.config.normalise else raw, groups)
+        fitted = self._fitted(raw, parts, groups, scales=False)
+        return [shift(v) for v in fitted] if self.config.normalise else fitted
+
+    def _fitted(self, raw: Tensor, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, scales: bool) -> list[Tensor]:
+        """Rows of all groups, each brought to its shape, with offsets for the channels of those that repeat."""
+        fitted = _fit_vectors(raw, groups)
+        if self.vector_modulation is None:
+            return fitted
+        offsets = self.vector_modulation.scale_offsets if scales else self.vector_modulation.shift_offsets
+        most = self.vectors.max_channels
+        return [
+            v + offsets(h, v[0].numel()).view_as(v) if v[0].numel() > most else v
+            for v, h in zip(fitted, parts, strict=True)
+        ]
 
     def _class_biases(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))

@@ -49,10 +49,14 @@ class Filling:
             scaled = torch.empty_like(source, memory_format=torch.contiguous_format)
             _repeat(torch.mul(source, self.gain, out=scaled), stored)
         filled = stored.permute(back)
-        if self.identity is not None:
-            middle = filled[:, :, :, self.shape[2] // 2, self.shape[3] // 2]
-            (middle if self.identity == "depthwise" else middle.diagonal(dim1=1, dim2=2)).add_(1)
+        self.add_identity(filled)
         return filled
+
+    def add_identity(self, weights: Tensor) -> None:
+        """Adds to weights [S, *shape], in place, the kernel that hands every channel on, where there is to be one."""
+        if self.identity is not None:
+            middle = weights[:, :, :, self.shape[2] // 2, self.shape[3] // 2]
+            (middle if self.identity == "depthwise" else middle.diagonal(dim1=1, dim2=2)).add_(1)
 
     def backward(self, grad: Tensor, block: Tensor) -> None:
         """Writes the gradient of the block [S, o, i, k, k], given that of the weights [S, *shape]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ghnq.errors import SchemeError, nearest
 from ghnq.quant.affine import along_channels
 from ghnq.quant.flow import foldable, observe_flow
+from ghnq.quant.standardisation import NAME, detach_norm
 from ghnq.torch_compat import BatchNorm
 
 Pairs = Iterable[tuple[str, str]]
@@ -57,7 +58,10 @@ def fold_pairs(network: nn.Module, pairs: Pairs) -> None:
         folded = shift * gain + (norm.bias.double() if isinstance(norm.bias, Tensor) else 0)
         layer.weight = nn.Parameter((weight.double() * along_channels(gain, weight)).to(weight.dtype))
         layer.bias = nn.Parameter(folded.to(weight.dtype))
-        replace_module(network, norm, nn.Identity())
+        if norm_name == f"{layer_name}.{NAME}":
+            detach_norm(layer)
+        else:
+            replace_module(network, norm, nn.Identity())
 
 
 def fold_gain(norm: nn.Module, layer_name: str = "") -> Tensor:

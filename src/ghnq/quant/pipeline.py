@@ -10,7 +10,7 @@ The steps in brackets, and other ways to choose scales and to round, are carried
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.quant.standardisation import attach_norms, pairs_of, unnormalised_layers
 from ghnq.torch_compat import BatchNorm
 
 
@@ -54,8 +55,11 @@ def quantize(
 
 
 @torch.no_grad()
-def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) -> "Prepared":
+def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256, standardise: bool = False) -> "Prepared":
     """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
+
+    standardise: bring the outputs of convolutions that meet no norm to mean 0 and variance 1 on the images, as networks
+        with predicted weights need it (ghnq.quant.standardisation).
 
     Raises:
         SchemeError: a parameter is NaN or infinite, or the module is on the meta device.
@@ -72,6 +76,10 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256) ->
             )
         check_finite(name, child)
     flow = _observed(network, images)
+    if standardise:
+        names = unnormalised_layers(network, images[:2])
+        attach_norms(network, names)
+        flow = replace(flow, pairs=flow.pairs + pairs_of(names))
     estimate_in_place(network, images, batch_size)
     return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
 

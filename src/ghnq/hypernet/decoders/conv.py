@@ -19,8 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.decoders.channel_modulation import ChannelModulation
 from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear, round_to_strip, round_up
-from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, WeightRequest, centre, own_depthwise
+from ghnq.hypernet.decoders.weight_decoder import (
+    PieceDecoder,
+    Shape4,
+    WeightRequest,
+    centre,
+    modulation_of,
+    own_depthwise,
+)
 from ghnq.hypernet.tiling import Filling, fill
 
 
@@ -113,8 +121,16 @@ class _Kernels:
 class ConvDecoder(PieceDecoder):
     """Weights of convolutions and hidden linear layers; the classification layer's are mapped to its classes."""
 
-    def __init__(self, *, max_shape: Shape4, num_classes: int, dense: nn.Module, depthwise: nn.Module | None) -> None:
-        super().__init__(max_shape=max_shape, dense=dense, depthwise=depthwise)
+    def __init__(
+        self,
+        *,
+        max_shape: Shape4,
+        num_classes: int,
+        dense: nn.Module,
+        depthwise: nn.Module | None,
+        modulation: ChannelModulation | None = None,
+    ) -> None:
+        super().__init__(max_shape=max_shape, dense=dense, depthwise=depthwise, modulation=modulation)
         self.classes = nn.Linear(max_shape[0], num_classes)
 
     @classmethod
@@ -130,13 +146,19 @@ class ConvDecoder(PieceDecoder):
 
         dense = positions(config.max_shape)
         own = own_depthwise(config, positions)
-        return cls(max_shape=config.max_shape, num_classes=config.num_classes, dense=dense, depthwise=own)
+        return cls(
+            max_shape=config.max_shape,
+            num_classes=config.num_classes,
+            dense=dense,
+            depthwise=own,
+            modulation=modulation_of(config),
+        )
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
         """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K] as the network has them."""
         decoded = super().forward(groups, requests)
         return [
-            fill(self._classify(d), r.filling) if r.classifies else d for d, r in zip(decoded, requests, strict=True)
+            self._classifiers(d, h, r) if r.classifies else d for d, h, r in zip(decoded, groups, requests, strict=True)
         ]
 
     def piece(self, request: WeightRequest) -> Shape4:
@@ -147,6 +169,10 @@ class ConvDecoder(PieceDecoder):
     def filling(self, request: WeightRequest) -> Filling | None:
         """None where the out-channels are yet to become classes."""
         return None if request.classifies else super().filling(request)
+
+    def _classifiers(self, matrix: Tensor, h_SD: Tensor, request: WeightRequest) -> Tensor:
+        """[S, O, I, 1, 1] -> the weights [S, classes, I, 1, 1] of the classification layer."""
+        return self.modulated(fill(self._classify(matrix), request.filling), h_SD, request)
 
     def _classify(self, matrix: Tensor) -> Tensor:
         """[S, O, I, 1, 1] -> [S, classes, I, 1, 1]."""

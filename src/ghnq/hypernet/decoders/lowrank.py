@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear
-from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, centre, own_depthwise
+from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, centre, modulation_of, own_depthwise
 from ghnq.hypernet.tiling import Filling, fill
 
 
@@ -82,4 +82,6 @@ class LowRankDecoder(PieceDecoder):
             )
 
         own = own_depthwise(config, factors)
-        return cls(max_shape=config.max_shape, dense=factors(config.max_shape), depthwise=own)
+        return cls(
+            max_shape=config.max_shape, dense=factors(config.max_shape), depthwise=own, modulation=modulation_of(config)
+        )

@@ -6,11 +6,14 @@ Dimensions: S slots of a group, D hidden, O/I out- and in-channels, K kernel hei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.decoders.channel_modulation import ChannelModulation
 from ghnq.hypernet.decoders.sliced_linear import Corner
 from ghnq.hypernet.tiling import Filling
 
@@ -42,11 +45,19 @@ class PieceDecoder(nn.Module):
     the first input channel.
     """
 
-    def __init__(self, *, max_shape: Shape4, dense: nn.Module, depthwise: nn.Module | None) -> None:
+    def __init__(
+        self,
+        *,
+        max_shape: Shape4,
+        dense: nn.Module,
+        depthwise: nn.Module | None,
+        modulation: ChannelModulation | None = None,
+    ) -> None:
         super().__init__()
         self.max_shape = max_shape
         self.dense = dense
         self.depthwise = depthwise
+        self.modulation = modulation
 
     def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
         """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K] as the network has them."""
@@ -58,7 +69,24 @@ class PieceDecoder(nn.Module):
             pieces = [self.piece(requests[i]) for i in index]
             fillings = [self.filling(requests[i]) for i in index]
             decoded.update(zip(index, decoder([groups[i] for i in index], pieces, fillings), strict=True))
-        return [decoded[i] for i in range(len(requests))]
+        return [
+            decoded[i] if self.filling(request) is None else self.modulated(decoded[i], groups[i], request)
+            for i, request in enumerate(requests)
+        ]
+
+    def modulated(self, weights: Tensor, h_SD: Tensor, request: WeightRequest) -> Tensor:
+        """Weights [S, O, I, K, K] with a factor for each channel where the layer is wider than `max_shape`."""
+        if self.modulation is None or not self.modulates(request):
+            return weights
+        factors = self.modulation.factors(h_SD, request.shape, depthwise=request.depthwise)
+        weights = weights * factors if torch.is_grad_enabled() else weights.mul_(factors)
+        request.filling.add_identity(weights)
+        return weights
+
+    def modulates(self, request: WeightRequest) -> bool:
+        """Whether a weight is wider than `max_shape` and so repeats a block whose copies are to be told apart."""
+        o, i, _, _ = request.shape
+        return self.modulation is not None and (o > self.max_shape[0] or i > self.max_shape[1])
 
     def piece(self, request: WeightRequest) -> Shape4:
         """The part of `max_shape` to compute for a weight."""
@@ -67,13 +95,20 @@ class PieceDecoder(nn.Module):
 
     def filling(self, request: WeightRequest) -> Filling | None:
         """How the piece is brought to the shape in the network; None where it is not yet what the network takes."""
-        return request.filling
+        return replace(request.filling, identity=None) if self.modulates(request) else request.filling
 
 
 def own_depthwise(config: GHNConfig, make: Callable[[Shape4], nn.Module]) -> nn.Module | None:
     """A decoder for the depthwise weights alone, where the configuration has one; make: from a largest shape."""
     o, _, h, w = config.max_shape
     return make((o, 1, h, w)) if config.depthwise == "own" else None
+
+
+def modulation_of(config: GHNConfig) -> ChannelModulation | None:
+    """The factors for wide layers, where the configuration asks for them."""
+    if not config.channel_rank:
+        return None
+    return ChannelModulation(hidden=config.hidden, rank=config.channel_rank, max_kernel=config.max_shape[3])
 
 
 def centre(grid: Corner, piece: Corner) -> Corner:

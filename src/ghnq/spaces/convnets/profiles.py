@@ -1,4 +1,4 @@
-"""What distinguishes the splits: one profile each; `train`, `val` and `test`, in distribution, share theirs."""
+"""What distinguishes the splits: one profile each; `val` and `test` share theirs, and `train` but for norms."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Range = tuple[int, int]  # both ends included
 class Profile:
     """The distribution of one split.
 
+    norm: whether convolutions are normalised; norm_free: the share of members without norms where others have them.
     parameters, multiply_adds: members outside (for 3x32x32 images and 10 classes) are drawn again.
     depth: bounds on the weighted layers from image to logits. width: bounds on the widest state between blocks.
     widen: factor on all channel counts.
@@ -25,6 +26,7 @@ class Profile:
     """
 
     norm: Literal["bn"] | None
+    norm_free: float
     families: Categorical[Family]
     parameters: Range
     multiply_adds: Range
@@ -44,6 +46,7 @@ class Profile:
 
 IN_DISTRIBUTION = Profile(
     norm="bn",
+    norm_free=0.0,
     families=Categorical({"stages": 0.58, "cells": 0.42}),
     parameters=(5_000, 1_000_000),
     multiply_adds=(500_000, 20_000_000),
@@ -62,7 +65,7 @@ IN_DISTRIBUTION = Profile(
 )
 
 PROFILES: dict[str, Profile] = {
-    "train": IN_DISTRIBUTION,
+    "train": replace(IN_DISTRIBUTION, norm_free=0.15),
     "val": IN_DISTRIBUTION,
     "test": IN_DISTRIBUTION,
     "deep": replace(

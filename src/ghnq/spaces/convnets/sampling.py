@@ -30,7 +30,9 @@ def sample(rng: RandomStream, profile: Profile) -> Spec | None:
     body = draw(rng, profile, stride, channels, widen)
     if body is None:
         return None
-    return Spec(norm=profile.norm, stem=Stem(channels=channels, kernel=kernel, stride=stride), body=body, hidden=hidden)
+    # Drawn only where there is a choice: the draws of other splits stay as they are.
+    norm = None if profile.norm_free and stream.chance(profile.norm_free) else profile.norm
+    return Spec(norm=norm, stem=Stem(channels=channels, kernel=kernel, stride=stride), body=body, hidden=hidden)
 
 
 def is_acceptable(rng: RandomStream, profile: Profile, spec: Spec) -> bool:

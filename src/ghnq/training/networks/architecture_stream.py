@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ghnq import spaces
@@ -14,7 +15,9 @@ from ghnq.errors import RecipeError
 from ghnq.graph.batching.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
+from ghnq.quant.standardisation import attach_norms, unnormalised_layers
 from ghnq.spaces import Space, Spec
+from ghnq.torch_compat import BatchNorm
 from ghnq.training.distributed.balance import effort, homes, spread
 from ghnq.training.networks.depthwise import with_quick_gradients
 from ghnq.training.run.recipe import Curriculum
@@ -112,6 +115,8 @@ class ArchitectureStream:
         if index not in self._built:
             module = build_for_training(self.space, index, self.input_shape[0], self.num_classes)
             graph = trace(module, self.input_shape)
+            if not any(isinstance(layer, BatchNorm) for layer in module.modules()):
+                attach_norms(module, unnormalised_layers(module, torch.empty(2, *self.input_shape, device="meta")))
             self._built[index] = with_quick_gradients(module), graph
         self._built.move_to_end(index)
         return self._built[index]

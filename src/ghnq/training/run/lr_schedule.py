@@ -11,5 +11,6 @@ def rate_factor(schedule: Schedule, *, step: int, progress: float) -> float:
     """Learning rate over its peak. step counts from 0; progress is in [0, 1]."""
     warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     progress = min(max(progress, 0.0), 1.0)
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[schedule.name]
+    falling = max(0.0, 1 - (1 - progress) / schedule.fall)  # progress within the part of the run where the rate falls
+    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * falling)), "linear": 1 - falling, "constant": 1.0}[schedule.name]
     return warm * (schedule.final + (1 - schedule.final) * shape)

@@ -46,6 +46,13 @@ class Schedule(BaseModel):
 
     name: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after the warm-up.")
     warmup: int = Field(default=100, ge=0, description="Steps over which the rate rises from zero.")
+    fall: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        strict=False,
+        description="The last part of the run, as a fraction of it, in which the rate falls; before, it is constant.",
+    )
     final: float = Field(
         default=0.01, ge=0, le=1, strict=False, description="Rate at the end, as a fraction of the peak."
     )
@@ -155,6 +162,12 @@ class Recipe(BaseModel):
         description="How often an architecture is used while it is fresh; saves tracing where networks are small.",
     )
     augment: bool = Field(default=True, description="Shift and, where the data allows it, mirror training images.")
+    crop: int | None = Field(
+        default=None,
+        ge=8,
+        description="Train on random crops of this many pixels (arXiv 1906.06423); calibration and validation see "
+        "whole images. Absent: whole images.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Weight of the uniform target.")
     soft_labels: str | None = Field(
         default=None,

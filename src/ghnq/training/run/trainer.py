@@ -54,6 +54,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
         keep_freed_memory()
         self.recipe, self.dataset, self.team = recipe, dataset, team
+        if recipe.crop is not None and recipe.crop > min(dataset.input_shape[1:]):
+            raise TrainingError(
+                f"crop is {recipe.crop} pixels, but the images of '{dataset.name}' are "
+                f"{dataset.input_shape[1]} x {dataset.input_shape[2]}; give a smaller crop, or leave the key out"
+            )
         self._near = replace(dataset, train=dataset.train.to(team.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -83,9 +88,13 @@ class Trainer:
         self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
 
     def start_from(self, ghn: GHN) -> None:
-        """Takes the weights of a hypernetwork of the same configuration, `condition` aside, before the first step."""
+        """Takes the weights of a hypernetwork before the first step.
+
+        Its configuration is the same, but for `condition` and `channel_rank`, which may be new.
+        """
         loaded = self.ghn.load_state_dict(ghn.state_dict(), strict=False)
-        if loaded.unexpected_keys or any(not key.startswith("precision.") for key in loaded.missing_keys):
+        new = ("precision.", "vector_modulation.", "decoder.modulation.")
+        if loaded.unexpected_keys or any(not key.startswith(new) for key in loaded.missing_keys):
             raise TrainingError(f"the checkpoint to start from is another hypernetwork: {ghn.config}")
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if self.recipe.ema else {}
 
@@ -103,7 +112,7 @@ class Trainer:
         outcome = accumulate_gradients(
             self.ghn,
             batch,
-            self._shrunk(images, progress.step),
+            self._shrunk(images, progress.step, batch.positions),
             labels,
             schemes=self._schemes(batch),
             noise=self._noise(batch),
@@ -190,12 +199,22 @@ class Trainer:
         images, labels = zip(*batches, strict=True)
         return images, labels
 
-    def _shrunk(self, images: tuple[Tensor, ...], step: int) -> tuple[Tensor, ...]:
-        """The images as the curriculum wants them at a step."""
+    def _shrunk(self, images: tuple[Tensor, ...], step: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """The images cropped as the recipe wants them, and shrunk as the curriculum does at a step."""
+        if self.recipe.crop is not None:
+            images = tuple(self._cropped(x, step, position) for x, position in zip(images, positions, strict=True))
         size = self.recipe.curriculum.image_size
         if size is None or step >= self.recipe.curriculum.steps:
             return images
         return tuple(F.interpolate(x, size=(size, size), mode="bilinear", antialias=True) for x in images)
+
+    def _cropped(self, images: Tensor, step: int, position: int) -> Tensor:
+        """[B, C, H, W] -> [B, C, crop, crop]: the same random window of all images of one network."""
+        size = self.recipe.crop
+        assert size is not None
+        rng = np.random.default_rng((self.recipe.seed, 1, step, position))
+        top, left = (int(rng.integers(0, side - size + 1)) for side in images.shape[2:])
+        return images[:, :, top : top + size, left : left + size]
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
