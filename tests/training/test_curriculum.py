@@ -90,10 +90,10 @@ def test_shrinking_averages() -> None:
     recipe = validate_recipe({**TINY, "curriculum": {"steps": 1, "image_size": 8}}, "small")
     trainer = trainer_module.Trainer.__new__(trainer_module.Trainer)
     trainer.recipe = recipe
-    small = trainer._shrunk((flat, board), 0)
+    small = trainer._shrunk((flat, board), 0, (0, 1))
     torch.testing.assert_close(small[0], flat[..., :8, :8])
     torch.testing.assert_close(small[1][..., 1:-1, 1:-1], torch.full((2, 3, 6, 6), 0.5))
-    assert trainer._shrunk((flat,), 1)[0] is flat
+    assert trainer._shrunk((flat,), 1, (0,))[0] is flat
 
 
 def test_a_run_resumes_through_it_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
