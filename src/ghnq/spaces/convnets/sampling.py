@@ -31,7 +31,7 @@ def sample(rng: RandomStream, profile: Profile) -> Spec | None:
     if body is None:
         return None
     # Drawn only where there is a choice: the draws of other splits stay as they are.
-    norm = None if profile.norm_free and stream.chance(profile.norm_free) else profile.norm
+    norm = None if profile.norm_free and rng.bernoulli(profile.norm_free) else profile.norm
     return Spec(norm=norm, stem=Stem(channels=channels, kernel=kernel, stride=stride), body=body, hidden=hidden)
 
 
