@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,16 +36,15 @@ def figure(description: Description) -> go.Figure:
     Raises:
         MissingExtraError: plotly is not installed.
     """
-    go = import_optional("plotly.graph_objects")
     make_subplots = import_optional("plotly.subplots").make_subplots
     titles = [*MEASURES.values(), "mean nodes per network, by op"]
     page = make_subplots(rows=2, cols=3, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.13)
     for number, measure in enumerate(MEASURES):
-        place = {"row": number // 3 + 1, "col": number % 3 + 1}
+        cell = {"row": number // 3 + 1, "col": number % 3 + 1}
         for split in reversed(description.splits):
-            page.add_trace(_violin(go, split, measure), **place)
-        page.update_xaxes(**_axis(description, measure), **place)
-    page.add_trace(_heatmap(go, description), row=2, col=3)
+            page.add_trace(_violin(split, measure), **cell)
+        page.update_xaxes(**_axis(description, measure), **cell)
+    page.add_trace(_heatmap(description), row=2, col=3)
     page.update_yaxes(autorange="reversed", row=2, col=3)
     height, width = description.input_shape[1:]
     counts = ", ".join(f"{split.split} {split.samples:,}" for split in description.splits)
@@ -65,7 +64,9 @@ def figure(description: Description) -> go.Figure:
     return page
 
 
-def _violin(go: Any, split: SplitDescription, measure: str) -> Any:
+def _violin(split: SplitDescription, measure: str) -> go.Violin:
+    import plotly.graph_objects as go
+
     values = np.asarray(split.measures[measure], dtype=float)
     color = _IN_COLOUR if split.split in _IN_DISTRIBUTION else _OUT_COLOUR
     return go.Violin(
@@ -85,7 +86,7 @@ def _violin(go: Any, split: SplitDescription, measure: str) -> Any:
     )
 
 
-def _axis(description: Description, measure: str) -> dict[str, Any]:
+def _axis(description: Description, measure: str) -> dict[str, object]:
     """Logarithms are drawn on a linear axis with ticks of our own: a violin's density belongs to what is drawn."""
     if measure not in _LOGARITHMIC:
         return {"rangemode": "tozero"}
@@ -97,7 +98,9 @@ def _axis(description: Description, measure: str) -> dict[str, Any]:
     return {"tickvals": np.log10(shown).tolist(), "ticktext": [short_number(tick) for tick in shown]}
 
 
-def _heatmap(go: Any, description: Description) -> Any:
+def _heatmap(description: Description) -> go.Heatmap:
+    import plotly.graph_objects as go
+
     ops = graph_ops(description)
     means = np.array([[split.ops.get(op, 0.0) for split in description.splits] for op in ops])
     return go.Heatmap(

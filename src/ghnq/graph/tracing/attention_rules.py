@@ -6,8 +6,6 @@ bias of the scores, such as Swin's table of relative positions, is a position em
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ghnq.graph.tracing import function_names as functions
@@ -36,7 +34,7 @@ def multi_head(
     key_padding_mask: Tensor | None = None, need_weights: bool = True, attn_mask: Tensor | None = None,
     *rest: object, q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None,
     v_proj_weight: Tensor | None = None, average_attn_weights: bool = True, **options: object,
-) -> Any:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """`nn.MultiheadAttention`: one linear layer for queries, keys and values, or three where their widths differ."""
     projected: list[Tensor] = []
     extras = [bias_k, bias_v, attn_mask]
@@ -61,7 +59,7 @@ def multi_head(
     return out, recorder.emit(PASS, name, inputs, (*batch, *heads, query.shape[0], key.shape[0]), query.dtype)
 
 
-def matrix_product(recorder: Recorder, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> Any:
+def matrix_product(recorder: Recorder, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> object:
     """A matrix product; it is the `msa` node if both factors are activations and one comes from a softmax."""
     result = recorder.call_without_rule(func, name, args, kwargs)
     factors = [i for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor) for i in _records_of(recorder, arg)]

@@ -192,10 +192,10 @@ def _linear_before(records: list[CallRecord], output: int) -> set[int] | None:
         return None
     found: set[int] = {output} if record.kind == "bias" else set()
     for i in inputs:
-        behind = _linear_before(records, i)
-        if behind is None:
+        layers = _linear_before(records, i)
+        if layers is None:
             return None
-        found |= behind
+        found |= layers
     return found
 
 

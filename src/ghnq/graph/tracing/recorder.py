@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from ghnq.graph.tracing.direct_parameters import parameter_node
 from ghnq.graph.tracing.module_snapshot import ModuleSnapshot
 from ghnq.graph.tracing.stand_ins import META, StandIns
 
-Handler = Callable[["Recorder", TorchFunction, Args, Kwargs], Any]
+Handler = Callable[["Recorder", TorchFunction, Args, Kwargs], object]
 
 
 class Recorder(TorchFunctionMode):
@@ -58,7 +57,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(
         self, func: TorchFunction, types: Iterable[type], args: Args = (), kwargs: Kwargs | None = None
-    ) -> Any:
+    ) -> object:
         if self._views_stale:
             for tensor in argument_tensors((args, kwargs or {})):
                 self.current_record(tensor)
@@ -135,7 +134,7 @@ class Recorder(TorchFunctionMode):
         self._assigned.add(index)
         return index
 
-    def call_without_rule(self, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> Any:
+    def call_without_rule(self, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> object:
         """Calls a function for which there is no rule; its results depend on all recorded tensors among the arguments.
 
         Raises:
@@ -205,7 +204,7 @@ class Recorder(TorchFunctionMode):
         return tuple(found)
 
     def add_parameter_nodes(self, name: str, inputs: tuple[int, ...], shape: Shape, args: Args = ()) -> tuple[int, ...]:
-        """Adds a node for each parameter among the inputs of a function without rule, one behind the other.
+        """Adds a node for each parameter among the inputs of a function without rule, each the input of the next.
 
         Args:
             name: Of the function.
@@ -266,7 +265,7 @@ class Recorder(TorchFunctionMode):
         self._set_record(tensor, len(self.records))
         self.records.append(CallRecord(kind, name, inputs, tuple(tensor.shape), roots=tuple(roots)))
 
-    def _call_on_constants(self, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> Any:
+    def _call_on_constants(self, func: TorchFunction, name: str, args: Args, kwargs: Kwargs) -> object:
         writes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name.startswith("__i")
         if writes and args and isinstance(args[0], Tensor) and self._stand_ins.is_buffer(args[0]):
             return args[0]  # counters and running statistics stay as they are

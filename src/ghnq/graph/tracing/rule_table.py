@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +14,13 @@ from ghnq.graph.tracing import rules
 from ghnq.graph.tracing.call_record import PARAMETER, PASS, Args, Kwargs, TorchFunction
 from ghnq.graph.tracing.recorder import Handler, Recorder
 
-Rule = Callable[..., Any]
+Rule = Callable[..., object]
 
 
 def _if_activation(name: str, rule: Rule) -> Handler:
     """Applies the rule if the first argument is an activation, not a constant or a parameter."""
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         found = recorder.record_indices.get(id(args[0] if args else kwargs.get("input")))
         if found is None or recorder.records[found].kind == PARAMETER:
             return recorder.call_without_rule(func, name, args, kwargs)
@@ -33,7 +32,7 @@ def _if_activation(name: str, rule: Rule) -> Handler:
 def _any_activation(name: str, rule: Rule) -> Handler:
     """Applies the rule if one of the first three arguments (queries, keys, values) is an activation."""
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         tensors = (*args[:3], *(kwargs.get(key) for key in ("query", "key", "value")))
         found = [
             i for tensor in tensors if isinstance(tensor, Tensor) and (i := recorder.find_record(tensor)) is not None
@@ -48,7 +47,7 @@ def _any_activation(name: str, rule: Rule) -> Handler:
 def _matrix_product(name: str) -> Handler:
     """A matrix product, which may be an attention."""
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         return attention.matrix_product(recorder, func, name, args, kwargs)
 
     return handler
@@ -57,7 +56,7 @@ def _matrix_product(name: str) -> Handler:
 def _unary(name: str) -> Handler:
     """An elementwise function; there is no rule if another argument is a tensor too (`clamp(x, min=tensor)`)."""
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         found = recorder.record_indices.get(id(args[0] if args else kwargs.get("input")))
         if found is None or recorder.records[found].kind == PARAMETER or "dtype" in kwargs:
             return recorder.call_without_rule(func, name, args, kwargs)
@@ -74,7 +73,7 @@ def _binary(name: str, kind: str) -> Handler:
     base = name if name.startswith("__") else name.rstrip("_")
     writes = name.endswith("_") and name not in ("__radd__", "__rmul__")
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         left = args[0] if args else kwargs.get("input")
         right = args[1] if len(args) > 1 else kwargs.get("other")
         u, v = recorder.record_indices.get(id(left)), recorder.record_indices.get(id(right))
@@ -107,14 +106,14 @@ def _in_place(recorder: Recorder, target: Tensor, out: Tensor) -> Tensor:
 _CONSTANT_PAD = _if_activation("pad", rules.pad)
 
 
-def _pad(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+def _pad(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
     mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
     if mode == "constant":
         return _CONSTANT_PAD(recorder, func, args, kwargs)
     return recorder.call_without_rule(func, "pad", args, kwargs)
 
 
-def _cat(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+def _cat(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
     tensors = args[0] if args else kwargs.get("tensors", ())
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     found = [recorder.find_record(tensor) for tensor in tensors]
@@ -187,11 +186,11 @@ def _find_handler(func: TorchFunction) -> Handler:
     if rule is not None:
         return rule
 
-    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         return recorder.call_without_rule(func, name, args, kwargs)
 
     return handler
 
 
-def _call(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> Any:
+def _call(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
     return func(*args, **kwargs)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,8 @@ from ghnq.graph.tracing import output_shapes as shapes
 from ghnq.graph.tracing.call_record import PASS, CallRecord
 from ghnq.graph.tracing.direct_parameters import shape4
 from ghnq.graph.tracing.recorder import Recorder
+
+OutputSize = int | Sequence[int | None]  # of adaptive pooling
 
 
 def _layer(
@@ -129,7 +130,7 @@ def _window(kernel: shapes.Size, n: int) -> Shape4:
 def max_pool(
     recorder: Recorder, name: str, /, input: Tensor, kernel_size: shapes.Size, stride: shapes.Size | None = None,
     padding: shapes.Size = 0, dilation: shapes.Size = 1, ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     n = 1 if "1d" in name else 2
     out = shapes.pool(tuple(input.shape), n, kernel_size, stride, padding, dilation, ceil_mode)
     inputs = (recorder.record_indices[id(input)],)
@@ -150,14 +151,14 @@ def avg_pool(
     )
 
 
-def adaptive_avg_pool(recorder: Recorder, name: str, /, input: Tensor, output_size: Any) -> Tensor:
+def adaptive_avg_pool(recorder: Recorder, name: str, /, input: Tensor, output_size: OutputSize) -> Tensor:
     out = shapes.adaptive_pool(tuple(input.shape), 1 if "1d" in name else 2, output_size)
     return recorder.emit("glob_avg", name, (recorder.record_indices[id(input)],), out, input.dtype)
 
 
 def adaptive_max_pool(
-    recorder: Recorder, name: str, /, input: Tensor, output_size: Any, return_indices: bool = False
-) -> Any:
+    recorder: Recorder, name: str, /, input: Tensor, output_size: OutputSize, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     n = 1 if "1d" in name else 2
     before = tuple(input.shape)
     out = shapes.adaptive_pool(before, n, output_size)
@@ -170,8 +171,14 @@ def adaptive_max_pool(
 
 
 def mean(
-    recorder: Recorder, name: str, /, input: Tensor, dim: Any = None, keepdim: bool = False, **options: object
-) -> Tensor:
+    recorder: Recorder,
+    name: str,
+    /,
+    input: Tensor,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    **options: object,
+) -> Tensor:  # fmt: skip
     before = tuple(input.shape)
     dims = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     out = shapes.mean(before, dims, keepdim)

@@ -18,7 +18,7 @@ from ghnq.errors import SpaceError
 from ghnq.spaces.convnets.literals import CellOp, Downsample, Join
 from ghnq.validation_errors import explain_one
 
-MAX_DOWNSAMPLINGS = 3  # 8x8 images, the smallest that must work, are 1x1 behind three halvings
+MAX_DOWNSAMPLINGS = 3  # 8x8 images, the smallest that must work, are 1x1 after three halvings
 Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -146,7 +146,7 @@ class Genotype(Value):
         return tuple(tuple(sorted(edges, key=lambda edge: edge.source)) for edges in nodes)
 
     @model_validator(mode="after")
-    def _alive(self) -> Self:
+    def _check_states(self) -> Self:
         last = len(self.nodes) + 1
         for state, edges in enumerate(self.nodes, start=2):
             sources = [edge.source for edge in edges]
@@ -159,8 +159,8 @@ class Genotype(Value):
         if list(self.concat) != sorted(set(self.concat)) or self.concat[0] < 2 or self.concat[-1] > last:
             raise ValueError(f"concat {list(self.concat)} must be increasing node numbers from 2 to {last}")
         used = {edge.source for edges in self.nodes for edge in edges} | set(self.concat)
-        if dead := set(range(1, last + 1)) - used:
-            raise ValueError(f"nothing uses state {min(dead)}: an edge must take it or concat must name it")
+        if unused := set(range(1, last + 1)) - used:
+            raise ValueError(f"nothing uses state {min(unused)}: use it in an edge or in concat")
         return self
 
     def uses(self, state: int) -> bool:
