@@ -1,4 +1,4 @@
-"""What distinguishes the splits: one profile each; `val` and `test` share theirs, and `train` but for norms."""
+"""The distributions of the splits: `val` and `test` share theirs, and `train` differs only in norms."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from typing import Literal
 from ghnq.spaces.convnets.literals import Family
 from ghnq.spaces.convnets.random_draws import Categorical
 
-Range = tuple[int, int]  # both ends included
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The distribution of one split.
+    """The distribution of one split. Ranges include both ends.
 
-    norm: whether convolutions are normalised; norm_free: the share of members without norms where others have them.
-    parameters, multiply_adds: members outside (for 3x32x32 images and 10 classes) are drawn again.
-    depth: bounds on the weighted layers from image to logits. width: bounds on the widest state between blocks.
-    widen: factor on all channel counts.
-    blocks: of a stage network, all stages together; blocks_per_stage: of one stage.
-    concat: how likely a block concatenates; concats: bounds on how many blocks do.
-    cells: of a cell network. nodes: of a cell; nodes_when_long: upper bound for networks of more than `long` cells.
-    keep_concat: how likely a node that another one uses is concatenated as well.
+    Attributes:
+        norm: Whether convolutions are normalised.
+        norm_free: The probability that a member has no norms, if others have.
+        families: The probabilities of the families.
+        parameters: Members outside (for 3x32x32 images and 10 classes) are drawn again; so for the following three.
+        multiply_adds: For one image.
+        depth: Convolutions and linear layers from image to logits.
+        width: Channels of the widest state between blocks.
+        width_factor: The range of a factor on all channel counts.
+        blocks: The number of blocks of a stage network.
+        blocks_per_stage: The number of blocks of one stage.
+        concat: The probability that a block concatenates.
+        num_concats: The number of blocks that concatenate.
+        cells: The number of cells of a cell network.
+        nodes: The number of nodes of a cell.
+        long: Networks of more cells than this have at most `nodes_when_long` nodes per cell.
+        nodes_when_long: See `long`.
+        concat_used: The probability that a node that another one uses is concatenated as well.
     """
 
     norm: Literal["bn"] | None
@@ -32,16 +42,16 @@ class Profile:
     multiply_adds: Range
     depth: Range
     width: Range
-    widen: tuple[float, float]
+    width_factor: tuple[float, float]
     blocks: Range
     blocks_per_stage: Range
     concat: float
-    concats: Range
+    num_concats: Range
     cells: Range
     long: int
     nodes: Range
     nodes_when_long: int
-    keep_concat: float
+    concat_used: float
 
 
 IN_DISTRIBUTION = Profile(
@@ -52,16 +62,16 @@ IN_DISTRIBUTION = Profile(
     multiply_adds=(500_000, 20_000_000),
     depth=(5, 36),
     width=(32, 256),
-    widen=(1.0, 1.0),
+    width_factor=(1.0, 1.0),
     blocks=(3, 10),
     blocks_per_stage=(1, 4),
     concat=0.12,
-    concats=(0, 3),
+    num_concats=(0, 3),
     cells=(3, 7),
     long=4,
     nodes=(1, 4),
     nodes_when_long=2,
-    keep_concat=0.4,
+    concat_used=0.4,
 )
 
 PROFILES: dict[str, Profile] = {
@@ -77,14 +87,14 @@ PROFILES: dict[str, Profile] = {
         blocks_per_stage=(3, 9),
         cells=(10, 16),
         nodes=(1, 2),
-        concats=(0, 5),
+        num_concats=(0, 5),
     ),
     "wide": replace(
         IN_DISTRIBUTION,
         multiply_adds=(5_000_000, 150_000_000),
         parameters=(100_000, 8_000_000),
         width=(288, 1024),
-        widen=(3.0, 5.0),
+        width_factor=(3.0, 5.0),
     ),
     "dense": replace(
         IN_DISTRIBUTION,
@@ -94,11 +104,11 @@ PROFILES: dict[str, Profile] = {
         blocks=(9, 18),
         blocks_per_stage=(4, 8),
         concat=0.85,
-        concats=(6, 18),
+        num_concats=(6, 18),
         cells=(3, 5),
         nodes=(6, 9),
         nodes_when_long=6,
-        keep_concat=0.85,
+        concat_used=0.85,
     ),
     "bnfree": replace(IN_DISTRIBUTION, norm=None),
 }

@@ -31,13 +31,13 @@ _POOLING_REDUCTION = 0.4
 _STEM_WIDTH = 0.5  # probability that a node is as wide as the stem, not narrower
 
 
-def sample_cells(rng: RandomStream, profile: Profile, stem_stride: int, channels: int, widen: float) -> Cells:
+def sample_cells(rng: RandomStream, profile: Profile, stem_stride: int, channels: int, width_factor: float) -> Cells:
     """Draws cells after a stem with `channels`."""
     count = rng.integer(*profile.cells)
     most = profile.nodes[1] if count <= profile.long else profile.nodes_when_long
     nodes = rng.integer(profile.nodes[0], most)
-    normal = _genotype(rng, nodes, profile.keep_concat, reduction=False, pooled=False)
-    reduction = _genotype(rng, nodes, profile.keep_concat, reduction=True, pooled=rng.bernoulli(_POOLING_REDUCTION))
+    normal = _genotype(rng, nodes, profile.concat_used, reduction=False, pooled=False)
+    reduction = _genotype(rng, nodes, profile.concat_used, reduction=True, pooled=rng.bernoulli(_POOLING_REDUCTION))
     base = channels if rng.bernoulli(_STEM_WIDTH) else max(8.0, channels * (0.5 + 0.5 * rng.uniform()))
     middle = base * _growth(rng)
     widths = round_channels(base), round_channels(middle), round_channels(middle * _growth(rng))

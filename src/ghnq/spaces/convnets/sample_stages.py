@@ -33,14 +33,16 @@ _SAME_KIND = 0.7  # probability that a block has the kind of the one before it
 _SUM = 0.45
 
 
-def sample_stages(rng: RandomStream, profile: Profile, stem_stride: int, channels: int, widen: float) -> Stages | None:
+def sample_stages(
+    rng: RandomStream, profile: Profile, stem_stride: int, channels: int, width_factor: float
+) -> Stages | None:
     """Draws stages after a stem with `channels`; returns None if the number of blocks is outside the profile."""
     plan = _plan(rng, stem_stride)
     counts = [rng.integer(*profile.blocks_per_stage) for _ in plan]
     if not profile.blocks[0] <= sum(counts) <= profile.blocks[1]:
         return None
     size = 32 // stem_stride
-    width = (rng.integer(12, 40) if plan[0] == "none" else rng.integer(20, 56)) * widen
+    width = (rng.integer(12, 40) if plan[0] == "none" else rng.integer(20, 56)) * width_factor
     stages: list[Stage] = []
     concats = 0
     for downsample, count in zip(plan, counts, strict=True):
@@ -52,7 +54,7 @@ def sample_stages(rng: RandomStream, profile: Profile, stem_stride: int, channel
             concats += join_kind(block) == "concat"
             channels = output_channels(block, channels)
         stages.append(stage)
-    if not profile.concats[0] <= concats <= profile.concats[1]:
+    if not profile.num_concats[0] <= concats <= profile.num_concats[1]:
         return None
     return Stages(stages=tuple(stages))
 

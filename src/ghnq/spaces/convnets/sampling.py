@@ -21,13 +21,13 @@ _MIN_BUDGET_FRACTION = 0.25
 
 def sample(rng: RandomStream, profile: Profile) -> Spec | None:
     """Draws one spec, which may not be acceptable; returns None if it has too many or too few blocks."""
-    widen = profile.widen[0] + rng.uniform() * (profile.widen[1] - profile.widen[0])
+    width_factor = profile.width_factor[0] + rng.uniform() * (profile.width_factor[1] - profile.width_factor[0])
     stride = rng.choice(_STEM_STRIDES)
     kernel = rng.choice(_STEM_KERNELS)
-    channels = round_channels(rng.integer(10, 40 if stride == 2 else 20) * widen)
+    channels = round_channels(rng.integer(10, 40 if stride == 2 else 20) * width_factor)
     hidden = None if rng.bernoulli(_SINGLE_LINEAR) else 16 * rng.integer(2, 8)
     draw = sample_stages if rng.choice(profile.families) == "stages" else sample_cells
-    body = draw(rng, profile, stride, channels, widen)
+    body = draw(rng, profile, stride, channels, width_factor)
     if body is None:
         return None
     # Drawn only where there is a choice: the draws of other splits stay as they are.
