@@ -1,4 +1,4 @@
-"""Any image model is predicted: graphs, parameters and a working network for families that nobody here wrote."""
+"""Any image model is predicted: graphs, parameters and a working network for models of other packages."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_pytorchcv(name: str, ghn: GHN) -> None:
     check(name, PYTORCHCV[name], ghn)
 
 
-def test_the_warnings_name_what_nobody_trained_on() -> None:
+def test_warnings_name_ops_that_no_hypernetwork_was_trained_on() -> None:
     module = make(TRANSFORMERS["convnext"])
     with pytest.warns(GhnqWarning, match="layer_scale_parameter") as caught:
         trace(module, (3, 32, 32))

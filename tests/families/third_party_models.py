@@ -1,4 +1,4 @@
-"""Image models that nobody here wrote: small configurations of `transformers`, and networks of `pytorchcv`.
+"""Image models of other packages: small configurations of `transformers`, and networks of `pytorchcv`.
 
 Nothing is downloaded: the classes come from the packages, the weights stay random or are never made (`meta`).
 """

@@ -119,7 +119,7 @@ def test_validation_names_what_is_wrong(message: str) -> None:
 
 
 def random_graph(n: int, extra: list[tuple[int, int]]) -> ArchGraph:
-    """Every node hangs on an earlier one; the last collects those that nothing hangs on."""
+    """Every node has an earlier predecessor; the last node follows all those without another successor."""
     edges = {(min(u % v, v - 1), v) for v, (u, _) in zip(range(1, n), extra, strict=False)}
     edges |= {(u % v, v) for u, v in ((u, 1 + v % (n - 1)) for u, v in extra)}
     edges |= {(0, v) for v in range(1, n) if not any(b == v for _, b in edges)}

@@ -36,7 +36,7 @@ def boxes(text: str) -> dict[int, tuple[float, float, float, float]]:
 
 @settings(deadline=None, max_examples=30)
 @given(programs())
-def test_every_node_has_its_own_place_on_the_page(program: Program) -> None:
+def test_boxes_do_not_overlap(program: Program) -> None:
     graph = trace(program, (3, 8, 8))
     text = svg(graph, "a program")
     found = boxes(text)
@@ -70,7 +70,7 @@ def test_segments_lead_along_the_edges(program: Program) -> None:
     assert ends == set(graph.edges)
 
 
-def test_long_chains_are_folded_into_a_page() -> None:
+def test_long_chains_are_drawn_in_several_columns() -> None:
     nodes = (Node("input", "input"), *(Node("bn", "n", (1, 1, 1, 1), (1, 2, 2)) for _ in range(199)))
     graph = ArchGraph(nodes, tuple((i, i + 1) for i in range(199)), (), (1, 2, 2), 1)
     width, height = map(float, ElementTree.fromstring(svg(graph, "chain")).attrib["viewBox"].split()[2:])

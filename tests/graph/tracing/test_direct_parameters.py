@@ -1,4 +1,4 @@
-"""Parameters used directly, outside any layer; parameters that reach no output; functions nobody foresaw."""
+"""Parameters used directly, outside any layer; parameters that reach no output; unknown functions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def agree(module: nn.Module) -> Iterator[ArchGraph]:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_what_the_vocabulary_knows_passes_in_silence(name: str) -> None:
+def test_known_ops_give_no_warning(name: str) -> None:
     shape, function, op, role, node_shape = KNOWN[name]
     graphs = list(agree(Owner(shape, function)))
     assert owner(graphs[0]) == (op, role, node_shape)
@@ -97,7 +97,7 @@ def test_what_the_vocabulary_knows_passes_in_silence(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNTESTED)
-def test_the_rest_becomes_other_with_a_warning(name: str) -> None:
+def test_other_parameters_become_other_nodes_with_a_warning(name: str) -> None:
     shape, function, role, node_shape = UNTESTED[name]
     with pytest.warns(GhnqWarning, match=r"trained on ops that own the parameter 'inner\.p'.*untested") as caught:
         graphs = list(agree(Owner(shape, function)))
@@ -106,7 +106,7 @@ def test_the_rest_becomes_other_with_a_warning(name: str) -> None:
     assert len(set(graphs)) == 1
 
 
-def test_a_parameter_stands_between_what_it_meets_and_what_follows() -> None:
+def test_the_node_of_a_parameter_is_between_its_inputs_and_its_users() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -237,7 +237,7 @@ class Heads(nn.Module):
 
 
 @pytest.mark.parametrize("use", ["never", "dropped", "training only"])
-def test_what_reaches_no_output_is_named(use: str) -> None:
+def test_parameters_that_reach_no_output_are_named(use: str) -> None:
     with pytest.warns(GhnqWarning, match="nothing is predicted for the parameters 'spare.weight', 'spare.bias'"):
         graphs = list(agree(Heads(use)))
     assert graphs[0].unused == ("spare.weight", "spare.bias")
@@ -245,7 +245,7 @@ def test_what_reaches_no_output_is_named(use: str) -> None:
     assert ArchGraph.from_json(graphs[0].to_json()) == graphs[0]
 
 
-def test_many_are_counted() -> None:
+def test_long_lists_of_parameters_are_shortened() -> None:
     module = Heads("never")
     module.more = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
     with pytest.warns(GhnqWarning, match=r"'more\.1\.weight' and 5 more"):

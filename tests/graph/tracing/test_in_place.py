@@ -1,4 +1,4 @@
-"""Writing in place through views: what is read later hangs on what was written, as autograd has it."""
+"""Writing in place through views: what is read later depends on what was written, as in autograd."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def item(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("function", [filled, narrowed, older_view, siblings, item])
-def test_both_are_used(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def test_both_parameters_are_used(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     module = Net(function)
     module(torch.rand(2, *SHAPE)).sum().backward()
     used = {name for name, p in module.named_parameters() if p.grad is not None and bool(p.grad.any())}

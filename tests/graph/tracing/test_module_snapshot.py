@@ -74,7 +74,7 @@ def state(module: nn.Module) -> dict[str, Any]:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_meddling_forward_changes_nothing(device: str, training: bool) -> None:
+def test_what_a_forward_changes_is_restored(device: str, training: bool) -> None:
     module = Meddler().to(device).train(training)
     del module.frozen
     module.conv.register_forward_hook(lambda *_: None)
@@ -86,7 +86,7 @@ def test_a_meddling_forward_changes_nothing(device: str, training: bool) -> None
     assert all(child.training is training for child in module.modules())
 
 
-def test_a_failing_forward_changes_nothing() -> None:
+def test_what_a_failing_forward_changes_is_restored() -> None:
     module = Meddler()
     module.fc = nn.Linear(5, 10)
     before = state(module)

@@ -1,4 +1,4 @@
-"""What becomes of the parts that networks are made of: nodes, owners, roles, and the ways to write one thing."""
+"""Layers and functions: their nodes, the parameters these own, the roles, and equivalent ways to write them."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_functions(name: str) -> None:
     assert roles(graph)["fc.weight"] == "class_weight"
 
 
-def test_an_in_place_write_is_seen_by_those_who_hold_the_tensor() -> None:
+def test_an_in_place_write_changes_all_references_to_the_tensor() -> None:
     def part(_: Any, x: Tensor) -> Tensor:
         held = F.max_pool2d(x, 3, 1, 1)
         view = held[:, :2]
@@ -215,7 +215,7 @@ def test_an_in_place_write_is_seen_by_those_who_hold_the_tensor() -> None:
     assert graph.predecessors[5] == (2, 4)
 
 
-def test_a_clone_is_not_written_by_its_twin() -> None:
+def test_an_in_place_write_does_not_change_a_clone() -> None:
     def part(_: Any, x: Tensor) -> Tensor:
         twin = x.clone()
         twin += F.max_pool2d(x, 3, 1, 1)
@@ -406,7 +406,7 @@ class HalfTyped(Checkpointed):
     [Checkpointed, HalfTyped, lambda: nn.DataParallel(body()), lambda: torch.fx.symbolic_trace(body())],
     ids=["checkpoint", "autocast", "DataParallel", "fx"],
 )
-def test_wrappers_do_not_matter(wrap: Callable[[], nn.Module]) -> None:
+def test_wrappers_do_not_change_the_graph(wrap: Callable[[], nn.Module]) -> None:
     graph, plain = trace(wrap(), SHAPE), trace(body(), SHAPE)
     assert [node.op for node in graph.nodes] == [node.op for node in plain.nodes]
     assert graph.edges == plain.edges

@@ -122,7 +122,7 @@ def test_layers_that_do_not_take_the_shape(layer: nn.Module, shape: tuple[int, .
         trace(module, shape)
 
 
-def test_shapes_that_do_not_go_together() -> None:
+def test_shapes_that_do_not_fit_together() -> None:
     failure(
         lambda x: x + x[:, :2], r"module '0\.0' \(Body\) failed on tensors of shapes \(2, 3, 8, 8\) and \(2, 2, 8, 8\)"
     )
@@ -205,7 +205,7 @@ def test_quantized_and_compiled_modules() -> None:
         (nn.Parameter(torch.zeros(0, 3)), r"'p' of shape \(0, 3\) has no elements"),
     ],
 )
-def test_parameters_that_nobody_predicts(parameter: nn.Parameter, message: str) -> None:
+def test_parameters_that_cannot_be_predicted(parameter: nn.Parameter, message: str) -> None:
     module = nn.Conv2d(3, 4, 1)
     module.register_parameter("p", parameter)
     with pytest.raises(GraphError, match=message):
@@ -223,7 +223,7 @@ def ends(x: Tensor) -> Tensor:
     raise SystemExit(0)
 
 
-def test_shapes_beyond_reason_and_forwards_that_end_the_program() -> None:
+def test_huge_shapes_and_forwards_that_exit() -> None:
     with pytest.raises(GraphError, match="more than 4,294,967,296 elements"):
         trace(nn.Conv2d(3, 4, 1), (3, 10**9, 10**10))
     failure(ends, r"module '0\.0' \(Body\) ends the program \(exit code 0\)")
@@ -251,7 +251,7 @@ def test_outputs_without_a_tensor(output: Any) -> None:
         trace(Body(lambda x: output), SHAPE)
 
 
-def test_outputs_that_do_not_hang_on_the_input() -> None:
+def test_outputs_that_do_not_depend_on_the_input() -> None:
     with pytest.raises(GraphError, match="does not depend on its input"):
         trace(Body(lambda x: torch.zeros(2, 10)), SHAPE)
 

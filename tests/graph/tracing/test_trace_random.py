@@ -31,7 +31,7 @@ def test_the_graph_is_the_one_of_autograd(program: Program) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(programs())
-def test_device_mode_and_repetition_do_not_matter(program: Program) -> None:
+def test_device_mode_and_repetition_do_not_change_the_graph(program: Program) -> None:
     graph = trace(program.train(), SHAPE)
     assert trace(program, SHAPE) == graph
     assert trace(program.eval(), SHAPE) == graph

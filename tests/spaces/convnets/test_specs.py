@@ -168,6 +168,6 @@ def edges(*pairs):
         ([edges(("conv_1x1", 0), ("conv_1x1", 1), ("skip", 1))], (2,), "nodes"),
     ],
 )
-def test_dead_or_broken_cells(nodes, concat, said):
+def test_unused_states_and_invalid_cells(nodes, concat, said):
     with pytest.raises(ValidationError, match=said):
         Genotype(nodes=tuple(nodes), concat=concat)
