@@ -79,3 +79,9 @@ def test_unknown_name_lists_the_public_names() -> None:
 
 def test_one_version() -> None:
     assert metadata.version("ghnq") == ghnq.__version__
+
+
+@pytest.mark.parametrize("expression", ["ghnq.quant.equalize", "ghnq.graph.ArchGraph", "ghnq.deploy.export_onnx"])
+def test_packages_are_reachable_after_importing_ghnq_alone(expression: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import ghnq; assert callable({expression})"], check=False)
+    assert done.returncode == 0

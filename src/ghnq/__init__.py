@@ -24,7 +24,15 @@ from ghnq.errors import TrainingError as TrainingError
 from ghnq.errors import WriteError as WriteError
 
 if TYPE_CHECKING:
+    from ghnq import analysis as analysis
+    from ghnq import data as data
+    from ghnq import deploy as deploy
+    from ghnq import evaluation as evaluation
+    from ghnq import graph as graph
+    from ghnq import hypernet as hypernet
+    from ghnq import quant as quant
     from ghnq import spaces as spaces
+    from ghnq import training as training
     from ghnq.data import load as load_dataset
     from ghnq.deploy import export_onnx as export_onnx
     from ghnq.deploy import export_program as export_program
@@ -55,33 +63,49 @@ __all__ = [
     "TrainingError",
     "WriteError",
     "__version__",
+    "analysis",
+    "data",
+    "deploy",
     "evaluate",
+    "evaluation",
     "export_onnx",
     "export_program",
+    "graph",
+    "hypernet",
     "initialize",
     "load_dataset",
     "load_recipe",
+    "quant",
     "quantize",
     "spaces",
     "trace",
     "train",
+    "training",
 ]
 
 # Public name -> the module it lives in and its name there (no name: the module itself).
 _LAZY = {
-    "ArchGraph": ("ghnq.graph", "ArchGraph"),
     "GHN": ("ghnq.hypernet", "GHN"),
+    "ArchGraph": ("ghnq.graph", "ArchGraph"),
     "QuantScheme": ("ghnq.quant", "QuantScheme"),
+    "analysis": ("ghnq.analysis", ""),
+    "data": ("ghnq.data", ""),
+    "deploy": ("ghnq.deploy", ""),
     "evaluate": ("ghnq.evaluation", "evaluate"),
+    "evaluation": ("ghnq.evaluation", ""),
     "export_onnx": ("ghnq.deploy", "export_onnx"),
     "export_program": ("ghnq.deploy", "export_program"),
+    "graph": ("ghnq.graph", ""),
+    "hypernet": ("ghnq.hypernet", ""),
     "initialize": ("ghnq.hypernet.initialize", "initialize"),
     "load_dataset": ("ghnq.data", "load"),
     "load_recipe": ("ghnq.training", "load_recipe"),
+    "quant": ("ghnq.quant", ""),
     "quantize": ("ghnq.quant", "quantize"),
     "spaces": ("ghnq.spaces", ""),
     "trace": ("ghnq.graph", "trace"),
     "train": ("ghnq.training", "train"),
+    "training": ("ghnq.training", ""),
 }
 
 
