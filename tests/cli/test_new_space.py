@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ghnq import spaces
-from ghnq.spaces import convnets, registry
 from tests.spaces.tiny_space import SPACE
 
 from .conftest import Cli
@@ -28,9 +28,10 @@ RECIPE = {
 
 
 @pytest.fixture(autouse=True)
-def tiny_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_SPACES", {"convnets": convnets.SPACE})
+def tiny_space() -> Iterator[None]:
     spaces.register(SPACE)
+    yield
+    spaces.unregister("tiny")
 
 
 def recipe_file(folder: Path, **keys: object) -> Path:

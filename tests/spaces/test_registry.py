@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ghnq import spaces
 from ghnq.errors import SpaceError
 from ghnq.graph import trace
-from ghnq.spaces import Cost, convnets, registry
+from ghnq.spaces import Cost, convnets
+from ghnq.spaces.registry import ENTRY_POINTS
 from tests.spaces.tiny_space import SPACE, TinySpace
 
 
 @pytest.fixture(autouse=True)
-def only_the_own_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test starts with the spaces of the package alone."""
-    monkeypatch.setattr(registry, "_SPACES", {"convnets": convnets.SPACE})
+def only_the_own_spaces() -> Iterator[None]:
+    """Every test ends with the spaces of the package alone."""
+    yield
+    spaces.unregister("tiny")
 
 
-def with_entry_point(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    point = EntryPoint(name, value, spaces.registry.ENTRY_POINTS)
-    monkeypatch.setattr(registry, "entry_points", lambda *, group: [point])
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Installs a package whose only content is an entry point."""
+
+    def install(name: str, value: str) -> None:
+        folder = tmp_path / "tiny_package-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny_package\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {value}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return install
 
 
 def test_the_own_space_is_registered() -> None:
@@ -43,8 +55,8 @@ def test_a_registered_space_is_found_and_its_members_are_resolved() -> None:
         spaces.resolve("tiny/test/3")
 
 
-def test_an_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_entry_point(monkeypatch, "tiny", "tests.spaces.tiny_space:SPACE")
+def test_an_entry_point_is_found(install: Callable[[str, str], None]) -> None:
+    install("tiny", "tests.spaces.tiny_space:SPACE")
     assert spaces.names() == ("convnets", "tiny")
     assert spaces.get("tiny") is SPACE
 
@@ -57,8 +69,10 @@ def test_an_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         ("small", "tests.spaces.tiny_space:SPACE", "is a space with the name 'tiny'"),
     ],
 )
-def test_a_wrong_entry_point_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
-    with_entry_point(monkeypatch, name, value)
+def test_a_wrong_entry_point_is_refused(
+    install: Callable[[str, str], None], name: str, value: str, message: str
+) -> None:
+    install(name, value)
     with pytest.raises(SpaceError, match=message):
         spaces.get(name)
 

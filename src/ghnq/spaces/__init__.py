@@ -9,6 +9,7 @@ from ghnq.spaces.registry import get as get
 from ghnq.spaces.registry import names as names
 from ghnq.spaces.registry import register as register
 from ghnq.spaces.registry import resolve as resolve
+from ghnq.spaces.registry import unregister as unregister
 from ghnq.spaces.space import Space as Space
 from ghnq.spaces.space import Spec as Spec
 

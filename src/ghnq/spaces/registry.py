@@ -35,6 +35,11 @@ def register(space: Space[S]) -> None:
     _SPACES[name] = cast(Space[Spec], space)
 
 
+def unregister(name: str) -> None:
+    """Removes a space that `register` has added; does nothing if there is none of that name."""
+    _SPACES.pop(name, None)
+
+
 def get(name: str) -> Space[Spec]:
     """Returns the space of that name.
 
