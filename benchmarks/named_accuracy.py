@@ -18,11 +18,11 @@ from torch import nn
 
 from ghnq.data import ImageDataset
 from ghnq.errors import NotFiniteError
-from ghnq.evaluation import dataset_for
-from ghnq.evaluation.measure import count_correct
+from ghnq.evaluation import count_correct
 from ghnq.files import write_text
 from ghnq.hypernet import GHN, initialize
 from ghnq.hypernet.checkpoint import checkpoint_hash
+from ghnq.prediction import dataset_for
 from ghnq.quant import QuantScheme, prepare
 from named import NAMED
 

@@ -25,10 +25,10 @@ from torch import nn
 import named
 from ghnq.data import ImageDataset
 from ghnq.deploy import Origin, export_onnx, export_program, verify, verify_program
-from ghnq.evaluation import dataset_for
-from ghnq.evaluation.measure import count_correct
+from ghnq.evaluation import count_correct
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
+from ghnq.prediction import dataset_for
 from ghnq.quant import quantize
 from ghnq.spaces import convnets
 

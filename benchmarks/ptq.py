@@ -23,11 +23,11 @@ import torch
 from torch import nn
 
 from ghnq.errors import NotFiniteError
-from ghnq.evaluation import dataset_for
-from ghnq.evaluation.measure import count_correct
+from ghnq.evaluation import count_correct
 from ghnq.graph import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.hypernet.checkpoint import checkpoint_hash
+from ghnq.prediction import dataset_for
 from ghnq.quant import STEPS, Prepared, QuantScheme, prepare
 from ghnq.spaces import convnets
 from ptq_others import onnx_runtime, torchao_pt2e

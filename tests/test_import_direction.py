@@ -11,10 +11,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ghnq"
 # From the cellar to the roof. Units of one row are siblings and do not know each other.
 LAYERS = (
     ("errors", "_version"),
-    ("files", "memory", "processor", "optional_imports", "torch_compat", "validation_errors"),
+    (
+        "files",
+        "memory",
+        "processor",
+        "progress",
+        "torch_threads",
+        "optional_imports",
+        "torch_compat",
+        "validation_errors",
+    ),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),
-    ("deploy", "models"),
+    ("deploy", "models", "prediction"),
     ("analysis", "evaluation", "training"),
     ("search",),
     ("commands",),
@@ -23,7 +32,7 @@ LAYERS = (
 )
 HEIGHT = {unit: height for height, row in enumerate(LAYERS) for unit in row}
 # Training validates with the evaluation; the search ranks with it.
-SIDEWAYS = {("training", "evaluation"), ("analysis", "evaluation")}
+SIDEWAYS = {("training", "evaluation")}
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str, str]]:

@@ -11,7 +11,7 @@ from ghnq.errors import CheckpointError
 from ghnq.evaluation import Results
 from ghnq.evaluation.demo import demo
 from ghnq.hypernet import Task
-from tests.evaluation.conftest import small_ghn
+from tests.small_networks import small_ghn
 
 
 def test_demo_leaves_table_figure_and_drawing(tmp_path: Path) -> None:

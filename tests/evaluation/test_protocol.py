@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghnq.data import ImageDataset, load, resize_dataset
+from ghnq.data import ImageDataset
 from ghnq.errors import DataError, GhnqError, SchemeError, SpaceError
-from ghnq.evaluation import Results, architectures, dataset_for, described, evaluate
+from ghnq.evaluation import Results, architectures, described, evaluate
 from ghnq.evaluation.ledger import FILE
 from ghnq.evaluation.provenance import machine, weights_hash
 from ghnq.hypernet import GHN, Task
 from ghnq.hypernet.checkpoint import checkpoint_hash
-from tests.evaluation.conftest import small_digits, small_ghn
+from tests.small_networks import small_digits, small_ghn
 
 # What the killed process and this one do alike.
 SPLITS, SCHEMES, LIMIT = ("test", "bnfree"), ("float32", "w4a8"), 10
@@ -74,7 +74,7 @@ def test_killed_in_the_middle_then_resumed_gives_the_same_table(
     out = tmp_path / "run"
     code = (
         "from pathlib import Path\n"
-        "from tests.evaluation.conftest import small_digits, small_ghn\n"
+        "from tests.small_networks import small_digits, small_ghn\n"
         "from tests.evaluation.test_protocol import measure\n"
         f"measure(small_ghn(), small_digits(), Path({str(out)!r}), {workers})\n"
     )
@@ -101,7 +101,7 @@ def test_finished_rows_are_not_measured_again(
     plain: Results, ghn: GHN, digits: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(ghn, digits, tmp_path)
-    monkeypatch.setattr("ghnq.evaluation.measure.Bench.measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("ghnq.evaluation.evaluator.Evaluator.measure", lambda *_: pytest.fail("measured again"))
     assert measure(ghn, digits, tmp_path).table.equals(plain.table)
     narrow = measure(ghn, digits, tmp_path, splits=("bnfree",), schemes=("w4a8",), limit=2)
     assert len(narrow.table) == 2
@@ -230,22 +230,3 @@ def test_images_that_do_not_fit_the_hypernetwork(ghn: GHN, digits: ImageDataset)
     ghn.task = task((3, 32, 32), digits)
     with pytest.raises(DataError, match=r"trained on images of 3x32x32 .* are 1x8x8"):
         measure(ghn, digits)
-
-
-def test_data_are_brought_to_the_size_of_training_only_if_they_are_the_same(ghn: GHN) -> None:
-    digits = load("digits")
-    assert dataset_for(ghn, "digits").content_hash == digits.content_hash
-    ghn.task = task((1, 8, 8), digits)
-    assert dataset_for(ghn).content_hash == digits.content_hash
-    larger = resize_dataset(digits, 16)
-    ghn.task = task((1, 16, 16), larger)
-    assert dataset_for(ghn).content_hash == larger.content_hash
-    assert dataset_for(ghn, "digits").content_hash == larger.content_hash
-    other = replace(larger, mean=larger.mean + 0.1)
-    ghn.task = task((1, 16, 16), other)
-    assert dataset_for(ghn, "digits").input_shape == (1, 8, 8)
-    ghn.task = task((3, 16, 16), larger)
-    assert dataset_for(ghn, "digits").input_shape == (1, 8, 8)
-    ghn.task = None
-    with pytest.raises(DataError, match="does not say which images"):
-        dataset_for(ghn)

@@ -172,7 +172,7 @@ import io, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from rich.console import Console
-import ghnq.evaluation.measure, ghnq.training.distributed.fabric
+import ghnq.evaluation.evaluator, ghnq.training.distributed.fabric
 import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ghnq.training import load_recipe, train
 from ghnq.training.run.state_files import holds_run

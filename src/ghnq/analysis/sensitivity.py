@@ -1,59 +1,61 @@
-"""What each layer costs: the network with that layer alone quantized, and with all layers but that one.
+"""Sensitivity of layers: the network with one layer quantized, and with all layers but one quantized.
 
-Accuracy is too coarse on a few images, so the divergence of the answers from the float network's stands beside it.
+On few images accuracy is coarse, so the divergence of the class probabilities from the float network's is reported too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 
-from ghnq.analysis.subject import Figures, LayerCost, Subject, compare, logits_under, reference_logits
+from ghnq.analysis.layer_costs import LayerCost, layer_costs
+from ghnq.analysis.metrics import Metrics, compare, quantized_logits, reference_logits
+from ghnq.data import Images
 from ghnq.errors import SchemeError
+from ghnq.prediction import Network
+from ghnq.progress import ProgressCallback
 from ghnq.quant import LayerBits, QuantScheme
 
-Progress = Callable[[int, int], None]
-LONGEST = 40
-"""Letters of the longest scheme that a title spells out."""
+MAX_LABEL_LENGTH = 40
+"""Characters of the longest scheme that a title shows in full."""
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: the network with it alone quantized, and with all layers quantized but it."""
+    """One layer: metrics of the network with only this layer quantized, and with all layers but this one quantized."""
 
     name: str
     cost: LayerCost
     bits: LayerBits
-    alone: Figures
-    all_but: Figures
+    alone: Metrics
+    all_but: Metrics
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The whole report: the float network, the quantized one, and every layer in the order of modules."""
+    """Metrics of the float network, of the quantized network, and of every layer in the order of modules."""
 
     scheme: QuantScheme
     images: int
-    in_float: Figures
-    quantized: Figures
+    in_float: Metrics
+    quantized: Metrics
     layers: tuple[LayerRow, ...]
 
     @property
     def label(self) -> str:
-        """The whole scheme for titles: its word (if long, how many layers have which bits), protocol, steps."""
+        """The scheme for titles: bits (if long, how many layers have which), protocol, steps."""
         counts = Counter(str(row.bits) for row in self.layers)
-        word = str(self.scheme)
-        if len(word) > LONGEST:
-            word = ", ".join(f"{count} x {bits}" for bits, count in counts.most_common())
+        text = str(self.scheme)
+        if len(text) > MAX_LABEL_LENGTH:
+            text = ", ".join(f"{count} x {bits}" for bits, count in counts.most_common())
         protocol = "" if self.scheme.protocol == "deploy" else f", protocol {self.scheme.protocol}"
-        return " + ".join((word + protocol, *self.scheme.steps))
+        return " + ".join((text + protocol, *self.scheme.steps))
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the report for JSON."""
         return {
             "scheme": str(self.scheme),
             "protocol": self.scheme.protocol,
@@ -75,24 +77,30 @@ class Sensitivity:
         }
 
 
-def measure_sensitivity(subject: Subject, scheme: QuantScheme, progress: Progress | None = None) -> Sensitivity:
-    """Quantizes one layer at a time, and all but one, and compares with the float network on the test images.
+def measure_sensitivity(
+    network: Network, images: Images, scheme: QuantScheme, progress: ProgressCallback | None = None
+) -> Sensitivity:
+    """Quantizes one layer at a time, then all layers but one, and compares with the float network.
 
-    progress: called with (networks measured, networks in all).
-    Raises SchemeError for a scheme that quantizes nothing, or a model without a layer to quantize.
+    Args:
+        images: The test images that the networks are compared on.
+        progress: Called with the number of networks measured.
+
+    Raises:
+        SchemeError: The scheme quantizes nothing, or the model has no layer that can be quantized.
     """
-    prepared = subject.prepared(scheme)
+    prepared = network.prepared(scheme)
     layers = prepared.layers(scheme)
     if not layers:
-        raise SchemeError(f"scheme {scheme} quantizes no layer, so there is nothing to be sensitive to: try w4a8")
-    costs = subject.layer_costs(prepared)
-    pixels, labels = subject.dataset.normalise(subject.images.pixels), subject.images.labels
+        raise SchemeError(f"scheme {scheme} quantizes no layer, so there is nothing to measure: try w4a8")
+    costs = layer_costs(prepared)
+    pixels, labels = network.dataset.normalise(images.pixels), images.labels
     reference = reference_logits(prepared, pixels)
     total, done = 2 * len(layers) + 1, 0
 
-    def figures(under: QuantScheme) -> Figures:
+    def measure(changed: QuantScheme) -> Metrics:
         nonlocal done
-        logits = logits_under(prepared, under, pixels)
+        logits = quantized_logits(prepared, changed, pixels)
         done += 1
         if progress is not None:
             progress(done, total)
@@ -104,15 +112,15 @@ def measure_sensitivity(subject: Subject, scheme: QuantScheme, progress: Progres
     def without(name: str) -> QuantScheme:
         return scheme.override({name: "float32"})
 
-    quantized = figures(scheme)
+    quantized = measure(scheme)
     rows = tuple(
-        LayerRow(name, costs[name], bits, figures(only(name)), figures(without(name))) for name, bits in layers.items()
+        LayerRow(name, costs[name], bits, measure(only(name)), measure(without(name))) for name, bits in layers.items()
     )
     return Sensitivity(scheme, len(labels), compare(reference, reference, labels), quantized, rows)
 
 
 def sensitivity_table(report: Sensitivity, title: str) -> Table:
-    """One line per layer, in the order of modules."""
+    """Returns a table with one line per layer, in the order of modules."""
     table = Table(
         title=title,
         caption=f"on {report.images:,} test images; divergence: mean KL from the float network's answers, nats / 1000",
@@ -123,21 +131,12 @@ def sensitivity_table(report: Sensitivity, title: str) -> Table:
         table.add_column(heading, justify="right")
     for heading in ("all but it: accuracy", "divergence"):
         table.add_column(heading, justify="right")
-    table.add_row("none (float32)", "", "", *_cells(report.in_float), end_section=True)
+    table.add_row("none (float32)", "", "", *report.in_float.cells(), end_section=True)
     for row in report.layers:
-        others = [f"{row.all_but.accuracy:.1f}", f"{1000 * row.all_but.divergence:.2f}"]
-        table.add_row(row.name, str(row.bits), f"{row.cost.weights:,}", *_cells(row.alone), *others)
+        all_but = [f"{row.all_but.accuracy:.1f}", f"{1000 * row.all_but.divergence:.2f}"]
+        table.add_row(row.name, str(row.bits), f"{row.cost.weights:,}", *row.alone.cells(), *all_but)
     table.add_section()
     weights = sum(row.cost.weights for row in report.layers)
     bits = {str(row.bits) for row in report.layers}
-    table.add_row("all", bits.pop() if len(bits) == 1 else "mixed", f"{weights:,}", *_cells(report.quantized))
+    table.add_row("all", bits.pop() if len(bits) == 1 else "mixed", f"{weights:,}", *report.quantized.cells())
     return table
-
-
-def _cells(figures: Figures) -> list[str]:
-    return [
-        f"{figures.accuracy:.1f}",
-        f"{figures.loss:.3f}",
-        f"{1000 * figures.divergence:.2f}",
-        f"{figures.sqnr:.1f}",
-    ]

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ghnq.commands.options import check_folder
-from ghnq.commands.progress import measuring
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation import summary_table
 from ghnq.evaluation.demo import demo as show

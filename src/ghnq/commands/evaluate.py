@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ghnq.commands.options import check_folder, check_protocol, parse_steps, parse_words
-from ghnq.commands.progress import measuring
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
-from ghnq.evaluation import architectures, dataset_for, summary_table, write_report
+from ghnq.evaluation import architectures, summary_table, write_report
 from ghnq.evaluation import evaluate as measure
-from ghnq.evaluation.inputs import space_of
 from ghnq.hypernet import GHN
+from ghnq.prediction import dataset_for, space_of
 from ghnq.quant import read_scheme
 
 FIGURE = "accuracy.html"
@@ -30,7 +30,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measures the networks that `checkpoint` predicts and prints the table; with `out`, table and figure are kept."""
-    # Every word is checked before anything large is loaded.
+    # All options are checked before anything large is loaded.
     check_protocol(protocol)
     split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
     step_names = parse_steps(steps)
@@ -61,5 +61,7 @@ def evaluate(
             write_report(results, out / FIGURE)
             lines = [f"table, summary and figure: [cyan]{out}[/]"]
         if results.nonfinite and as_json:
-            terminal.progress.print(f"[yellow]warning:[/] {results.nonfinite:,} answers are not finite: wrong")
+            terminal.progress.print(
+                f"[yellow]warning:[/] {results.nonfinite:,} images have a NaN or infinite logit and count as wrong"
+            )
         terminal.finish(results.document(), summary_table(results), *lines)

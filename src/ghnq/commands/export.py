@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
+from ghnq.commands.load_network import CALIBRATION_SEED, Loaded, load_network
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
-from ghnq.deploy import Exported, Origin, export_onnx, export_program
+from ghnq.deploy import Exported, Origin
+from ghnq.deploy.export import check_float32, export_prepared
+from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
+from ghnq.deploy.onnx.writer import Storage
 from ghnq.errors import GhnqError
-from ghnq.evaluation import check_fit, check_outputs, dataset_for
 from ghnq.evaluation.provenance import weights_hash
-from ghnq.graph import trace
-from ghnq.hypernet import GHN
-from ghnq.hypernet.initialize import initialize
-from ghnq.models import load_model
-from ghnq.optional_imports import import_optional
 from ghnq.quant import read_scheme
-
-BATCH = 256
-SEED = 0
 
 
 def export(
@@ -40,46 +34,47 @@ def export(
     check_protocol(protocol)
     parsed = read_scheme(scheme, protocol=protocol, steps=parse_steps(steps) or None)
     check_output(out, (".onnx", ".pt2"), "networks are written as")
-    as_program = out.suffix.lower() == ".pt2"
-    if as_program and (pack_int4 or int8_weights):
-        raise GhnqError("--pack-int4 and --int8-weights are for .onnx; .pt2 files have int8 weights of any bits.")
-    if not as_program:
-        import_optional("onnx")
+    file_format = _format_of(out, Storage(pack_int4=pack_int4, int8_weights=int8_weights))
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
-        ghn = GHN.from_pretrained(checkpoint)
-        dataset = dataset_for(ghn, data)
-        check_fit(ghn, dataset)
-        module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-        check_outputs(trace(module, dataset.input_shape).num_outputs, dataset)
-        network = initialize(module, ghn, dataset.input_shape, scheme=parsed)
-        origin = Origin(
-            model=model,
-            checkpoint=checkpoint,
-            checkpoint_sha256=weights_hash(ghn),
-            data=dataset.name,
-            calibration_seed=SEED,
-            mean=tuple(dataset.mean.tolist()),
-            std=tuple(dataset.std.tolist()),
-        )
-        write = export_program if as_program else partial(export_onnx, pack_int4=pack_int4, int8_weights=int8_weights)
-        exported = write(
-            network,
-            parsed,
-            calibration=dataset.calibration(calibration, SEED),
-            out=out,
-            batch_size=min(BATCH, calibration),
-            origin=origin,
+        loaded = load_network(model, checkpoint=checkpoint, data=data, calibration=calibration)
+        check_float32(loaded.network.module)
+        exported = export_prepared(
+            loaded.network.prepared(parsed), parsed, file_format, out=out, origin=_origin(loaded, model, checkpoint)
         )
         document = _document(exported, model) | {"warnings": terminal.warnings}
     terminal.finish(
         document,
-        f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_format(exported)}",
+        f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_describe_format(exported)}",
         f"written to [cyan]{out}[/]",
-        f"prove it with: ghnq verify {out} --data {dataset.name}",
+        f"prove it with: ghnq verify {out} --data {loaded.dataset.name}",
     )
 
 
-def _format(exported: Exported) -> str:
+def _format_of(out: Path, storage: Storage) -> ExportFormat:
+    """Returns the format that the file name asks for, once it is known that files can be written in it."""
+    file_format: ExportFormat = OnnxFormat(storage)
+    if out.suffix.lower() == ".pt2":
+        if storage != Storage():
+            raise GhnqError("--pack-int4 and --int8-weights are for .onnx; .pt2 files have int8 weights of any bits.")
+        file_format = ProgramFormat()
+    file_format.check(out)
+    return file_format
+
+
+def _origin(loaded: Loaded, model: str, checkpoint: str) -> Origin:
+    dataset = loaded.dataset
+    return Origin(
+        model=model,
+        checkpoint=checkpoint,
+        checkpoint_sha256=weights_hash(loaded.ghn),
+        data=dataset.name,
+        calibration_seed=CALIBRATION_SEED,
+        mean=tuple(dataset.mean.tolist()),
+        std=tuple(dataset.std.tolist()),
+    )
+
+
+def _describe_format(exported: Exported) -> str:
     return "a torch.export program" if exported.opset is None else f"opset {exported.opset}"
 
 

@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
+from ghnq.commands.load_network import load_network
 from ghnq.commands.options import check_output, parse_steps, parse_words
-from ghnq.commands.progress import measuring
-from ghnq.commands.studying import load_subject
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
-from ghnq.evaluation.measure import one_torch_thread
 from ghnq.files import write_text
 from ghnq.quant import LayerBits, dump_scheme
+from ghnq.torch_threads import one_torch_thread
 
 
 def mixed(
@@ -39,19 +39,20 @@ def mixed(
     if out is not None:
         check_output(out, (".yaml", ".yml"), "scheme files are written as")
     with Terminal(as_json=as_json) as terminal:
-        subject = load_subject(model, checkpoint=checkpoint, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, data=data, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             result = mix(
-                subject, budget, choices=bits, activations=activations, steps=step_names, progress=progress
+                loaded.network, loaded.images, budget,
+                choices=bits, activations=activations, steps=step_names, progress=progress,
             )  # fmt: skip
         lines = []
         if out is not None:
-            write_text(out, dump_scheme(result.scheme, _about(result, model, checkpoint, subject.dataset.name)))
+            write_text(out, dump_scheme(result.scheme, _about(result, model, checkpoint, loaded.dataset.name)))
             lines = [f"scheme file: [cyan]{out}[/]"]
         document = {
             "model": model,
             "checkpoint": checkpoint,
-            "data": subject.dataset.name,
+            "data": loaded.dataset.name,
             **result.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
@@ -62,7 +63,7 @@ def mixed(
 
 
 def _about(result: Mixed, model: str, checkpoint: str, data: str) -> dict[str, Any]:
-    """What the scheme file notes of where it comes from."""
+    """Returns what the scheme file records about where it comes from."""
     return {
         "model": model,
         "checkpoint": checkpoint,
@@ -70,7 +71,7 @@ def _about(result: Mixed, model: str, checkpoint: str, data: str) -> dict[str, A
         "budget_bits": result.budget.bits,
         "measure": result.budget.measure,
         "images": result.images,
-        "accuracy": {row.name: round(row.figures.accuracy, 2) for row in result.measured},
+        "accuracy": {row.name: round(row.metrics.accuracy, 2) for row in result.measured},
         "ghnq_version": __version__,
     }
 

@@ -50,7 +50,7 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
         count = sum(prod(tensor.shape) for tensor in tensors.values())
         if not parsed.is_float and not ghn.config.condition:
             terminal.warn(
-                f"the hypernetwork is not told the precision: it predicts the same for {parsed} as for float32"
+                f"the hypernetwork was trained without `condition`: it predicts the same for {parsed} as for float32"
             )
         for warning in _warnings(ghn, shape, graph.num_outputs, tensors):
             terminal.warn(warning)

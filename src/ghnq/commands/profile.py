@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ghnq.commands.progress import measuring
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure

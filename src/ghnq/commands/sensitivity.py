@@ -1,4 +1,4 @@
-"""`ghnq sensitivity`: what quantizing each layer costs."""
+"""`ghnq sensitivity`: the loss from quantizing each layer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
 from ghnq.analysis.sensitivity_figure import write_sensitivity
+from ghnq.commands.load_network import load_network
 from ghnq.commands.options import check_output, parse_steps
-from ghnq.commands.progress import measuring
-from ghnq.commands.studying import load_subject
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
-from ghnq.evaluation.measure import one_torch_thread
 from ghnq.quant import read_scheme
+from ghnq.torch_threads import one_torch_thread
 
 
 def sensitivity(
@@ -30,9 +30,9 @@ def sensitivity(
     if out is not None:
         check_output(out, (".html",), "the figure is written as")
     with Terminal(as_json=as_json) as terminal:
-        subject = load_subject(model, checkpoint=checkpoint, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, data=data, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
-            report = measure_sensitivity(subject, parsed, progress)
+            report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
         title = f"Sensitivity of {model} to {report.label}, parameters predicted by '{checkpoint}'"
         lines = []
         if out is not None:
@@ -41,7 +41,7 @@ def sensitivity(
         document = {
             "model": model,
             "checkpoint": checkpoint,
-            "data": subject.dataset.name,
+            "data": loaded.dataset.name,
             **report.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,

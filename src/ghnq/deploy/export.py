@@ -6,29 +6,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
 from ghnq.deploy.graph.finite import check_simulation
 from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
-from ghnq.deploy.onnx.writer import Storage, write_model
-from ghnq.deploy.pt2e.program_file import save_program
-from ghnq.deploy.pt2e.writer import to_program
-from ghnq.errors import DataError, ExportError, GhnqError
-from ghnq.files import atomic_path
-from ghnq.optional_imports import import_optional
-from ghnq.quant import QuantScheme, prepare
+from ghnq.deploy.onnx.writer import Storage
+from ghnq.errors import DataError, ExportError
+from ghnq.quant import Prepared, QuantScheme, prepare
 from ghnq.quant.calibrate import batches
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file that was written: its path, its size, what it states, and the simulation it holds.
+    """A file that was written.
 
-    opset: of ONNX; None for a torch.export program.
+    Attributes:
+        path: The file.
+        size: Its size in bytes.
+        opset: Of ONNX; None for a torch.export program.
+        facts: The metadata in the file.
+        simulation: The simulated network that the file holds.
     """
 
     path: Path
@@ -53,33 +54,30 @@ def export_onnx(
 ) -> Exported:
     """Calibrates, folds and quantizes a network and writes it as ONNX with QuantizeLinear and DequantizeLinear.
 
-    The module may have weights of any origin and is left as it was. The batch is the only free size.
+    The module may have weights of any origin and is left as it was. Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
-        calibration: normalised float images [B, C, H, W] of the training split, at least `batch_size`.
-        out: the file; written whole or not at all.
+        calibration: Normalised float images [B, C, H, W] of the training split, at least `batch_size`.
+        out: The file; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
-        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
-        pack_int4: store weights of up to 4 bits as INT4: half the file, but runtimes compute convolutions in float.
-        int8_weights: store 8-bit weights as int8 instead of uint8 (`Storage`).
-        origin: what the file shall say of where the network comes from.
+        steps: Additional post-training steps (names of `ghnq.quant.STEPS`); None leaves those of the scheme.
+        batch_size: Images in one forward pass of the calibration.
+        pack_int4: Whether to store weights of up to 4 bits as INT4: half the file, but runtimes compute convolutions in
+            float.
+        int8_weights: Whether to store 8-bit weights as int8 instead of uint8 (`Storage`).
+        origin: Where the network comes from, for the metadata of the file.
 
     Raises:
-        SchemeError: nothing to quantize, bits no kernel takes, a constant activation.
-        NotFiniteError: weights, activations or logits that are NaN or infinite.
-        DataError: unusable calibration images, or fewer than one batch.
-        ExportError: an op that cannot be expressed, another type than float32, or a shape beyond the batch that is not
-            fixed.
+        SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
+        NotFiniteError: Weights, activations or logits that are NaN or infinite.
+        DataError: Unusable calibration images, or fewer than one batch.
+        ExportError: An operator that cannot be expressed, another type than float32, or a shape that depends on the
+            batch size beyond its first dimension.
         MissingExtraError: onnx is not installed.
     """
-    import_optional("onnx")
-    simulation, facts = _simulated(module, scheme, calibration, protocol, steps, batch_size, origin)
-    storage = Storage(pack_int4=pack_int4, int8_weights=int8_weights)
-    model = write_model(simulation, storage=storage, metadata=facts.to_properties())
-    path = Path(out)
-    _save(model, path)
-    return Exported(path, path.stat().st_size, model.opset_import[0].version, facts, simulation)
+    file_format = OnnxFormat(Storage(pack_int4=pack_int4, int8_weights=int8_weights))
+    return _export_module(module, scheme, file_format, calibration, out, protocol, steps, batch_size, origin)
 
 
 def export_program(
@@ -93,69 +91,82 @@ def export_program(
     batch_size: int = 256,
     origin: Origin | None = None,
 ) -> Exported:
-    """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) in pt2e words.
+    """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) with pt2e operators.
 
-    The same scales and integers as `export_onnx` gives; for torch.compile on x86 and for ExecuTorch. The module may
-    have weights of any origin and is left as it was. The batch is the only free size.
+    The scales and integers are those of `export_onnx`; the file is for torch.compile on x86 and for ExecuTorch. The
+    module may have weights of any origin and is left as it was. Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
-        calibration: normalised float images [B, C, H, W] of the training split, at least `batch_size`.
-        out: the file; written whole or not at all.
+        calibration: Normalised float images [B, C, H, W] of the training split, at least `batch_size`.
+        out: The file, which must end in .pt2; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
-        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
-        origin: what the file shall say of where the network comes from.
+        steps: Additional post-training steps (names of `ghnq.quant.STEPS`); None leaves those of the scheme.
+        batch_size: Images in one forward pass of the calibration.
+        origin: Where the network comes from, for the metadata of the file.
 
     Raises:
-        SchemeError: nothing to quantize, bits no kernel takes, a constant activation.
-        NotFiniteError: weights, activations or logits that are NaN or infinite.
-        DataError: unusable calibration images, or fewer than one batch.
-        ExportError: an op that cannot be expressed, another type than float32, or a shape beyond the batch that is not
-            fixed.
-        GhnqError: a file name that does not end in .pt2, by which torch.export knows its files.
+        SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
+        NotFiniteError: Weights, activations or logits that are NaN or infinite.
+        DataError: Unusable calibration images, or fewer than one batch.
+        ExportError: An operator that cannot be expressed, another type than float32, or a shape that depends on the
+            batch size beyond its first dimension.
+        GhnqError: The file name does not end in .pt2.
     """
-    path = Path(out)
-    if path.suffix.lower() != ".pt2":
-        raise GhnqError(f"'{path}' ends in '{path.suffix}'; torch.export programs are written as .pt2")
-    simulation, facts = _simulated(module, scheme, calibration, protocol, steps, batch_size, origin)
-    save_program(to_program(simulation, facts.input_shape), facts, path)
-    return Exported(path, path.stat().st_size, None, facts, simulation)
+    return _export_module(module, scheme, ProgramFormat(), calibration, out, protocol, steps, batch_size, origin)
 
 
-def _simulated(
+def _export_module(
     module: nn.Module,
     scheme: QuantScheme | str,
+    file_format: ExportFormat,
     calibration: Tensor,
+    out: str | os.PathLike[str],
     protocol: str,
     steps: Sequence[str] | None,
     batch_size: int,
     origin: Origin | None,
-) -> tuple[fx.GraphModule, Facts]:
-    """The simulation of a network, and what its file says; the same for every format."""
+) -> Exported:
+    """Prepares a module and exports it; the arguments are those of `export_onnx` and `export_program`."""
+    path = Path(out)
+    file_format.check(path)
     changes = {} if steps is None else {"steps": tuple(steps)}
-    scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
+    parsed = QuantScheme.parse(scheme, protocol=protocol, **changes)
     if isinstance(calibration, Tensor) and calibration.dim() == 4 and len(calibration) < batch_size:
         raise DataError(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
             "give more images, or a smaller batch_size"
         )
-    _check_types(module)
+    check_float32(module)
     prepared = prepare(module, calibration, batch_size=batch_size)
-    facts = Facts.of(scheme, len(calibration), tuple(calibration.shape[1:]), origin or Origin())
+    return export_prepared(prepared, parsed, file_format, out=path, origin=origin)
+
+
+def export_prepared(
+    prepared: Prepared, scheme: QuantScheme, file_format: ExportFormat, *, out: Path, origin: Origin | None = None
+) -> Exported:
+    """Folds and quantizes a prepared network and writes it; the path that every export takes.
+
+    Raises:
+        SchemeError, NotFiniteError, ExportError: As `export_onnx`.
+    """
+    check_float32(prepared.network)
+    facts = Facts.of(scheme, len(prepared.images), tuple(prepared.images.shape[1:]), origin or Origin())
     simulation = simulate(prepared, scheme)
-    check_simulation(simulation, batches(prepared.images, batch_size), facts.scheme)
-    return simulation, facts
+    check_simulation(simulation, batches(prepared.images, prepared.batch_size), facts.scheme)
+    opset = file_format.write(simulation, facts, out)
+    return Exported(out, out.stat().st_size, opset, facts, simulation)
 
 
-def _check_types(module: nn.Module) -> None:
+def check_float32(module: nn.Module) -> None:
+    """Checks that all floating-point parameters and buffers of a module are float32.
+
+    Raises:
+        ExportError: One is not; the message names it.
+    """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ExportError(
                 f"'{name}' of the network is {tensor.dtype}; only float32 networks can be exported: "
                 "call .float() on the network first"
             )
-
-
-def _save(model: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())

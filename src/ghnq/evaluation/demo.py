@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghnq.evaluation.figure import write_report
-from ghnq.evaluation.inputs import dataset_for, space_of
-from ghnq.evaluation.protocol import DEFAULT_SCHEMES, Progress, evaluate
+from ghnq.evaluation.protocol import DEFAULT_SCHEMES, evaluate
 from ghnq.evaluation.results import Results
+from ghnq.evaluation.results_figure import write_report
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN
+from ghnq.prediction import dataset_for, space_of
+from ghnq.progress import ProgressCallback
 
 ARCHITECTURES = 50
 CHECKPOINT = "digits"
@@ -32,7 +33,7 @@ def demo(
     checkpoint: str = CHECKPOINT,
     architectures: int = ARCHITECTURES,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Demo:
     """Measures architectures of split `test` with predicted parameters on the checkpoint's images, float32 to w4a4.
 

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ghnq.errors import GhnqError, WriteError
-from ghnq.evaluation.measure import Row
 from ghnq.evaluation.provenance import Machine
+from ghnq.evaluation.rows import Row
 from ghnq.files import lock
 
 FILE = "rows.jsonl"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,22 +19,24 @@ from typing import Any
 from ghnq import spaces
 from ghnq.data import ImageDataset
 from ghnq.errors import GhnqError, SchemeError, SpaceError, nearest
-from ghnq.evaluation.inputs import check_fit, space_of
+from ghnq.evaluation.evaluator import Evaluator
 from ghnq.evaluation.ledger import Ledger
-from ghnq.evaluation.measure import BATCH, Bench, Row, one_torch_thread
 from ghnq.evaluation.provenance import machine, versions, weights_hash
 from ghnq.evaluation.results import Results
+from ghnq.evaluation.rows import Row
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
 from ghnq.memory import keep_freed_memory
+from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of
+from ghnq.prediction.inference import BATCH_SIZE
+from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
 from ghnq.quant.scheme import is_scheme_file
 from ghnq.spaces import Space, Spec
+from ghnq.torch_threads import one_torch_thread
 
-CALIBRATION_IMAGES = 512
 DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
 
-Progress = Callable[[int, int], None]
 Task = tuple[str, int, tuple[str, ...]]
 
 
@@ -52,7 +54,7 @@ def evaluate(
     out: str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Results:
     """Measures the predicted networks of splits and returns one row per architecture and scheme.
 
@@ -73,9 +75,9 @@ def evaluate(
     named = _named_schemes(schemes, protocol, tuple(steps))
     names = tuple(named)
     members = architectures(splits, limit, space_of(ghn))
-    check_fit(ghn, dataset)
-    bench = replace(_bench(ghn, dataset, images, protocol or "deploy", seed), named=named)
-    fingerprint = _fingerprint(bench, seed, steps)
+    check_dataset(ghn, dataset)
+    evaluator = replace(_evaluator(ghn, dataset, images, protocol or "deploy", seed), named=named)
+    fingerprint = _fingerprint(evaluator, seed, steps)
     about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "torch_threads": 1}
     about |= _settings(named)
     if from_files := {name: scheme for name, scheme in named.items() if name != str(scheme)}:
@@ -87,7 +89,7 @@ def evaluate(
         done, total = len(members) - len(tasks), len(members)
         report = progress or (lambda done, total: None)
         report(done, total)
-        with one_torch_thread(), closing(run_tasks(partial(_measure, bench), tasks, count)) as finished:
+        with one_torch_thread(), closing(run_tasks(partial(_measure, evaluator), tasks, count)) as finished:
             for rows in finished:
                 ledger.add(rows)
                 done += 1
@@ -100,12 +102,12 @@ def evaluate(
     return results
 
 
-def _measure(bench: Bench, task: Task) -> list[Row]:
+def _measure(evaluator: Evaluator, task: Task) -> list[Row]:
     split, index, schemes = task
     try:
-        return bench.measure(split, index, schemes)
+        return evaluator.measure(split, index, schemes)
     except SchemeError as error:  # an override fits some architectures, and not others
-        raise SchemeError(f"{space_of(bench.ghn).name}/{split}/{index}: {error}") from error
+        raise SchemeError(f"{space_of(evaluator.ghn).name}/{split}/{index}: {error}") from error
 
 
 def _named_schemes(schemes: Sequence[str], protocol: str | None, steps: tuple[str, ...]) -> dict[str, QuantScheme]:
@@ -173,10 +175,10 @@ def architectures(
     return list(dict.fromkeys(found))
 
 
-def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, seed: int) -> Bench:
+def _evaluator(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, seed: int) -> Evaluator:
     if any(parameter.device.type != "cpu" for parameter in ghn.parameters()):
         ghn = copy.deepcopy(ghn).cpu()
-    return Bench(
+    return Evaluator(
         ghn=ghn,
         dataset=dataset,
         images=dataset.test if images is None else dataset.test.first(images),
@@ -185,22 +187,22 @@ def _bench(ghn: GHN, dataset: ImageDataset, images: int | None, protocol: str, s
     )
 
 
-def _fingerprint(bench: Bench, seed: int, steps: Sequence[str]) -> dict[str, Any]:
+def _fingerprint(evaluator: Evaluator, seed: int, steps: Sequence[str]) -> dict[str, Any]:
     """Everything a row hangs on besides its architecture and scheme; part of the summary."""
     return {
-        "checkpoint_hash": weights_hash(bench.ghn),
-        "hypernetwork": bench.ghn.config.model_dump(mode="json"),
-        "data_hash": bench.dataset.content_hash,
-        "image_shape": list(bench.dataset.input_shape),
-        "protocol": bench.protocol,
+        "checkpoint_hash": weights_hash(evaluator.ghn),
+        "hypernetwork": evaluator.ghn.config.model_dump(mode="json"),
+        "data_hash": evaluator.dataset.content_hash,
+        "image_shape": list(evaluator.dataset.input_shape),
+        "protocol": evaluator.protocol,
         # Absent where there are none, so that evaluations from before there were steps can go on.
         **({"steps": list(steps)} if steps else {}),
-        "test_images": len(bench.images),
-        "calibration_images": len(bench.calibration),
+        "test_images": len(evaluator.images),
+        "calibration_images": len(evaluator.calibration),
         "seed": seed,
         # Absent for the default space, so that evaluations from before there were others can go on.
-        **({} if space_of(bench.ghn).name == spaces.DEFAULT else {"space": space_of(bench.ghn).name}),
-        "batch": BATCH,
+        **({} if space_of(evaluator.ghn).name == spaces.DEFAULT else {"space": space_of(evaluator.ghn).name}),
+        "batch": BATCH_SIZE,
         "versions": versions(),
     }
 

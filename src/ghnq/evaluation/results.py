@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ghnq.errors import DataError
-from ghnq.evaluation.measure import Row
+from ghnq.evaluation.rows import Row
 from ghnq.files import atomic_path, write_text
 
 TABLE_FILE, SUMMARY_FILE = "results.parquet", "summary.json"

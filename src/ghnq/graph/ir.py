@@ -18,6 +18,7 @@ from ghnq.graph.elements import Parameter as Parameter
 from ghnq.graph.elements import Role as Role
 from ghnq.graph.elements import Shape as Shape
 from ghnq.graph.elements import Shape4 as Shape4
+from ghnq.graph.multiply_adds import layer_multiply_adds
 from ghnq.graph.ops import KERNEL_OPS
 from ghnq.graph.validation import validate
 
@@ -123,12 +124,9 @@ class ArchGraph(GraphData):
 
     @cached_property
     def multiply_adds(self) -> int:
-        """Multiply-adds of all convolutions and linear layers for one image: fan-in times output elements.
-
-        For a strided transposed convolution this is an upper bound.
-        """
+        """Multiply-adds of all convolutions and linear layers for one image."""
         return sum(
-            prod(node.output_shape) * prod(node.shape[1:])
+            layer_multiply_adds(node.shape, node.output_shape)
             for node in self.nodes
             if node.shape is not None and node.op in KERNEL_OPS
         )

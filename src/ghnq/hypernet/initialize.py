@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.errors import GraphError
+from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
 from ghnq.hypernet.module_copy import copy_module
@@ -34,9 +35,20 @@ def initialize(
     from calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be
     traced.
     """
-    graph = trace(module, input_shape)
+    return initialize_traced(module, trace(module, input_shape), ghn, scheme)
+
+
+def initialize_traced(
+    module: nn.Module, graph: ArchGraph, ghn: GHN, scheme: str | QuantScheme, *, channels_last: bool = False
+) -> nn.Module:
+    """Does what `initialize` does, for a module that was traced before.
+
+    Args:
+        graph: The traced module.
+        channels_last: Whether kernels are stored in channels last.
+    """
     with torch.no_grad():
-        predicted = ghn.predict(graph, scheme)
+        predicted = ghn.predict(graph, scheme, channels_last=channels_last)
     return with_parameters(module, predicted | _as_they_are(module, graph.unused))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from ghnq.deploy.cost.latency import Latency, Report, some_images, take_turns
+from ghnq.deploy.cost.latency import Latency, some_images, take_turns
 from ghnq.deploy.cost.multiply_adds import FLOAT_BITS, layer_work
 from ghnq.deploy.cost.peak_memory import FLOAT_BYTES, peak_memory
 from ghnq.deploy.graph.dequantized import in_floats
@@ -22,6 +22,7 @@ from ghnq.deploy.onnx.writer import Storage, write_model
 from ghnq.errors import GhnqError
 from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor
+from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
 
 LARGEST_BATCH = 4096
@@ -78,7 +79,12 @@ class Profile:
 
 
 def profile(
-    path: Path, *, batch: int = 1, threads: int = 1, repeats: int | None = None, progress: Report | None = None
+    path: Path,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    repeats: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Profile:
     """Counts what a file costs, and times it on ONNX Runtime in turns with its float32 counterpart.
 

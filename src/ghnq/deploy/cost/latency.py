@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from ghnq.deploy.onnx import runtime
 from ghnq.errors import GhnqError
+from ghnq.progress import ProgressCallback
 
 WARM_UP = 5
 SECONDS, FEWEST, MOST = 2.0, 20, 1000
 """How many turns there are where nobody says: as many as fit into so many seconds, within these limits."""
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Latency:
 
 
 def take_turns(
-    first: Any, second: Any, images: Tensor, repeats: int | None, progress: Report | None = None
+    first: Any, second: Any, images: Tensor, repeats: int | None, progress: ProgressCallback | None = None
 ) -> tuple[Latency, Latency, int]:
     """Runs two sessions in turns on the same images [B, C, H, W]; also returns how many turns there were.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 from typing import NamedTuple
 
 from torch import fx
@@ -11,13 +10,14 @@ from torch import fx
 from ghnq.deploy.graph.dequantized import largest, rounding
 from ghnq.deploy.graph.quantize_ops import dequantize
 from ghnq.deploy.graph.supported_ops import LAYERS
+from ghnq.graph.multiply_adds import layer_multiply_adds
 from ghnq.quant import QuantScheme
 
 FLOAT_BITS = 32
 
 
-class Work(NamedTuple):
-    """What one layer does: its multiply-adds for one image, and the bits of its weight and of its input."""
+class LayerWork(NamedTuple):
+    """The multiply-adds of one layer for one image, and the bits of its weight and of its input."""
 
     multiply_adds: int
     weight_bits: int
@@ -29,21 +29,21 @@ class Work(NamedTuple):
         return self.multiply_adds * self.weight_bits * self.activation_bits
 
 
-def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Work]:
-    """The work of every convolution and linear layer of a graph with shapes; one that runs twice comes twice.
+def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[LayerWork]:
+    """Yields the work of every convolution and linear layer of a graph with the shapes of one image.
 
-    Multiply-adds are fan-in times output elements. A weight on a grid has the bits that the scheme gives its layer, its
-    input those of the grid it is rounded to, or 32. A layer with a float weight counts as 32 x 32: it runs in float.
+    A layer that runs twice comes twice. A quantized weight has the bits that the scheme gives its layer; the input has
+    the bits it is quantized to, or 32 where it is not. A layer with a float weight counts as 32 x 32: it runs in float.
     """
     for node in simulation.graph.nodes:
         if node.target in LAYERS:
             weight = node.args[1]
-            adds = node.meta["val"].numel() * prod(weight.meta["val"].shape[1:])
+            multiply_adds = layer_multiply_adds(weight.meta["val"].shape, node.meta["val"].shape)
             if weight.target is dequantize:
                 bits = scheme.bits_for(str(node.meta.get("layer"))).weight or FLOAT_BITS
-                yield Work(adds, bits, _input_bits(node.args[0]))
+                yield LayerWork(multiply_adds, bits, _input_bits(node.args[0]))
             else:
-                yield Work(adds, FLOAT_BITS, FLOAT_BITS)
+                yield LayerWork(multiply_adds, FLOAT_BITS, FLOAT_BITS)
 
 
 def _input_bits(source: fx.Node) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import TrainingError
-from ghnq.evaluation.measure import Bench
+from ghnq.evaluation.evaluator import Evaluator
 from ghnq.hypernet.model import GHN
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.run.recipe import Recipe
@@ -35,7 +35,7 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
     """
     count = min(recipe.validation.calibration, len(dataset.train))
     schemes = recipe.validation.schemes
-    bench = Bench(
+    evaluator = Evaluator(
         ghn=ghn,
         dataset=dataset,
         images=images,
@@ -43,7 +43,7 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
         protocol=PROTOCOL,
         named={word: QuantScheme.parse(word, steps=recipe.quantization.steps) for word in schemes},
     )
-    rows = [bench.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
+    rows = [evaluator.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
     values = np.array([[100 * row["correct"] / row["images"] for row in under] for under in rows])  # [M, schemes]
     means = values.mean(1)
     sem = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")

@@ -80,7 +80,10 @@ LONGEST_SCREEN = 24
             ["mixed", "convnets/test/0", "--checkpoint", "CKPT", "--budget-bits", "1.5"],
             "the fewest bits on offer cost 2.00",
         ),
-        (["mixed", "convnets/test/0", "--checkpoint", "CKPT", "--budget-bits", "nan"], "budget of nan"),
+        (
+            ["mixed", "convnets/test/0", "--checkpoint", "CKPT", "--budget-bits", "nan"],
+            "the budget must be positive and finite, got nan",
+        ),
         (["mixed", "models.py:Net", "--checkpoint", "CKPT", "--budget-bits", "4", "--choices", "2,,4"], "empty word"),
         (["mixed", "models.py:Net", "--checkpoint", "CKPT", "--budget-bits", "4", "--choices", "2,x"], "'x' is not"),
         (["mixed", "models.py:Net", "--checkpoint", "CKPT", "--budget-bits", "4", "--choices", "1,4"], "2 to 16"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ghnq.progress import ProgressCallback
+
 
 @contextmanager
-def measuring(console: Console, what: str = "architectures") -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (done, in all) that moves a bar over so many `what`; it vanishes at the end."""
+def measuring(console: Console, what: str = "architectures") -> Iterator[ProgressCallback]:
+    """Shows a progress bar that counts `what`, and yields the callback that moves it; the bar is removed at the end."""
     columns = (
         TextColumn("measuring"),
         BarColumn(),
@@ -22,7 +24,7 @@ def measuring(console: Console, what: str = "architectures") -> Iterator[Callabl
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    # Where stderr is a file there is no line to move on: nothing is drawn.
+    # Nothing is drawn where stderr is a file.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
 

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghnq.analysis.layer_costs import LayerCost, layer_costs
+from ghnq.analysis.metrics import compare
 from ghnq.analysis.mixed_precision import Budget, Mixed, mix
 from ghnq.analysis.sensitivity import measure_sensitivity
-from ghnq.analysis.subject import LayerCost, Subject, compare
 from ghnq.data import ImageDataset
 from ghnq.errors import DataError, GhnqError, NotFiniteError, SchemeError
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
+from ghnq.prediction import Network, PredictedWeights
 from ghnq.quant import LayerBits, QuantScheme, quantize
 
 
@@ -33,13 +35,17 @@ class Net(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
+def predicted(module: nn.Module, ghn: GHN, digits: ImageDataset, calibration: int = 40) -> Network:
+    return Network(module, PredictedWeights(ghn), digits, digits.calibration(calibration, 0))
+
+
 @pytest.fixture
-def subject(ghn: GHN, digits: ImageDataset) -> Subject:
-    return Subject(Net(), ghn, digits, digits.test, digits.calibration(40, 0))
+def network(ghn: GHN, digits: ImageDataset) -> Network:
+    return predicted(Net(), ghn, digits)
 
 
-def test_costs_are_counted(subject: Subject) -> None:
-    costs = subject.layer_costs(subject.prepared(QuantScheme.parse("w8a8")))
+def test_costs_are_counted(network: Network) -> None:
+    costs = layer_costs(network.prepared(QuantScheme.parse("w8a8")))
     assert costs == {
         "first": LayerCost(54, 54 * 9),
         "middle": LayerCost(162, 2 * 162 * 9),
@@ -47,17 +53,17 @@ def test_costs_are_counted(subject: Subject) -> None:
     }
 
 
-def test_rows_equal_the_plain_way(subject: Subject, ghn: GHN) -> None:
-    report = measure_sensitivity(subject, QuantScheme.parse("w3a8"))
+def test_rows_equal_the_plain_way(network: Network, ghn: GHN) -> None:
+    report = measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w3a8"))
     assert [row.name for row in report.layers] == ["first", "middle", "last"]
-    net = initialize(subject.module, ghn, (1, 8, 8))
-    x, labels = subject.dataset.normalise(subject.images.pixels), subject.images.labels
+    net = initialize(network.module, ghn, (1, 8, 8))
+    x, labels = network.dataset.normalise(network.dataset.test.pixels), network.dataset.test.labels
     with torch.no_grad():
-        reference = quantize(net, "float32", calibration=subject.calibration)(x)
+        reference = quantize(net, "float32", calibration=network.calibration)(x)
         words = ["float32+middle=w3a8", "w3a8+middle=float32", "w3a8"]
-        answers = [quantize(net, word, calibration=subject.calibration)(x) for word in words]
+        logits_of_schemes = [quantize(net, word, calibration=network.calibration)(x) for word in words]
     row = report.layers[1]
-    for figures, logits in zip((row.alone, row.all_but, report.quantized), answers, strict=True):
+    for figures, logits in zip((row.alone, row.all_but, report.quantized), logits_of_schemes, strict=True):
         assert figures.accuracy == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))
         assert figures.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
         p, q = reference.softmax(1).double(), logits.softmax(1).double()
@@ -85,10 +91,10 @@ def cost(result: Mixed, bits: dict[str, LayerBits]) -> int:
 
 
 @pytest.mark.parametrize("bits", [2.0, 4.7, 11.0])
-def test_the_choice_is_the_best_of_all_by_the_additive_model(subject: Subject, ghn: GHN, bits: float) -> None:
-    result = mix(subject, Budget(bits), choices=(2, 4, 8))
-    net = initialize(subject.module, ghn, (1, 8, 8))
-    x = subject.calibration
+def test_the_choice_is_the_best_of_all_by_the_additive_model(network: Network, ghn: GHN, bits: float) -> None:
+    result = mix(network, network.dataset.test, Budget(bits), choices=(2, 4, 8))
+    net = initialize(network.module, ghn, (1, 8, 8))
+    x = network.calibration
     with torch.no_grad():
         reference = quantize(net, "float32", calibration=x)(x).log_softmax(1)
         loss = {}
@@ -118,37 +124,37 @@ def test_the_choice_is_the_best_of_all_by_the_additive_model(subject: Subject, g
     }
 
 
-def test_bit_operations_choose_activations_too(subject: Subject) -> None:
-    result = mix(subject, Budget(4.0, "bitops"), choices=(2, 4, 8))
+def test_bit_operations_choose_activations_too(network: Network) -> None:
+    result = mix(network, network.dataset.test, Budget(4.0, "bitops"), choices=(2, 4, 8))
     limit = 16 * sum(layer.multiply_adds for layer in result.costs.values())
     assert cost(result, result.layers) <= limit
     assert result.measured[-1].bits <= 4
     assert "w4a4" in [row.name for row in result.measured]
 
 
-def test_an_impossible_budget_says_which_is_possible(subject: Subject) -> None:
+def test_an_impossible_budget_says_which_is_possible(network: Network) -> None:
     for budget in (Budget(3.9), Budget(3.9, "bitops")):
         with pytest.raises(SchemeError, match=r"the fewest bits on offer cost 4\.00"):
-            mix(subject, budget, choices=(4, 8))
+            mix(network, network.dataset.test, budget, choices=(4, 8))
     for bits in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(GhnqError, match="budget of"):
-            mix(subject, Budget(bits))
+        with pytest.raises(GhnqError, match="must be positive and finite, got"):
+            mix(network, network.dataset.test, Budget(bits))
 
 
-def test_what_cannot_be_studied_is_told(subject: Subject, ghn: GHN, digits: ImageDataset) -> None:
+def test_what_cannot_be_studied_is_told(network: Network, ghn: GHN, digits: ImageDataset) -> None:
     with pytest.raises(SchemeError, match="quantizes no layer"):
-        measure_sensitivity(subject, QuantScheme.parse("float32"))
+        measure_sensitivity(network, network.dataset.test, QuantScheme.parse("float32"))
     plain = nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d((2, 5)), nn.Flatten(), nn.ReLU())
-    nothing = Subject(plain, ghn, digits, digits.test, digits.calibration(40, 0))
+    nothing = predicted(plain, ghn, digits)
     with pytest.raises(SchemeError, match="no convolution or linear layer"):
-        measure_sensitivity(nothing, QuantScheme.parse("w4a8"))
+        measure_sensitivity(nothing, nothing.dataset.test, QuantScheme.parse("w4a8"))
     with pytest.raises(SchemeError, match="no convolution or linear layer"):
-        mix(nothing, Budget(4.0))
+        mix(nothing, nothing.dataset.test, Budget(4.0))
     with pytest.raises(SchemeError, match="1 weight bits"):
-        mix(subject, Budget(4.0), choices=(1, 4))
-    few = Subject(Net(), ghn, digits, digits.test, digits.calibration(1, 0))
+        mix(network, network.dataset.test, Budget(4.0), choices=(1, 4))
+    few = predicted(Net(), ghn, digits, 1)
     with pytest.raises(DataError, match="at least 2 images"):
-        measure_sensitivity(few, QuantScheme.parse("w4a8"))
+        measure_sensitivity(few, few.dataset.test, QuantScheme.parse("w4a8"))
 
 
 class Pair(Net):
@@ -165,15 +171,17 @@ class Map(Net):
         return super().forward(x)[:, :, None, None]
 
 
-@pytest.mark.parametrize(("kind", "says"), [(Pair, "two images with tuple"), (Map, r"shape \[2, 10, 1, 1\]")])
+@pytest.mark.parametrize(
+    ("kind", "says"), [(Pair, "two images the model returns tuple"), (Map, r"shape \[2, 10, 1, 1\]")]
+)
 def test_answers_that_are_no_logits_are_refused(
     ghn: GHN, digits: ImageDataset, kind: type[nn.Module], says: str
 ) -> None:
-    subject = Subject(kind(), ghn, digits, digits.test, digits.calibration(40, 0))
+    network = predicted(kind(), ghn, digits)
     with pytest.raises(DataError, match=says):
-        measure_sensitivity(subject, QuantScheme.parse("w4a8"))
+        measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w4a8"))
     with pytest.raises(DataError, match=says):
-        mix(subject, Budget(4.0))
+        mix(network, network.dataset.test, Budget(4.0))
 
 
 class Overflowing(Net):
@@ -184,16 +192,16 @@ class Overflowing(Net):
 
 
 def test_networks_that_give_no_numbers_are_refused(ghn: GHN, digits: ImageDataset) -> None:
-    subject = Subject(Overflowing(), ghn, digits, digits.test, digits.calibration(40, 0))
+    network = predicted(Overflowing(), ghn, digits)
     with pytest.raises(NotFiniteError, match="for 40 of 40 images, so there is nothing to compare"):
-        measure_sensitivity(subject, QuantScheme.parse("w4a8"))
+        measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w4a8"))
     with pytest.raises(NotFiniteError, match="for 40 of 40 images"):
-        mix(subject, Budget(4.0))
+        mix(network, network.dataset.test, Budget(4.0))
 
 
-def test_labels_name_the_whole_scheme(subject: Subject) -> None:
+def test_labels_name_the_whole_scheme(network: Network) -> None:
     def label(text: str, **changes: Any) -> str:
-        return measure_sensitivity(subject, QuantScheme.parse(text, **changes)).label
+        return measure_sensitivity(network, network.dataset.test, QuantScheme.parse(text, **changes)).label
 
     assert label("w4a8") == "w4a8"
     assert label("w4a8+first=w8a8", steps=("correct_bias", "squant")) == "w4a8+first=w8a8 + squant + correct_bias"

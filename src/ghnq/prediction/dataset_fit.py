@@ -1,4 +1,4 @@
-"""The images that a hypernetwork's networks are measured on, and whether they fit."""
+"""The images and the space that belong to a hypernetwork, and whether other images fit it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ghnq.spaces import Space, Spec
 def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
     """Loads the images a hypernetwork was trained on, in the size it was trained on, or another data set by name.
 
-    Images that training had resized are resized here too; they are known by their mean and standard deviation. Other
-    images are never resized behind your back: `evaluate` refuses those of another size.
-    Raises DataError where the data cannot be loaded, or no name is given and the hypernetwork knows none.
+    Images that were resized for training are resized here as well; they are recognised by their mean and standard
+    deviation. Images of another size are never resized silently; `check_dataset` refuses them.
+
+    Raises:
+        DataError: The data set cannot be loaded, or no name is given and the hypernetwork does not name one.
     """
     if data is None and ghn.task is None:
-        raise DataError("The checkpoint does not say which images it was trained on; name some (--data).")
+        raise DataError("The checkpoint does not say which images it was trained on; name a data set (--data).")
     dataset = load(data if data is not None else ghn.task.data)  # type: ignore[union-attr]
     if ghn.task is None or dataset.input_shape == tuple(ghn.task.image_shape):
         return dataset
@@ -33,7 +35,7 @@ def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
 
 
 def space_of(ghn: GHN) -> Space[Spec]:
-    """Returns the space whose architectures a hypernetwork was trained on; the default one where that is not known.
+    """Returns the space whose architectures a hypernetwork was trained on; the default space where that is not known.
 
     Raises:
         SpaceError: The space is not registered in this process.
@@ -41,24 +43,32 @@ def space_of(ghn: GHN) -> Space[Spec]:
     return spaces.get(spaces.DEFAULT if ghn.task is None else ghn.task.space)
 
 
-def check_fit(ghn: GHN, dataset: ImageDataset) -> None:
-    """Raises DataError where images have another shape or number of classes than the hypernetwork predicts for."""
+def check_dataset(ghn: GHN, dataset: ImageDataset) -> None:
+    """Checks that images have the shape and the number of classes that a hypernetwork predicts for.
+
+    Raises:
+        DataError: They have not.
+    """
     if ghn.config.num_classes != dataset.num_classes:
         raise DataError(
             f"The hypernetwork predicts networks for {ghn.config.num_classes} classes, but '{dataset.name}' has "
             f"{dataset.num_classes}; name other images (--data), or train one for these."
         )
     if ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape:
-        wanted, came = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
+        expected, given = ("x".join(map(str, shape)) for shape in (ghn.task.image_shape, dataset.input_shape))
         raise DataError(
-            f"The hypernetwork was trained on images of {wanted} (channels, height, width; '{ghn.task.data}'), but "
-            f"those of '{dataset.name}' are {came}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
+            f"The hypernetwork was trained on images of {expected} (channels, height, width; '{ghn.task.data}'), but "
+            f"those of '{dataset.name}' are {given}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
             "take another checkpoint."
         )
 
 
 def check_outputs(outputs: int, dataset: ImageDataset) -> None:
-    """Raises DataError where a model has fewer outputs than the data have classes."""
+    """Checks that a model has at least as many outputs as the data set has classes.
+
+    Raises:
+        DataError: It has fewer.
+    """
     if outputs < dataset.num_classes:
         raise DataError(
             f"The model has {outputs} outputs, '{dataset.name}' has {dataset.num_classes} classes; take a model with "

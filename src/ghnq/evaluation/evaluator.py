@@ -1,0 +1,78 @@
+"""One architecture of a space, measured under every scheme: build, predict, calibrate, quantize, count.
+
+Dimensions: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ghnq.data import ImageDataset, Images
+from ghnq.errors import NotFiniteError
+from ghnq.evaluation.accuracy import Count, count_correct
+from ghnq.evaluation.rows import Row
+from ghnq.hypernet import GHN
+from ghnq.prediction import Network, PredictedWeights, space_of
+from ghnq.quant import QuantScheme
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures single architectures; what is the same for all of them.
+
+    Attributes:
+        ghn: The hypernetwork.
+        dataset: The images that it predicts networks for.
+        images: The images that are classified.
+        calibration: float32 [B, C, H, W], normalised training images.
+        protocol: How schemes given by name are quantized.
+        named: Schemes whose name in the results is not their text.
+    """
+
+    ghn: GHN
+    dataset: ImageDataset
+    images: Images
+    calibration: Tensor
+    protocol: str
+    named: Mapping[str, QuantScheme] = field(default_factory=dict)
+
+    def measure(self, split: str, index: int, schemes: tuple[str, ...]) -> list[Row]:
+        """Returns one row per scheme, in the order of `schemes`.
+
+        The numbers depend neither on the process nor on which other schemes are measured in the same call.
+        """
+        space = space_of(self.ghn)
+        spec = space.spec(split, index)
+        channels = self.dataset.input_shape[0]
+        module = space.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
+        weights = PredictedWeights(self.ghn, channels_last=True, standardise=True)
+        network = Network(module, weights, self.dataset, self.calibration)
+        parsed = [QuantScheme.parse(self.named.get(name, name), protocol=self.protocol) for name in schemes]
+        return [
+            Row(
+                split=split,
+                index=index,
+                structure_hash=spec.structure_hash,
+                scheme=name,
+                protocol=scheme.protocol,
+                correct=count.correct,
+                images=len(self.images),
+                nonfinite=count.nonfinite,
+                parameters=network.graph.num_parameters,
+                multiply_adds=network.graph.multiply_adds,
+            )
+            for name, scheme, count in zip(schemes, parsed, self._counts(network, parsed), strict=True)
+        ]
+
+    def _counts(self, network: Network, schemes: list[QuantScheme]) -> Iterator[Count]:
+        """Yields one count per scheme."""
+        for scheme in schemes:
+            try:
+                quantized = network.quantized(scheme)
+            except NotFiniteError:  # The hypernetwork predicted NaN or Inf, or calibration images overflow.
+                yield Count(correct=0, nonfinite=len(self.images))
+            else:
+                yield count_correct(quantized, self.dataset, self.images)

@@ -1,0 +1,13 @@
+"""One network: an architecture, where its parameters come from, and the images it is calibrated with."""
+
+from __future__ import annotations
+
+from ghnq.prediction.dataset_fit import check_dataset as check_dataset
+from ghnq.prediction.dataset_fit import check_outputs as check_outputs
+from ghnq.prediction.dataset_fit import dataset_for as dataset_for
+from ghnq.prediction.dataset_fit import space_of as space_of
+from ghnq.prediction.inference import logits_of as logits_of
+from ghnq.prediction.network import CALIBRATION_IMAGES as CALIBRATION_IMAGES
+from ghnq.prediction.network import Network as Network
+from ghnq.prediction.weights import PredictedWeights as PredictedWeights
+from ghnq.prediction.weights import WeightSource as WeightSource

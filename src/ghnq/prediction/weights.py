@@ -1,0 +1,79 @@
+"""Where the parameters of a network come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from ghnq.data import ImageDataset
+from ghnq.graph import ArchGraph
+from ghnq.hypernet import GHN
+from ghnq.hypernet.initialize import initialize_traced
+from ghnq.prediction.dataset_fit import check_dataset
+from ghnq.quant import QuantScheme
+
+
+class WeightSource(Protocol):
+    """A source of parameters: a hypernetwork that predicts them, or anything else that has them."""
+
+    @property
+    def depends_on_scheme(self) -> bool:
+        """Whether the parameters are different for each scheme that the network will be quantized to."""
+
+    @property
+    def standardise(self) -> bool:
+        """Whether outputs of convolutions without a norm are standardised on the calibration images (`prepare`)."""
+
+    def check_dataset(self, dataset: ImageDataset) -> None:
+        """Checks that the parameters are meant for such images and classes.
+
+        Raises:
+            DataError: They are not.
+        """
+
+    def network(self, module: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> nn.Module:
+        """Returns a copy of the module with parameters; the given module, which may be on `meta`, is left as it was.
+
+        Args:
+            graph: The traced module.
+            scheme: What the network will be quantized to.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedWeights:
+    """Parameters that a hypernetwork predicts.
+
+    Attributes:
+        ghn: The hypernetwork.
+        channels_last: Whether kernels are stored in channels last, which is faster on the CPU. The memory format may
+            change the last bits of the logits.
+        standardise: Whether outputs of convolutions without a norm are standardised on the calibration images.
+    """
+
+    ghn: GHN
+    channels_last: bool = False
+    standardise: bool = False
+
+    @property
+    def depends_on_scheme(self) -> bool:
+        """Whether the hypernetwork was trained with `condition`."""
+        return self.ghn.config.condition
+
+    def check_dataset(self, dataset: ImageDataset) -> None:
+        """Checks that the hypernetwork was trained for such images and as many classes.
+
+        Raises:
+            DataError: It was not.
+        """
+        check_dataset(self.ghn, dataset)
+
+    def network(self, module: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> nn.Module:
+        """Returns a copy of the module with predicted parameters, as `ghnq.initialize` does.
+
+        Raises:
+            GraphError: A parameter that is not predicted has no value, as the module is on `meta`.
+        """
+        return initialize_traced(module, graph, self.ghn, scheme, channels_last=self.channels_last)
