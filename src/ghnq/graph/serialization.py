@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ghnq.errors import GraphError
 from ghnq.graph.elements import GraphData, Node, Parameter
@@ -44,25 +44,10 @@ def from_json(cls: type[Graph], text: str) -> Graph:
     Raises:
         GraphError: The text is not JSON, not a graph, of another version, or not a valid architecture.
     """
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise GraphError(f"not a graph: the text is not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise GraphError(f'not a graph: the JSON document lacks "format": "{FORMAT}"')
-    if document.get("version") != VERSION:
-        raise GraphError(f"the graph has format version {document.get('version')!r}; this release reads {VERSION}")
+    document = _parse(text)
     try:
         graph = cls(
-            nodes=tuple(
-                Node(
-                    op=str(row["op"]),
-                    name=str(row["name"]),
-                    shape=None if row["shape"] is None else tuple(row["shape"]),
-                    output_shape=tuple(row["output_shape"]),
-                )
-                for row in document["nodes"]
-            ),
+            nodes=tuple(_node(row) for row in document["nodes"]),
             edges=tuple(tuple(edge) for edge in document["edges"]),
             parameters=tuple(
                 Parameter(name=str(row["name"]), shape=tuple(row["shape"]), node=row["node"], role=row["role"])
@@ -79,3 +64,25 @@ def from_json(cls: type[Graph], text: str) -> Graph:
         raise GraphError(f"not a graph: a value of the JSON document has the wrong type ({error})") from None
     validate(graph)
     return graph
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Returns the JSON document, which must have the right format and version."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise GraphError(f"not a graph: the text is not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise GraphError(f'not a graph: the JSON document lacks "format": "{FORMAT}"')
+    if document.get("version") != VERSION:
+        raise GraphError(f"the graph has format version {document.get('version')!r}; this release reads {VERSION}")
+    return document
+
+
+def _node(row: dict[str, Any]) -> Node:
+    return Node(
+        op=str(row["op"]),
+        name=str(row["name"]),
+        shape=None if row["shape"] is None else tuple(row["shape"]),
+        output_shape=tuple(row["output_shape"]),
+    )
