@@ -1,10 +1,10 @@
 """Whether exported files compute what was simulated: top-1 agreement, accuracy, kernels, over many networks.
 
     python benchmarks/parity.py CHECKPOINT --data DATA [--networks 50] [--images 2000] [--schemes w8a8,w4a8] [--json]
-        [--road onnx|pt2|compiled|saturating]
+        [--runtime onnx|pt2|compiled|saturating]
 
-Roads: ONNX on ONNX Runtime; a torch.export program as loaded; the same lowered to x86 and compiled; and compiled by
-torchao's own lowering, without the layers left in float that saturate where there is no VNNI.
+Runtimes: an ONNX file on ONNX Runtime; a torch.export program as loaded; the same lowered to x86 and compiled; and
+compiled after torchao's own lowering, which also lowers the layers that saturate without VNNI.
 Networks: the first of split `test`, and those of `named.py`, with predicted weights. `evaluated` is the accuracy of the
 layer-only simulation that `ghnq evaluate` reports.
 """
@@ -44,20 +44,20 @@ def networks(count: int, dataset: ImageDataset, with_named: bool = True) -> Iter
             yield name, build()
 
 
-ROADS = ("onnx", "pt2", "compiled", "saturating")
+RUNTIMES = ("onnx", "pt2", "compiled", "saturating")
 
 
 def measure(
-    network: nn.Module, scheme: str, dataset: ImageDataset, images: int, evaluated: bool, road: str
+    network: nn.Module, scheme: str, dataset: ImageDataset, images: int, evaluated: bool, runtime: str
 ) -> dict[str, Any]:
     """One row: one network under one scheme."""
     calibration = dataset.calibration(512, 0)
     origin = Origin(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist()))
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / ("model.onnx" if road == "onnx" else "model.pt2")
-        write = export_onnx if road == "onnx" else export_program
+        file = Path(folder) / ("model.onnx" if runtime == "onnx" else "model.pt2")
+        write = export_onnx if runtime == "onnx" else export_program
         size = write(network, scheme, calibration=calibration, out=file, origin=origin).size
-        compared = _onnx(file, dataset, images) if road == "onnx" else _program(file, dataset, images, road)
+        compared = _onnx(file, dataset, images) if runtime == "onnx" else _program(file, dataset, images, runtime)
     row = {"scheme": scheme, **compared, "bytes": size}
     if evaluated:
         layers_only = quantize(network, scheme, calibration=calibration)
@@ -78,8 +78,8 @@ def _onnx(file: Path, dataset: ImageDataset, images: int) -> dict[str, Any]:
     }
 
 
-def _program(file: Path, dataset: ImageDataset, images: int, road: str) -> dict[str, Any]:
-    parity = verify_program(file, dataset, images=images, compile=road != "pt2", exact=road != "saturating")
+def _program(file: Path, dataset: ImageDataset, images: int, runtime: str) -> dict[str, Any]:
+    parity = verify_program(file, dataset, images=images, compile=runtime != "pt2", exact=runtime != "saturating")
     run = parity.compiled or parity.eager
     return {
         "agreement": 100 * run.agreement,
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--schemes", default="w8a8,w4a8")
     parser.add_argument("--evaluated", action="store_true", help="measure the layer-only simulation as well")
-    parser.add_argument("--road", choices=ROADS, default="onnx")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="onnx")
     parser.add_argument("--no-named", action="store_true", help="leave out the networks of named.py")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -136,7 +136,7 @@ def main() -> None:
         for scheme in options.schemes.split(","):
             row = {
                 "network": name,
-                **measure(network, scheme, dataset, options.images, options.evaluated, options.road),
+                **measure(network, scheme, dataset, options.images, options.evaluated, options.runtime),
             }
             rows.append(row)
             if not options.json:

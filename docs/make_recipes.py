@@ -1,7 +1,9 @@
-"""Writes docs/recipes.md from the recipe's own schema, so that every key is described in one place.
+"""Writes docs/recipes.md from the schema of the recipe, so that every key is described in one place.
 
 python docs/make_recipes.py
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, get_args
@@ -24,9 +26,9 @@ ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5
 ```
 
 The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints `last/` and `best/`, `log.jsonl`,
-`tensorboard/`, and the two last states, from which `--resume` goes on. A run that was killed, at whatever moment, goes
-on to the same weights as one that was not. If the last state is damaged (every byte is checked) a warning says so, and
-the run goes on from the one before; a full disk ends the run with the states as they were.
+`tensorboard/`, and the two last states, from which `--resume` goes on. A run that was killed at any moment
+continues to the same weights as an uninterrupted one. If the last state is damaged (every byte is checked), a warning is
+printed and the run continues from the state before; a full disk ends the run and leaves the states unchanged.
 
 A resumed run must have the recipe it was started with. `--resume --override` goes on with a changed one, and writes
 what changed into `log.jsonl`. The hypernetwork, the seed, `init`, the images held out, and the shape and classes of the

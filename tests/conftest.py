@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+from __future__ import annotations
+
 import signal
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """pyproject.toml names every library that the package imports, and no library that it does not."""
 
+from __future__ import annotations
+
 import ast
 import re
 import sys

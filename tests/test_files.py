@@ -1,5 +1,7 @@
 """Atomic writes: a file is complete or absent, whatever happens while it is written."""
 
+from __future__ import annotations
+
 import errno
 import os
 import resource

@@ -1,5 +1,7 @@
 """The allocator keeps freed memory."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

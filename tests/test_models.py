@@ -1,5 +1,7 @@
 """MODEL in words: found where it is, else refused with the nearest name; the faults of user code are never hidden."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

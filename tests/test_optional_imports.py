@@ -1,5 +1,7 @@
 """Libraries that are missing, and libraries that are there and broken."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

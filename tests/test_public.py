@@ -1,5 +1,7 @@
 """Public names: all present, and imported only when first used."""
 
+from __future__ import annotations
+
 import ast
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Vectorised augmentation against one image at a time."""
 
+from __future__ import annotations
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,5 +1,7 @@
 """Random permutations: fixed for ever, and balanced."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
