@@ -139,10 +139,10 @@ def machine() -> dict[str, Any]:
     text = info.read_text() if info.exists() else ""
     model = re.search(r"model name\s*: (.*)", text)
     flags = re.search(r"flags\s*: (.*)", text)
-    words = flags[1].split() if flags else []
+    flagged = flags[1].split() if flags else []
     return {
         "cpu": model[1] if model else "unknown",
-        "features": [feature for feature in FEATURES if feature in words],
+        "features": [feature for feature in FEATURES if feature in flagged],
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[float]]:
     """Percent of time in which the first card runs any kernel, sampled meanwhile; filled when the block ends."""
-    words = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
     found: list[float] = []
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield found
     finally:

@@ -1,15 +1,15 @@
-"""What a GPU needs for one small network, there and back, and what keeps it waiting.
+"""Time of one small network on a GPU, forward and backward, and its parts.
 
     python benchmarks/cuda_networks.py [--networks 24] [--json]
 
 Members of `train` with weights of He's scale, CIFAR-10's shape, forward and backward, one process for each row.
-All convolutions by cuDNN, or depthwise ones by PyTorch's own kernels (ghnq/training/depthwise.py), as networks are
-trained. Milliseconds for each network:
+All convolutions by cuDNN, or depthwise ones by PyTorch's own kernels (ghnq/training/networks/depthwise.py), as in
+training. Milliseconds for each network:
 
-new       the first run of networks of which others have been run before; `shapes`: convolution shapes that each brings
-eager     asked for by Python operation by operation, when all are known
-replay    recorded as CUDA graphs and played again; `record`: the run in which they are recorded
-kernels   of one network, and `busy`, the milliseconds that they take on the GPU
+new       the first run of a network, after other networks have run; `shapes`: convolution shapes not seen before
+eager     launched from Python operation by operation, all shapes seen before
+replay    replayed from CUDA graphs; `record`: the run in which they are recorded
+kernels   number of kernels of one network, and `busy`, the milliseconds that they take on the GPU
 
 Then, convolution by convolution: the first call of a shape, forward and backward, and the second.
 """
@@ -41,11 +41,11 @@ from ghnq.training.networks.cuda_graphs import Replay, Run
 from ghnq.training.networks.depthwise import with_quick_gradients
 from ghnq.training.networks.step import run_network
 
-WAYS = ("cudnn", "own depthwise")
+BACKENDS = ("cudnn", "own depthwise")
 
 
 def parameters_of(module: nn.Module) -> Parameters:
-    """Random ones, of He's scale, on the GPU."""
+    """Random parameters of He's scale, on the GPU."""
     found: Parameters = {}
     for name, p in module.named_parameters():
         if p.dim() < 2:
@@ -61,11 +61,11 @@ def batch(images: int) -> tuple[Tensor, Tensor]:
     return torch.randn(images, 3, 32, 32, device="cuda"), torch.randint(10, (images,), device="cuda")
 
 
-def prepare(way: str, indices: range) -> list[nn.Module]:
-    """Members of `train` whose convolutions go this way."""
+def prepare(backend: str, indices: range) -> list[nn.Module]:
+    """Members of `train` whose convolutions use this backend."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     modules = [build_for_training(SPACE, index, 3, 10) for index in indices]
-    return modules if way == "cudnn" else [with_quick_gradients(module) for module in modules]
+    return modules if backend == "cudnn" else [with_quick_gradients(module) for module in modules]
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ class Network:
         return partial(run_network, self.module, label_smoothing=0.0)
 
     def eager(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss, there and back."""
+        """Runs forward and backward, and returns the loss."""
         return self.run(self.weights, x, y)[0]
 
     def replayed(self, replay: Replay, x: Tensor, y: Tensor) -> Tensor:
         return replay(self.module, self.run, self.weights, x, y)[0]
 
 
-def ready(way: str, indices: range) -> list[Network]:
-    return [Network(module, parameters_of(module)) for module in prepare(way, indices)]
+def ready(backend: str, indices: range) -> list[Network]:
+    return [Network(module, parameters_of(module)) for module in prepare(backend, indices)]
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -100,9 +100,9 @@ def timed(run: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def networks_rows(way: str, images: int, precision: str, networks: int) -> list[dict[str, Any]]:
-    """A row: the networks are as many after those that are only run to be new no more."""
-    members = ready(way, range(2 * networks))
+def networks_rows(backend: str, images: int, precision: str, networks: int) -> list[dict[str, Any]]:
+    """One row; as many other networks run first, so that common shapes are known."""
+    members = ready(backend, range(2 * networks))
     shapes = new_shapes([member.module for member in members], images)
     x, y = batch(images)
     replay = Replay(len(members))
@@ -121,7 +121,7 @@ def networks_rows(way: str, images: int, precision: str, networks: int) -> list[
     def each(run: Callable[[Network], Tensor]) -> list[Tensor]:
         return [run(member) for member in members[networks:]]
 
-    row: dict[str, Any] = {"convolutions": way, "images": images, "precision": precision}
+    row: dict[str, Any] = {"convolutions": backend, "images": images, "precision": precision}
     for member in members[:networks]:
         eager(member)
     row["shapes"] = sum(shapes[networks:]) / networks
@@ -163,36 +163,36 @@ def kernels(run: Callable[[], object], networks: int) -> tuple[float, float]:
     return sum(e.count for e in found) / networks, sum(e.self_device_time_total for e in found) / 1e3 / networks
 
 
-def shapes_rows(way: str, shapes: int = 12) -> list[dict[str, Any]]:
+def shapes_rows(backend: str, shapes: int = 12) -> list[dict[str, Any]]:
     """Milliseconds of the first and second call of convolutions that differ in their channels alone."""
-    prepare(way, range(0))
+    prepare(backend, range(0))
     rows = []
     for kernel, depthwise in ((1, False), (3, False), (3, True)):
-        calls = [calls_of(way, channels, kernel, depthwise) for channels in (64, *range(8, 8 + 4 * shapes, 4))]
+        calls = [calls_of(backend, channels, kernel, depthwise) for channels in (64, *range(8, 8 + 4 * shapes, 4))]
         del calls[0]  # it brings the libraries
         medians = {name: statistics.median(call[name] for call in calls) for name in calls[0]}
-        rows.append({"convolutions": way, "kernel": kernel, "depthwise": depthwise, **medians})
+        rows.append({"convolutions": backend, "kernel": kernel, "depthwise": depthwise, **medians})
     return rows
 
 
-def calls_of(way: str, channels: int, kernel: int, depthwise: bool) -> dict[str, float]:
+def calls_of(backend: str, channels: int, kernel: int, depthwise: bool) -> dict[str, float]:
     """Milliseconds of a convolution that has not been called, and then called again."""
     layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels if depthwise else 1)
-    if way != "cudnn":
+    if backend != "cudnn":
         with_quick_gradients(layer)
     layer.to("cuda", memory_format=torch.channels_last)
     x = torch.randn(32, channels, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
     found = {}
 
-    def call(word: str) -> None:
+    def call(order: str) -> None:
         y: list[Tensor] = []
-        found[f"forward, {word}"] = timed(lambda: y.append(layer(x)))
+        found[f"forward, {order}"] = timed(lambda: y.append(layer(x)))
         gradient = torch.randn_like(y[0])
-        found[f"backward, {word}"] = timed(lambda: torch.autograd.grad(y[0], [x, layer.weight], gradient))
+        found[f"backward, {order}"] = timed(lambda: torch.autograd.grad(y[0], [x, layer.weight], gradient))
 
-    for word in ("first", "second"):
-        call(word)
+    for order in ("first", "second"):
+        call(order)
     return found
 
 
@@ -242,7 +242,7 @@ def report(parts: dict[str, list[Callable[[], list[dict[str, Any]]]]], as_json: 
         for call in calls:
             try:
                 found = call()
-            except (RuntimeError, Empty) as error:  # the process has said more; the other rows are worth having
+            except (RuntimeError, Empty) as error:  # the process has printed more; the other rows are still of use
                 print(f"{title}: {error!r}", file=sys.stderr, flush=True)
                 continue
             rows += found
@@ -264,12 +264,17 @@ def main(
     networks: Annotated[int, typer.Option(min=1)] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON document for each row instead of tables.")] = False,
 ) -> None:
-    """Times all ways on the CUDA device."""
-    ways = [(way, 32, "tf32") for way in WAYS] + [("own depthwise", 128, "tf32"), ("own depthwise", 32, "bf16")]
+    """Times all backends on the CUDA device."""
+    settings = [(backend, 32, "tf32") for backend in BACKENDS] + [
+        ("own depthwise", 128, "tf32"),
+        ("own depthwise", 32, "bf16"),
+    ]
     print(json.dumps(apart(about)), flush=True)
     parts = {
-        "a network, forward and backward, ms": [partial(apart, networks_rows, *way, networks) for way in ways],
-        "32 images of 16 x 16, ms": [partial(apart, shapes_rows, way) for way in WAYS],
+        "a network, forward and backward, ms": [
+            partial(apart, networks_rows, *backend, networks) for backend in settings
+        ],
+        "32 images of 16 x 16, ms": [partial(apart, shapes_rows, backend) for backend in BACKENDS],
         "time of the host in each network, ms": [partial(apart, profile_rows, networks)],
     }
     report(parts, as_json)

@@ -1,10 +1,10 @@
-"""What fills a GPU with small networks: streams, vmap, several processes, with and without NVIDIA's service.
+"""Throughput of small networks on a GPU: streams, vmap, several processes, with and without NVIDIA's MPS.
 
     python benchmarks/cuda_sharing.py [--networks 16] [--seconds 2] [--processes 1,4,8,16] [--json]
 
-Networks, images and ways as in cuda_networks.py, 32 images, all networks known to the process that runs them. Networks
-per second of all processes together, forward and backward, without a hypernetwork; utilisation: the share of time in
-which any kernel runs, as the driver samples it. `vmap`: one structure with as many sets of weights, run as one network.
+Networks, images and convolution backends as in cuda_networks.py, 32 images; each process has run all of its networks
+before. Networks per second of all processes together, forward and backward, without a hypernetwork; utilisation: the
+share of time in which any kernel runs, as the driver samples it. `vmap`: one structure with several sets of weights.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ghnq.training.networks.architecture_stream import build_for_training
 from ghnq.training.networks.cuda_graphs import Replay
 
 
-def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:
+def streams_rows(backend: str, networks: int) -> list[dict[str, Any]]:
     """Recorded networks one after another, and on four streams; each stream's graphs have memory of their own."""
-    members, (x, y) = ready(way, range(networks)), batch(32)
+    members, (x, y) = ready(backend, range(networks)), batch(32)
 
     def run(lanes: list[tuple[torch.cuda.Stream, Replay]]) -> None:
         for number, member in enumerate(members):
@@ -41,7 +41,7 @@ def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:
             with torch.cuda.stream(stream):
                 member.replayed(replay, x, y)
 
-    row: dict[str, Any] = {"convolutions": way}
+    row: dict[str, Any] = {"convolutions": backend}
     for count in (1, 4):
         lanes = [(torch.cuda.Stream(), Replay(networks)) for _ in range(count)]
         torch.cuda.synchronize()  # the streams do not wait for what is above
@@ -51,9 +51,9 @@ def streams_rows(way: str, networks: int) -> list[dict[str, Any]]:
     return [row]
 
 
-def vmap_rows(way: str, member: int, copies: int) -> list[dict[str, Any]]:
+def vmap_rows(backend: str, member: int, copies: int) -> list[dict[str, Any]]:
     """One structure with several sets of weights: one after another, recorded, and all at once by vmap."""
-    (module,) = prepare(way, range(member, member + 1))
+    (module,) = prepare(backend, range(member, member + 1))
     plain = build_for_training(SPACE, member, 3, 10)  # vmap refuses changes of layout
     networks, (x, y) = [Network(module, parameters_of(module)) for _ in range(copies)], batch(32)
     replay = Replay(1)
@@ -63,13 +63,13 @@ def vmap_rows(way: str, member: int, copies: int) -> list[dict[str, Any]]:
 
     together = {name: torch.stack([n.weights[name].contiguous() for n in networks]) for name in networks[0].weights}
     gradients = vmap(grad(loss))
-    row: dict[str, Any] = {"convolutions": way, "member": member, "copies": copies}
-    ways: tuple[tuple[str, Callable[[], object]], ...] = (
+    row: dict[str, Any] = {"convolutions": backend, "member": member, "copies": copies}
+    methods: tuple[tuple[str, Callable[[], object]], ...] = (
         ("eager", lambda: [n.eager(x, y) for n in networks]),
         ("replay", lambda: [n.replayed(replay, x, y) for n in networks]),
         ("vmap", lambda: gradients(together)),
     )
-    for name, run in ways:
+    for name, run in methods:
         for _ in range(3):
             run()
         row[f"{name}, networks/s"] = rate(run, copies)
@@ -85,16 +85,16 @@ def rate(run: Callable[[], object], networks: int, rounds: int = 10) -> float:
 
 
 def processes_rows(
-    way: str, processes: int, mps: dict[str, str] | None, networks: int, seconds: float
+    backend: str, processes: int, mps: dict[str, str] | None, networks: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """So many processes with networks of their own, asked for by Python and then recorded."""
+    """Several processes, each with its own networks, eager and then replayed."""
     context = multiprocessing.get_context("fork")
     gate, results = context.Barrier(processes + 1, timeout=120), context.Queue()
-    arguments = (gate, results, way, mps, networks, seconds)
+    arguments = (gate, results, backend, mps, networks, seconds)
     started = [context.Process(target=_work, args=(number, *arguments)) for number in range(processes)]
     for process in started:
         process.start()
-    row: dict[str, Any] = {"convolutions": way, "processes": processes, "mps": mps is not None}
+    row: dict[str, Any] = {"convolutions": backend, "processes": processes, "mps": mps is not None}
     try:
         for name in ("eager", "replay"):
             gate.wait()
@@ -110,14 +110,14 @@ def processes_rows(
 
 
 def _work(
-    number: int, gate: Any, results: Any, way: str, mps: dict[str, str] | None, networks: int, seconds: float
+    number: int, gate: Any, results: Any, backend: str, mps: dict[str, str] | None, networks: int, seconds: float
 ) -> None:
     os.environ.update(mps or {})
     torch.set_num_threads(1)
-    members, (x, y) = ready(way, range(number * networks, (number + 1) * networks)), batch(32)
+    members, (x, y) = ready(backend, range(number * networks, (number + 1) * networks)), batch(32)
     replay = Replay(networks)
-    ways: tuple[Callable[[Network], Tensor], ...] = (lambda n: n.eager(x, y), lambda n: n.replayed(replay, x, y))
-    for run in ways:
+    methods: tuple[Callable[[Network], Tensor], ...] = (lambda n: n.eager(x, y), lambda n: n.replayed(replay, x, y))
+    for run in methods:
         for _ in range(3):
             for member in members:
                 run(member)
@@ -137,19 +137,22 @@ def main(
     networks: Annotated[int, typer.Option(min=1, help="Of each process.")] = 16,
     seconds: Annotated[float, typer.Option(min=1, help="That count, of every row.")] = 2.0,
     processes: Annotated[str, typer.Option(help="Numbers of processes.")] = "1,4,8,16",
-    ways: Annotated[str, typer.Option(help="As cuda_networks.py names them, with bars between.")] = "own depthwise",
+    backends: Annotated[
+        str, typer.Option(help="Convolution backends as named in cuda_networks.py, separated by |.")
+    ] = "own depthwise",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON document for each row instead of tables.")] = False,
 ) -> None:
-    """Times all ways to share the CUDA device."""
-    counts, chosen = [int(word) for word in processes.split(",")], ways.split("|")
+    """Times all methods to share the CUDA device."""
+    counts, chosen = [int(count) for count in processes.split(",")], backends.split("|")
     with service() as own:
         kinds = [None] if own is None else [None, own]
         shared = [
-            partial(processes_rows, way, n, kind, networks, seconds) for way, kind, n in product(chosen, kinds, counts)
+            partial(processes_rows, backend, n, kind, networks, seconds)
+            for backend, kind, n in product(chosen, kinds, counts)
         ]
         parts: dict[str, list[Callable[[], list[dict[str, Any]]]]] = {
-            "streams": [partial(apart, streams_rows, way, networks) for way in chosen],
-            "vmap": [partial(apart, vmap_rows, way, 1, 8) for way in chosen],
+            "streams": [partial(apart, streams_rows, backend, networks) for backend in chosen],
+            "vmap": [partial(apart, vmap_rows, backend, 1, 8) for backend in chosen],
             "processes": [*shared],
         }
         report(parts, as_json)

@@ -1,9 +1,9 @@
-"""What keeps a GPU busy that trains many small networks, and how many networks a second the reference trains there.
+"""Utilisation and throughput of a GPU that trains many small networks, of ghnq and of the reference.
 
-    python benchmarks/cuda_training.py --data DATA [--ppuda PATH] [--seconds 6] [--only WORDS] [--json]
+    python benchmarks/cuda_training.py --data DATA [--ppuda PATH] [--seconds 6] [--only LABELS] [--json]
 
 Every row is a run of its own, of `recipes/cifar10.yaml` with some keys changed: as many steps as fit into the seconds,
-after some uncounted ones. All that a step of `ghnq train` does is on the clock. Rows of `new` networks draw, build and
+after some uncounted ones. Everything that a step of `ghnq train` does is timed. Rows of `new` networks draw, build and
 trace architectures as they come, none twice; rows of known ones train the same members of `train` again and again, as
 the reference does, all that has to do with its graphs and modules made before. Utilisation: the share of time in which
 any kernel runs, as the driver samples it. `mps` rows are run by processes under NVIDIA's multi-process service, where
@@ -104,14 +104,14 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
                     taken = time.perf_counter() - started
             yield measured(steps, task.recipe.meta_batch, taken, seen)
             del trainer
-            gc.collect()  # a trainer and what it prepares know each other
+            gc.collect()  # a trainer and its prefetcher refer to each other
             torch.cuda.empty_cache()
     finally:
         team.leave()
 
 
 def follow(team: Team, tasks: list[Task]) -> None:
-    """What every process but the first does."""
+    """The steps of every process but the first."""
     for task in tasks:
         with closing(task.trainer(team)) as trainer:
             team.wait_for_all()
@@ -155,9 +155,9 @@ def work(group: list[Row], recipe: str, data: str, ppuda: str | None, seconds: f
     """Measures the rows of a group, in this process and those that it starts; a line for each."""
     tasks = []
     for row in group:
-        words = ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides]
-        words += [f"cuda_workers={row.workers}"] if row.workers > 1 else []
-        tasks.append(Task(load_recipe(recipe, words), data, tuple(range(row.known))))
+        overrides = ["workers=1", "device=cuda", "schedule.warmup=0", *row.overrides]
+        overrides += [f"cuda_workers={row.workers}"] if row.workers > 1 else []
+        tasks.append(Task(load_recipe(recipe, overrides), data, tuple(range(row.known))))
     if group[0].reference:
         assert ppuda is not None
         results = iter([run_theirs(tasks[0], Path(ppuda), seconds)])
@@ -193,11 +193,11 @@ def main(
             environment = os.environ | (own or {} if chosen[0].mps else {})
             if chosen[0].source:
                 environment["PYTHONPATH"] = os.pathsep.join([chosen[0].source, environment.get("PYTHONPATH", "")])
-            words = [sys.executable, sys.argv[0], "--data", data, "--recipe", recipe, "--seconds", str(seconds)]
-            words += ["--ppuda", ppuda] if ppuda else []
-            words += ["--group", json.dumps([asdict(row) for row in chosen])]
+            command = [sys.executable, sys.argv[0], "--data", data, "--recipe", recipe, "--seconds", str(seconds)]
+            command += ["--ppuda", ppuda] if ppuda else []
+            command += ["--group", json.dumps([asdict(row) for row in chosen])]
             patience = 60 + sum(row.warmup + seconds + 20 for row in chosen)
-            for figures in lines(words, environment, [row.label for row in chosen], patience):
+            for figures in lines(command, environment, [row.label for row in chosen], patience):
                 if as_json:
                     print(json.dumps({"device": torch.cuda.get_device_name(), **figures}), flush=True)
                 values = [figures[key] for key in ("step_ms", "rate", "utilisation", "memory_gb")]
@@ -207,11 +207,11 @@ def main(
 
 
 def lines(
-    words: list[str], environment: dict[str, str], labels: list[str], patience: float
+    command: list[str], environment: dict[str, str], labels: list[str], patience: float
 ) -> Iterator[dict[str, Any]]:
-    """The figures of a group as they come; what goes wrong is said, and the next group is tried."""
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+    """Yields the figures of a group as they arrive; errors are printed, and the next group is tried."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         timer = threading.Timer(patience, process.kill)
         timer.start()
         assert process.stdout is not None
@@ -220,8 +220,8 @@ def lines(
                 yield json.loads(line.removeprefix("FIGURES "))
         timer.cancel()
         if process.wait():
-            said.seek(0)
-            print(f"{labels}: exit code {process.returncode}\n{said.read()[-2000:]}", file=sys.stderr, flush=True)
+            errors.seek(0)
+            print(f"{labels}: exit code {process.returncode}\n{errors.read()[-2000:]}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

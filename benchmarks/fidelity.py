@@ -4,7 +4,7 @@
 
 Each network is traced by ghnq and built into a graph by the reference. The two number nodes differently (both in a
 topological order), so a renumbering is looked for that keeps op and first parameter of every node, where nodes without
-parameters are told apart by where they come from; then node types, edges and virtual edges (pairs with a path of 2 to
+parameters are distinguished by their source; then node types, edges and virtual edges (pairs with a path of 2 to
 50 edges, and its length) must be the same sets. After that both predict all parameters with the same random weights;
 the difference is that of the largest element, relative to the tensor's largest. Exit code 1 where a kind that the
 reference supports disagrees. For the kinds that it does not support it says below the table what happens instead.
@@ -90,7 +90,7 @@ def renumbering(left: nx.DiGraph, right: nx.DiGraph) -> dict[int, int] | None:
 
 
 def compare_graphs(ours: ArchGraph, theirs: Any) -> str:
-    """What differs, in words; empty for equal graphs."""
+    """Returns a description of the differences; empty for equal graphs."""
     left, our_lengths = ours_as_networkx(ours)
     right, their_lengths = theirs_as_networkx(theirs)
     to = renumbering(left, right)

@@ -29,12 +29,12 @@ from named import NAMED
 SCHEMES = ("float32", "w8a8", "w4a8", "w4a4", "w2a2")
 
 
-def ends_at_8_bits(word: str, network: nn.Module) -> str:
-    """The word, for w2a2 with the first and the last layer of the network at 8 bits."""
-    if word != "w2a2":
-        return word
+def ends_at_8_bits(scheme: str, network: nn.Module) -> str:
+    """Returns the scheme; for w2a2, with the first and the last layer of the network at 8 bits."""
+    if scheme != "w2a2":
+        return scheme
     layers = [name for name, child in network.named_modules() if isinstance(child, nn.Conv2d | nn.Linear)]
-    return f"{word}+{layers[0]}=w8a8+{layers[-1]}=w8a8"
+    return f"{scheme}+{layers[0]}=w8a8+{layers[-1]}=w8a8"
 
 
 def accuracy(ghn: GHN, module: nn.Module, scheme: QuantScheme, dataset: ImageDataset, images: int) -> float:
@@ -71,9 +71,9 @@ def main(
     for protocol, chosen in (("deploy", tuple(filter(None, steps.split(",")))), ("paper", ())):
         for name, build in NAMED.items():
             module, row = build(), {"network": name, "protocol": protocol}
-            for word in SCHEMES:
-                scheme = QuantScheme.parse(ends_at_8_bits(word, module), protocol=protocol, steps=chosen)
-                row[word] = accuracy(ghn, module, scheme, dataset, images)
+            for name in SCHEMES:
+                scheme = QuantScheme.parse(ends_at_8_bits(name, module), protocol=protocol, steps=chosen)
+                row[name] = accuracy(ghn, module, scheme, dataset, images)
             rows.append(row)
     if out is not None:
         about = {"images": images, "steps": steps, "checkpoint_hash": checkpoint_hash(checkpoint), "rows": rows}

@@ -44,13 +44,13 @@ ORT, PT2E = "ONNX Runtime quantize_static", "torchao pt2e"
 Row = dict[str, str | int | float]
 
 
-def variants(prepared: Prepared, word: str) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+def variants(prepared: Prepared, scheme_name: str) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     """Yields (name, function that quantizes) for everything that is compared under a scheme."""
     for name, steps in SETS.items():
-        yield name, lambda steps=steps: prepared.quantize(QuantScheme.parse(word, steps=steps))
-    yield PERCENTILE, lambda: prepared.quantize(QuantScheme.parse(word, activation_range="percentile"))
-    folded, scheme = prepared.quantize("float32"), QuantScheme.parse(word)
-    if word in ("w8a8", "w4a8"):
+        yield name, lambda steps=steps: prepared.quantize(QuantScheme.parse(scheme_name, steps=steps))
+    yield PERCENTILE, lambda: prepared.quantize(QuantScheme.parse(scheme_name, activation_range="percentile"))
+    folded, scheme = prepared.quantize("float32"), QuantScheme.parse(scheme_name)
+    if scheme_name in ("w8a8", "w4a8"):
         yield ORT, lambda: onnx_runtime(folded, prepared.images, scheme.weight_bits)
     yield PT2E, lambda: torchao_pt2e(folded, prepared.images, prepared.layers(scheme))
 

@@ -79,12 +79,12 @@ def torchao_pt2e(network: nn.Module, images: Tensor, bits: Bits) -> nn.Module:
         warnings.simplefilter("ignore")
         batch = torch.export.Dim("batch", min=2, max=4096)
         exported = torch.export.export(network, (images[:8],), dynamic_shapes=({0: batch},)).module()
-        words = list(bits.values())
-        common = max(set(words), key=words.count)
+        schemes = list(bits.values())
+        common = max(set(schemes), key=schemes.count)
         quantizer = X86InductorQuantizer().set_global(_config(common))
-        for name, word in bits.items():
-            if word != common:
-                quantizer.set_module_name_qconfig(name, _config(word))
+        for name, scheme in bits.items():
+            if scheme != common:
+                quantizer.set_module_name_qconfig(name, _config(scheme))
         prepared = prepare_pt2e(exported, quantizer)
         for part in images.split(256):
             prepared(part)

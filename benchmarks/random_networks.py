@@ -231,7 +231,7 @@ MIXED = "mixed"  # each block of a kind drawn anew
 UNSUPPORTED = {
     "gates": "keeps a product as a node only where the second node before it is a hard activation",
     "odd channels": "slices its decoder by strides of 64 // channels, which fails where channels do not divide 64",
-    "group norm": "has no word for it: the node and its parameters are left out",
+    "group norm": "has no op for it: the node and its parameters are left out",
     "shared layers": "stops at an assertion: a layer called twice leaves it with several first nodes",
     "mean over positions": "keeps a mean as a node only with keepdim=True",
     "head without bias": "takes the last node but one for the classifier's weight, so it needs a bias behind it",

@@ -62,10 +62,10 @@ def share(loaded: Recipe, data: str | None, steps: int) -> Table:
 
 def against_float(loaded: Recipe, data: str | None, steps: int) -> Table:
     """Quantization-aware steps against float ones, which go first and second in turns."""
-    mix = {word: weight for word, weight in loaded.quantization.mix.items() if word != "float32"} or MIX
+    mix = {scheme: weight for scheme, weight in loaded.quantization.mix.items() if scheme != "float32"} or MIX
     trainers = [
-        trainer_of(loaded.model_copy(update={"quantization": Quantization(mix=words)}), data)
-        for words in ({"float32": 1.0}, mix)
+        trainer_of(loaded.model_copy(update={"quantization": Quantization(mix=schemes)}), data)
+        for schemes in ({"float32": 1.0}, mix)
     ]
     taken: list[list[float]] = [[], []]
     for step in range(2 * steps):

@@ -113,9 +113,9 @@ class Study:
         row = {"row": name, "changes": changes, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
         return row | {"summary": json.loads((folder / "val" / "summary.json").read_text())}
 
-    def _ghnq(self, words: list[str], name: str) -> None:
+    def _ghnq(self, arguments: list[str], name: str) -> None:
         with (self.out / f"{name}.txt").open("a") as log:
-            subprocess.run([sys.executable, "-m", "ghnq", *words], check=True, stdout=log, stderr=log)
+            subprocess.run([sys.executable, "-m", "ghnq", *arguments], check=True, stdout=log, stderr=log)
 
 
 def main(

@@ -27,8 +27,8 @@ ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5
 
 The run's folder holds `recipe.yaml` with every key spelled out, the checkpoints `last/` and `best/`, `log.jsonl`,
 `tensorboard/`, and the two last states, from which `--resume` goes on. A run that was killed at any moment
-continues to the same weights as an uninterrupted one. If the last state is damaged (every byte is checked), a warning is
-printed and the run continues from the state before; a full disk ends the run and leaves the states unchanged.
+continues to the same weights as an uninterrupted one. If the last state is damaged (every byte is checked), a warning
+is printed and the run continues from the state before; a full disk ends the run and leaves the states unchanged.
 
 A resumed run must have the recipe it was started with. `--resume --override` goes on with a changed one, and writes
 what changed into `log.jsonl`. The hypernetwork, the seed, `init`, the images held out, and the shape and classes of the

@@ -118,7 +118,7 @@ def check(hash_: str, summaries: list[dict[str, Any]]) -> None:
         raise SystemExit("the results are not of this checkpoint: evaluate it first")
     for key in ("calibration_images", "versions"):
         if len({json.dumps(summary[key], sort_keys=True) for summary in summaries if key in summary}) > 1:
-            raise SystemExit(f"the results differ in '{key}'; a card has room for one")
+            raise SystemExit(f"the results differ in '{key}'; a card shows only one")
 
 
 def published(recipe: Path, data: str, name: str) -> str:
@@ -140,7 +140,7 @@ def training(run: Path, before: dict[str, Path]) -> str:
     recipe = load_recipe(run / "recipe.yaml")
     mix = recipe.quantization.mix
     how = "quantization was not part of the training"
-    if any(weight and word != "float32" for word, weight in mix.items()):
+    if any(weight and scheme != "float32" for scheme, weight in mix.items()):
         how = {"round": "networks were quantized", "noise": "networks had noise of one quantization step"}[
             recipe.quantization.strategy
         ] + " in training"
