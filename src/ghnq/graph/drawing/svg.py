@@ -7,9 +7,9 @@ from html import escape
 
 from ghnq.graph.drawing.layout import COLUMN_GAP, MARGIN, TRACK_WIDTH, Layout, Segment, layout
 from ghnq.graph.ir import ArchGraph, Node
-from ghnq.graph.ops import OPS
+from ghnq.graph.ops import KERNEL_OPS, OPS
 
-_TWO_LINES = ("input", "conv", "sep_conv", "dil_conv", "max_pool", "avg_pool", "glob_avg", "msa", "pos_enc")
+_TWO_LINES = ("input", *KERNEL_OPS, "max_pool", "avg_pool", "glob_avg", "msa", "pos_enc")
 _FONT = "font-family='Inter, system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif'"
 _HEAD, _LEGEND_ROW = 58.0, 24.0
 _TITLES = {
