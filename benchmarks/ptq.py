@@ -28,16 +28,16 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN, with_parameters
 from ghnq.hypernet.checkpoint import checkpoint_hash
 from ghnq.prediction import dataset_for
-from ghnq.quant import STEPS, Prepared, QuantScheme, prepare
+from ghnq.quant import POST_TRAINING_STEPS, Prepared, QuantScheme, prepare
 from ghnq.spaces import convnets
 from ptq_others import onnx_runtime, torchao_pt2e
 
 SCHEMES = {"w8a8": "w8a8", "w4a8": "w4a8", "w4a4": "w4a4", "w2a2": "w2a2+stem.conv=w8a8+classifier=w8a8"}
 SETS = {
     "no step": (),
-    **{step: (step,) for step in STEPS},
-    "all but equalize": tuple(step for step in STEPS if step != "equalize"),
-    "all": tuple(STEPS),
+    **{step: (step,) for step in POST_TRAINING_STEPS},
+    "all but equalize": tuple(step for step in POST_TRAINING_STEPS if step != "equalize"),
+    "all": tuple(POST_TRAINING_STEPS),
 }
 PERCENTILE = "percentile activation ranges"
 ORT, PT2E = "ONNX Runtime quantize_static", "torchao pt2e"

@@ -20,6 +20,7 @@ LAYERS = (
         "optional_imports",
         "torch_compat",
         "validation_errors",
+        "yaml_loader",
     ),
     ("graph", "quant"),
     ("spaces", "hypernet", "data"),

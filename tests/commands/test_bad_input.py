@@ -52,11 +52,11 @@ LONGEST_SCREEN = 24
         (["evaluate", "CKPT", "--schemes", "w8a8,quiet.yaml", "--steps", "squant"], "leave out --steps"),
         (
             ["sensitivity", "models.py:Net", "--scheme", "quiet.yaml", "--steps", "equalize"],
-            "it says steps correct_bias, asked for is equalize",
+            "its steps: correct_bias; requested: equalize",
         ),
         (
             ["export", "models.py:Net", "--out", "net.onnx", "--scheme", "quiet.yaml", "--protocol", "paper"],
-            "scheme file 'quiet.yaml': it says protocol deploy, asked for is paper",
+            "scheme file 'quiet.yaml': its protocol: deploy; requested: paper",
         ),
         (["export", "models.py:Net", "--out", "net.pt2", "--scheme", "quiet.yaml", "--steps", "squant"], "--steps"),
         (["export", "models.py:Net", "--out", "net.onnx", "--steps", "equalise"], "did you mean 'equalize'"),

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.errors import SchemeError
-from ghnq.quant import affine as simulate
+from ghnq.quant import LayerBits, affine, bit_widths
 from ghnq.quant import scheme as scheme_module
-from ghnq.quant.scheme import PROTOCOLS, LayerBits, QuantScheme
+from ghnq.quant.scheme import PROTOCOLS, QuantScheme
 
 WIDTHS = st.integers(2, 16)
 WORDS = st.one_of(st.just("float32"), st.builds("w{}".format, WIDTHS), st.builds("w{}a{}".format, WIDTHS, WIDTHS))
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\.[a-z0-9_*?]{1,8}){0,3}", fullmatch=True)
 
 
-@pytest.mark.parametrize("module", [scheme_module, simulate])
+@pytest.mark.parametrize("module", [scheme_module, bit_widths, affine])
 def test_the_examples_in_the_docstrings_hold(module: object) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.errors import SchemeError
-from ghnq.quant import STEPS, QuantScheme, dump_scheme, load_scheme, quantize, read_scheme
+from ghnq.quant import POST_TRAINING_STEPS, QuantScheme, dump_scheme, load_scheme, quantize, read_scheme
 from tests.quant.nets import CALIBRATION, TEST, network
 
 words = st.sampled_from(["float32", "w8a8", "w4", "w2a16"])
@@ -19,7 +19,7 @@ words = st.sampled_from(["float32", "w8a8", "w4", "w2a16"])
     st.sampled_from(["w8a8", "w3", "float32"]),
     st.sampled_from(["deploy", "paper"]),
     st.lists(st.tuples(st.sampled_from(["a", "b.conv", "c.*", "stages.0.0"]), words), max_size=5),
-    st.sets(st.sampled_from(list(STEPS))),
+    st.sets(st.sampled_from(list(POST_TRAINING_STEPS))),
     st.fixed_dictionaries(
         {},
         optional={
@@ -62,15 +62,15 @@ def test_what_is_asked_for_beside_a_file_must_be_what_it_says(tmp_path: Path) ->
     file.write_text("scheme: w4a8\nsteps: [squant, equalize]\nweight_range: mse\n")
     assert read_scheme(str(file)) == load_scheme(file)
     assert read_scheme(str(file), protocol="deploy", steps=("equalize", "squant")) == load_scheme(file)
-    asked = r"mixed.yaml': it says protocol deploy, asked for is paper; leave out --protocol, or change the file"
+    asked = r"mixed.yaml': its protocol: deploy; requested: paper; leave out --protocol, or change the file"
     with pytest.raises(SchemeError, match=asked):
         read_scheme(str(file), protocol="paper")
-    with pytest.raises(SchemeError, match=r"it says steps equalize, squant, asked for is squant; leave out --steps"):
+    with pytest.raises(SchemeError, match=r"its steps: equalize, squant; requested: squant; leave out --steps"):
         read_scheme(str(file), steps=["squant"])
     file.write_text("scheme: w4a8\nprotocol: paper\n")
-    with pytest.raises(SchemeError, match=r"it says protocol paper, asked for is deploy"):
+    with pytest.raises(SchemeError, match=r"its protocol: paper; requested: deploy"):
         read_scheme(str(file), protocol="deploy")
-    with pytest.raises(SchemeError, match=r"it says steps none, asked for is squant"):
+    with pytest.raises(SchemeError, match=r"its steps: none; requested: squant"):
         read_scheme(str(file), steps=["squant"])
     assert read_scheme("w4a8") == QuantScheme.parse("w4a8")
     assert read_scheme("w4a8", protocol="paper", steps=["squant"]) == QuantScheme.parse(
@@ -88,17 +88,17 @@ def test_what_is_asked_for_beside_a_file_must_be_what_it_says(tmp_path: Path) ->
         ("scheme: w4a8\nstep: [squant]", "unknown key 'step' .did you mean 'steps'"),
         ("scheme: w4a8\nsteps: squant", "'steps' must be a list"),
         ("scheme: w4a8\nsteps: [squnt]", "did you mean 'squant'"),
-        ("scheme: w4a8\nsteps: [1]", "words only"),
-        ("scheme: w4a8\nsteps: [[squant]]", "words only"),
-        ("scheme: w4a8\noverrides: {a: 4}", "words only"),
-        ("scheme: w4a8\noverrides: {1: w4}", "words only"),
+        ("scheme: w4a8\nsteps: [1]", "strings only"),
+        ("scheme: w4a8\nsteps: [[squant]]", "strings only"),
+        ("scheme: w4a8\noverrides: {a: 4}", "strings only"),
+        ("scheme: w4a8\noverrides: {1: w4}", "strings only"),
         ("scheme: w4a8\noverrides: {a: w44}", "44 weight bits"),
         ("scheme: w4a8\noverrides: [a]", "must be a mapping"),
-        ("scheme: w4a8\noverrides: {a: w4, a: w8}", "twice"),
-        ("scheme: w4a8\nscheme: w8a8", "twice"),
-        ("scheme: 4", "must be a word"),
+        ("scheme: w4a8\noverrides: {a: w4, a: w8}", "duplicate key"),
+        ("scheme: w4a8\nscheme: w8a8", "duplicate key"),
+        ("scheme: 4", "must be a string"),
         ("scheme: w4b8", "unknown scheme 'w4b8'"),
-        ("scheme: other.yaml", "must be a word such as"),
+        ("scheme: other.yaml", "must be bit-widths such as"),
         ("scheme: w4a8\nprotocol: deplyo", "did you mean 'deploy'"),
         ("scheme: w4a8\nfold: 1", "true or false"),
         ("scheme: w4a8\nvariance_floor: true", "a number"),
@@ -126,5 +126,5 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(SchemeError, match=r"did you mean 'mixed\.yaml'"):
         QuantScheme.parse(str(tmp_path / "mxied.yaml"))
     (tmp_path / "folder.yaml").mkdir()
-    with pytest.raises(SchemeError, match="no scheme file"):
+    with pytest.raises(SchemeError, match="not a scheme file"):
         load_scheme(tmp_path / "folder.yaml")

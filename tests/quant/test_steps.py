@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ghnq.errors import SchemeError
-from ghnq.quant import STEPS, QuantScheme, prepare, quantize
+from ghnq.quant import POST_TRAINING_STEPS, QuantScheme, prepare, quantize
 from ghnq.quant.ranges import weight_range
 from tests.quant import oracle
 from tests.quant.nets import CALIBRATION, TEST, network, quant_layers
@@ -31,7 +31,7 @@ def test_wrong_steps_are_told(steps: list[str], part: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["w4a4", "w2a2", "w4"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", POST_TRAINING_STEPS)
 def test_every_step_gives_a_new_network_and_touches_nothing(step: str, word: str) -> None:
     net = network(channels=8)
     prepared = prepare(net, CALIBRATION[:32])
@@ -47,7 +47,9 @@ def test_every_step_gives_a_new_network_and_touches_nothing(step: str, word: str
 
 
 def test_steps_of_a_float_scheme_do_nothing() -> None:
-    plain, steps = (quantize(network(), "float32", calibration=CALIBRATION, steps=s) for s in ((), tuple(STEPS)))
+    plain, steps = (
+        quantize(network(), "float32", calibration=CALIBRATION, steps=s) for s in ((), tuple(POST_TRAINING_STEPS))
+    )
     with torch.no_grad():
         assert torch.equal(plain(TEST), steps(TEST))
 
@@ -114,7 +116,7 @@ def test_constant_activations_are_no_trouble() -> None:
 
     net = nn.Sequential(nn.Conv2d(3, 4, 1), Constant(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     with torch.no_grad():
-        for steps in ((), tuple(STEPS)):
+        for steps in ((), tuple(POST_TRAINING_STEPS)):
             simulated = quantize(net, "w4a8", calibration=CALIBRATION, steps=steps)
             assert simulated(TEST).isfinite().all()
             assert all(bool(layer.input_scale > 0) for _, layer in quant_layers(simulated))

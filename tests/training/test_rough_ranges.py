@@ -72,7 +72,7 @@ def test_a_drawn_scheme_asks_for_them_and_a_step_takes_them() -> None:
     assert len(used[0].unique()) <= 3
     assert (used == 0).sum() < (wasted == 0).sum()
     assert not torch.equal(run(module, images, plain), run(module, images, fitted))
-    eight = QuantScheme.parse("w8a8", steps=STEPS).carried_out
+    eight = QuantScheme.parse("w8a8", steps=STEPS).with_searched_ranges
     assert torch.equal(run(module, images, eight).round(), run(module, images, QuantScheme.parse("w8a8")).round())
 
 

@@ -61,7 +61,7 @@ def export_onnx(
         calibration: Normalised float images [B, C, H, W] of the training split, at least `batch_size`.
         out: The file; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
-        steps: Additional post-training steps (names of `ghnq.quant.STEPS`); None leaves those of the scheme.
+        steps: Additional post-training steps (`ghnq.quant.POST_TRAINING_STEPS`); None leaves those of the scheme.
         batch_size: Images in one forward pass of the calibration.
         pack_int4: Whether to store weights of up to 4 bits as INT4: half the file, but runtimes compute convolutions in
             float.
@@ -101,7 +101,7 @@ def export_program(
         calibration: Normalised float images [B, C, H, W] of the training split, at least `batch_size`.
         out: The file, which must end in .pt2; written whole or not at all.
         protocol: `deploy` or `paper`; how a scheme given as text is quantized.
-        steps: Additional post-training steps (names of `ghnq.quant.STEPS`); None leaves those of the scheme.
+        steps: Additional post-training steps (`ghnq.quant.POST_TRAINING_STEPS`); None leaves those of the scheme.
         batch_size: Images in one forward pass of the calibration.
         origin: Where the network comes from, for the metadata of the file.
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ghnq._version import __version__
 from ghnq.errors import ExportError, SchemeError
-from ghnq.quant import QuantScheme, dump_scheme, scheme_from_text
-from ghnq.quant.scheme import is_scheme_file
+from ghnq.quant import QuantScheme, dump_scheme, is_scheme_file, scheme_from_text
 
 FORMAT_KEY, FORMAT = "ghnq.format", "1"
 

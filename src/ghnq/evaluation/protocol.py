@@ -30,8 +30,7 @@ from ghnq.memory import keep_freed_memory
 from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.progress import ProgressCallback
-from ghnq.quant import QuantScheme, dump_scheme, read_scheme
-from ghnq.quant.scheme import is_scheme_file
+from ghnq.quant import QuantScheme, dump_scheme, is_scheme_file, read_scheme
 from ghnq.spaces import Space, Spec
 from ghnq.torch_threads import one_torch_thread
 

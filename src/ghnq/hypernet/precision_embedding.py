@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import KERNEL_OPS
-from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.quant.bit_widths import LayerBits
+from ghnq.quant.scheme import QuantScheme
 
 FEATURES = 8
 _PER_TENSOR = 7

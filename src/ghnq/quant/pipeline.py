@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from ghnq.errors import DataError, SchemeError
 from ghnq.quant.bias_correction import correct_in_place
+from ghnq.quant.bit_widths import LayerBits
 from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
 from ghnq.quant.equalize import equalized
 from ghnq.quant.flow import Flow, observe_flow
 from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
-from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import attach_norms, pairs_of, unnormalised_layers
 from ghnq.torch_compat import BatchNorm
 
@@ -43,7 +44,7 @@ def quantize(
             folds, no more.
         calibration: normalised float images [B, C, H, W] of the training split.
         protocol: `deploy` or `paper`; how a scheme given as a word is quantized.
-        steps: post-training steps (names of `ghnq.quant.STEPS`) besides; None leaves those of the scheme.
+        steps: post-training steps (names of `ghnq.quant.POST_TRAINING_STEPS`) besides; None leaves those of the scheme.
 
     Raises:
         SchemeError: unknown scheme, protocol or step, nothing to quantize, a layer that is not finite or not supported.
@@ -118,7 +119,7 @@ class Prepared:
         Raises:
             SchemeError: as for `ghnq.quant.quantize`.
         """
-        scheme = QuantScheme.parse(scheme, protocol=protocol).carried_out
+        scheme = QuantScheme.parse(scheme, protocol=protocol).with_searched_ranges
         layers = self.layers(scheme)
         if layers:  # a float network may overflow and be counted as it is; a quantized one would hide it behind a clamp
             for name, child in self.network.named_modules():

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ghnq.errors import NotFiniteError
 from ghnq.quant.affine import along_channels, encode, fake_quantize, integer_range, scale_zero_point
+from ghnq.quant.bit_widths import LayerBits
 from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_weight, weight_qparams
 from ghnq.quant.ranges import ActivationObserver
-from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.squant import squant
 from ghnq.torch_compat import own_parameters
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ghnq.errors import RecipeError, SchemeError
-from ghnq.quant.scheme import LayerBits, QuantScheme
+from ghnq.quant.bit_widths import LayerBits
+from ghnq.quant.scheme import QuantScheme
 
 MIXED = "mixed"
 """The word for a precision of its own for every layer."""
@@ -36,7 +37,7 @@ def draw_scheme(
     words, weights = list(mix), np.array(list(mix.values()))
     word = words[int(rng.choice(len(words), p=weights / weights.sum()))]
     if word != MIXED:
-        return QuantScheme.parse(word, steps=tuple(steps)).carried_out
+        return QuantScheme.parse(word, steps=tuple(steps)).with_searched_ranges
     bits = rng.choice(MIXED_BITS, size=(len(layers), 2)).tolist()
-    scheme = QuantScheme.parse("w4a4", steps=tuple(steps)).carried_out
+    scheme = QuantScheme.parse("w4a4", steps=tuple(steps)).with_searched_ranges
     return scheme.override((name, str(LayerBits(w, a))) for name, (w, a) in zip(layers, bits, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +15,7 @@ from ghnq.quant.scheme import QuantScheme
 from ghnq.spaces import Space, Spec
 from ghnq.training.networks.scheme_mix import check_mix
 from ghnq.validation_errors import ErrorFields, dotted, explain_one
+from ghnq.yaml_loader import load_yaml
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -254,16 +254,6 @@ class Recipe(BaseModel):
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as the number it is (YAML 1.1 wants `1.0e-3`)."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Reads a YAML recipe and applies `key=value` overrides (dotted keys, YAML values); raises RecipeError."""
     path = Path(path)
@@ -274,7 +264,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             f"recipes in '{path.parent}': {', '.join(near) or 'none'}"
         )
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -333,6 +323,6 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise RecipeError(f"'{override}': '{parent}' is a value, not a group of keys")
         target = child
     try:
-        target[last] = yaml.load(value, _Loader)
+        target[last] = load_yaml(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"'{override}': the value is not YAML: {error}") from error
