@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ghnq import __version__
 from ghnq.deploy import Origin, export_onnx, in_integers
+from ghnq.deploy.graph.saturation import has_wide_int8
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx import runtime
-from ghnq.deploy.parity import has_wide_int8
 from ghnq.errors import DataError, ExportError, GhnqError, MissingExtraError, NotFiniteError, SchemeError, WriteError
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import CALIBRATION, TEST, chain

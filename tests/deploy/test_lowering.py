@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from ghnq.data import ImageDataset, Images
-from ghnq.deploy import Origin, compiled, export_program, load_program, lower, verify_program
-from ghnq.deploy.onnx.runtime import Kernels
-from ghnq.deploy.pt2e import lowering, program_parity
+from ghnq.deploy import Origin, comparison, compiled, export_program, load_program, lower, verify_program
+from ghnq.deploy import parity as parity_module
+from ghnq.deploy.graph.kernel_counts import KernelCounts
+from ghnq.deploy.pt2e import lowering
 from ghnq.deploy.pt2e.lowering import Lowered
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
@@ -113,7 +114,7 @@ def test_reports_the_loaded_program(file: Path, dataset: ImageDataset) -> None:
 
 def test_compiled_it_computes_the_same(file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches of one size, the last of them filled up."""
-    monkeypatch.setattr(program_parity, "BATCH", 25)
+    monkeypatch.setattr(comparison, "BATCH_SIZE", 25)
     found = verify_program(file, dataset, compile=True).compiled
     assert found is not None
     assert (found.agreement, found.saturating, found.exact) == (1.0, (), True)
@@ -125,10 +126,10 @@ def test_sees_a_compiler_that_makes_something_else(
     file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(program: object, images: Tensor, *, exact: bool) -> Lowered:
-        return Lowered(fx.symbolic_trace(torch.nn.Identity()), Kernels({}, {}, {}, ()), ())
+        return Lowered(fx.symbolic_trace(torch.nn.Identity()), KernelCounts({}, {}, {}, ()), ())
 
-    monkeypatch.setattr(program_parity, "lower", broken)
-    monkeypatch.setattr(program_parity, "compiled", lambda lowered, images: lambda x: x.flatten(1)[:, :10])
+    monkeypatch.setattr(parity_module, "lower", broken)
+    monkeypatch.setattr(parity_module, "compiled", lambda lowered, images: lambda x: x.flatten(1)[:, :10])
     found = verify_program(file, dataset, compile=True).compiled
     assert found is not None
     assert found.agreement < 0.5
@@ -144,7 +145,7 @@ def test_no_compiler_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
         raise InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", absent)
-    nothing = Lowered(fx.symbolic_trace(torch.nn.Identity()), Kernels({}, {}, {}, ()), ())
+    nothing = Lowered(fx.symbolic_trace(torch.nn.Identity()), KernelCounts({}, {}, {}, ()), ())
     with pytest.raises(ExportError, match=r"needs a C\+\+ compiler"):
         compiled(nothing, TEST)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
 from ghnq.deploy import Origin, export_onnx, export_program, verify, verify_program
+from ghnq.deploy.comparison import last_layer_steps
 from ghnq.deploy.onnx import runtime
-from ghnq.deploy.parity import last_layer_steps
 from ghnq.errors import DataError, ExportError, MissingExtraError
 from ghnq.processor import Processor
 from tests.deploy.conftest import Exports
@@ -126,7 +126,7 @@ def test_integer_layers_are_known_by_name_or_by_result(kept: dict[str, str]) -> 
              helper.make_node("Gemm", [kept["result"], "v"], ["y"], name="fused head_Gemm_1")]  # fmt: skip
     made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
     optimised, model = (helper.make_model(helper.make_graph(each, "g", made[:1], made[1:])) for each in (nodes, ours))
-    assert runtime.sort_kernels(optimised, model).float_layers == ("head",)
+    assert runtime.count_kernels(optimised, model).float_layers == ("head",)
 
 
 def test_kernels_are_sorted_by_the_type_they_compute_in() -> None:
@@ -140,7 +140,7 @@ def test_kernels_are_sorted_by_the_type_they_compute_in() -> None:
     ours = [helper.make_node("Conv", ["x", "w"], ["y"], name="the.one_Conv_3")]
     made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
     optimised, model = (helper.make_model(helper.make_graph(each, "g", made[:1], made[1:])) for each in (nodes, ours))
-    found = runtime.sort_kernels(optimised, model)
+    found = runtime.count_kernels(optimised, model)
     assert found.integer == {"MaxPool": 1}
     assert found.floating == {"MaxPool": 1, "Conv": 1}
     assert found.borders == {"QuantizeLinear": 1, "DequantizeLinear": 1}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ghnq.deploy import Exported, export_program, in_integers, load_program
 from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.writer import Storage, write_model
-from ghnq.deploy.optional_imports import decomposed
+from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import ExportError, SchemeError
 from ghnq.optional_imports import quiet
@@ -101,7 +101,7 @@ def test_layers_of_other_bits_keep_them(tmp_path: Path) -> None:
     scheme = "w4a8+2=w2a4+5=w8a8"
     exported = export_program(chain(), scheme, calibration=CALIBRATION, out=tmp_path / "net.pt2", batch_size=64)
     program, _ = load_program(exported.path)
-    words = decomposed()
+    words = quantized_decomposed()
     weights = program.graph.find_nodes(op="call_function", target=words.dequantize_per_channel.default)
     assert [node.args[4:] for node in weights] == [(-7, 7, torch.int8), (-1, 1, torch.int8), (-127, 127, torch.int8)]
     stored = program.graph.find_nodes(op="call_function", target=words.quantize_per_tensor.default)
@@ -138,7 +138,7 @@ def test_functions_are_called_as_torchao_calls_them(programs: Programs) -> None:
         prepared(TEST[:2])
         theirs = convert_pt2e(prepared).graph
     ours = load_program(programs("branches", "w4a4").path)[0].graph
-    words = decomposed()
+    words = quantized_decomposed()
     for function in (words.quantize_per_tensor, words.dequantize_per_tensor, words.dequantize_per_channel):
         calls = [graph.find_nodes(op="call_function", target=function.default) for graph in (ours, theirs)]
         shapes = [{tuple(type(arg) for arg in node.args) for node in nodes} for nodes in calls]
@@ -153,7 +153,7 @@ def test_fewer_bits_do_not_hang_on_quant_max(programs: Programs) -> None:
     """x86 kernels ignore it: with 255 in its place the program must give the same."""
     module: Any = load_program(programs("branches", "w4a4").path)[0].module()
     before = logits(module)
-    for node in module.graph.find_nodes(op="call_function", target=decomposed().quantize_per_tensor.default):
+    for node in module.graph.find_nodes(op="call_function", target=quantized_decomposed().quantize_per_tensor.default):
         assert node.args[4] == 15 or node.args[4] == 255
         node.args = (*node.args[:4], 255, node.args[5])
     module.recompile()

@@ -11,11 +11,11 @@ from ghnq.commands.terminal import Terminal
 from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.deploy import Parity, ProgramParity, verify_program
 from ghnq.deploy import verify as compare
+from ghnq.deploy.comparison import Agreement
+from ghnq.deploy.graph.kernel_counts import KernelCounts
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx.reader import facts_of, load_model
-from ghnq.deploy.onnx.runtime import Kernels
 from ghnq.deploy.pt2e.program_file import read_facts
-from ghnq.deploy.pt2e.program_parity import Agreement
 from ghnq.errors import GhnqError
 from ghnq.optional_imports import import_optional
 
@@ -123,7 +123,7 @@ def _lines(parity: Parity) -> list[str]:
     return [*_kernel_lines(parity.kernels), f"{parity.processor.line()}; ONNX Runtime {parity.onnxruntime}"]
 
 
-def _kernel_lines(kernels: Kernels) -> list[str]:
+def _kernel_lines(kernels: KernelCounts) -> list[str]:
     lines = [f"in integers: {_counts(kernels.integer)}", f"in float: {_counts(kernels.floating)}"]
     if kernels.float_layers:
         lines.append(f"[yellow]layers in float[/]: {', '.join(kernels.float_layers)}")

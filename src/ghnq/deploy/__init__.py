@@ -9,9 +9,9 @@ from ghnq.deploy.graph.integer_arithmetic import in_integers as in_integers
 from ghnq.deploy.graph.simulation import simulate as simulate
 from ghnq.deploy.metadata import Origin as Origin
 from ghnq.deploy.parity import Parity as Parity
+from ghnq.deploy.parity import ProgramParity as ProgramParity
 from ghnq.deploy.parity import verify as verify
+from ghnq.deploy.parity import verify_program as verify_program
 from ghnq.deploy.pt2e.lowering import compiled as compiled
 from ghnq.deploy.pt2e.lowering import lower as lower
 from ghnq.deploy.pt2e.program_file import load_program as load_program
-from ghnq.deploy.pt2e.program_parity import ProgramParity as ProgramParity
-from ghnq.deploy.pt2e.program_parity import verify_program as verify_program

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from ghnq._version import __version__
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.saturation import SAFE_WEIGHT
 from ghnq.deploy.onnx.op_table import WRITERS
 from ghnq.errors import SchemeError
 from ghnq.optional_imports import import_optional
@@ -21,9 +22,6 @@ OPSET, IR_VERSION = 17, 8
 
 PACKED_OPSET, PACKED_IR_VERSION = 21, 10
 """The first opset with INT4 tensors."""
-
-SAFE_WEIGHT = 64
-"""Largest int8 weight that cannot overflow: 2 * 255 * 64 < 2^15, the sum of two products in 16 bits (AVX2, AVX-512)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from ghnq.deploy.graph.kernel_counts import KernelCounts
+from ghnq.deploy.graph.saturation import SAFE_WEIGHT
 from ghnq.deploy.graph.supported_ops import LAYERS, aten
-from ghnq.deploy.onnx.runtime import Kernels
-from ghnq.deploy.onnx.writer import SAFE_WEIGHT
-from ghnq.deploy.optional_imports import decomposed
+from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.errors import ExportError
 from ghnq.optional_imports import import_optional, quiet
 from ghnq.processor import this_processor
@@ -35,7 +35,7 @@ class Lowered:
     """
 
     module: fx.GraphModule
-    kernels: Kernels
+    kernels: KernelCounts
     saturating: tuple[str, ...]
 
 
@@ -52,7 +52,7 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
     lowering = import_optional("torchao.quantization.pt2e.lowering")
     try:
         with quiet(), torch.no_grad():
-            decomposed()
+            quantized_decomposed()
             module: Any = program.module()
             layers = [_layer_name(node) for node in module.graph.nodes if node.target in LAYERS]
             saturating = _saturating(module)
@@ -104,7 +104,7 @@ def _is_wide(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.target not in LAYERS:
         return False
     weight: Any = node.args[1]
-    if weight.target is not decomposed().dequantize_per_channel.default:
+    if weight.target is not quantized_decomposed().dequantize_per_channel.default:
         return False
     integers = module.get_buffer(str(weight.args[0].target))
     one_channel = node.target is aten.conv2d.default and integers.shape[1] == 1  # products of two channels are added
@@ -137,7 +137,7 @@ def _layer_name(node: fx.Node) -> str:
     return str(stored.target).rstrip("_").removesuffix("_weight")
 
 
-def _kernels(lowered: fx.GraphModule, layers: list[str]) -> Kernels:
+def _kernels(lowered: fx.GraphModule, layers: list[str]) -> KernelCounts:
     """The functions of a lowered graph, by the type they compute in; integer kernels know layers by weight scales."""
     counts: dict[str, Counter[str]] = {"integer": Counter(), "float": Counter(), "border": Counter()}
     integer: set[str] = set()
@@ -151,7 +151,7 @@ def _kernels(lowered: fx.GraphModule, layers: list[str]) -> Kernels:
         if place == "integer":
             integer.update(str(read.target).rstrip("_").removesuffix("_weight_scale") for read in node.all_input_nodes)
     floating = tuple(name for name in dict.fromkeys(layers) if name not in integer)
-    return Kernels(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)
+    return KernelCounts(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)
 
 
 def _first_line(error: Exception) -> str:

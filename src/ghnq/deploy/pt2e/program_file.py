@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 
 from ghnq.deploy.graph.supported_ops import KINDS, aten
 from ghnq.deploy.metadata import FORMAT, FORMAT_KEY, Facts
-from ghnq.deploy.optional_imports import decomposed
+from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.errors import ExportError
 from ghnq.files import atomic_path
 from ghnq.optional_imports import quiet
@@ -72,7 +72,7 @@ def load_program(path: Path) -> tuple[ExportedProgram, Facts]:
     try:
         clean = _checked(records)
         with quiet():
-            decomposed()
+            quantized_decomposed()
             program = torch.export.load(_archive(clean))
     except ExportError:
         raise
@@ -167,7 +167,7 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _functions() -> set[str]:
     """The names of all functions that a program of ours may call."""
-    words = decomposed()
+    words = quantized_decomposed()
     ours = (words.quantize_per_tensor.default, words.dequantize_per_tensor.default,
             words.dequantize_per_channel.default, aten.clone.default)  # fmt: skip
     return {f"torch.ops.{function}" for function in (*KINDS, *ours)}

@@ -12,7 +12,7 @@ from ghnq.deploy.graph.builder import full_args
 from ghnq.deploy.graph.capture import module_of
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.supported_ops import KINDS, LAYERS, aten
-from ghnq.deploy.optional_imports import decomposed
+from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.deploy.pt2e.writer import clip_of
 from ghnq.errors import ExportError
 
@@ -29,7 +29,7 @@ class _Reader:
     """The graph under construction; `at` maps nodes of the program to ours."""
 
     def __init__(self, program: ExportedProgram, origin: str) -> None:
-        self.program, self.origin, self.words = program, origin, decomposed()
+        self.program, self.origin, self.words = program, origin, quantized_decomposed()
         self.graph = fx.Graph()
         self.tensors: dict[str, Tensor] = {}
         self.at: dict[fx.Node, fx.Node] = {}

@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 from ghnq.deploy.graph.capture import module_of
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.supported_ops import aten
-from ghnq.deploy.optional_imports import decomposed
+from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.errors import SchemeError
 from ghnq.optional_imports import quiet
 from ghnq.quant.affine import integer_range
@@ -48,7 +48,7 @@ class _Writer:
     """The graph under construction; `at` maps nodes of the simulation to ours, `grids` quantized ones to theirs."""
 
     def __init__(self, simulation: fx.GraphModule) -> None:
-        self.simulation, self.words = simulation, decomposed()
+        self.simulation, self.words = simulation, quantized_decomposed()
         self.graph = fx.Graph()
         self.tensors: dict[str, Tensor] = {}
         self.at: dict[fx.Node, fx.Node] = {}

@@ -7,8 +7,8 @@ from typing import Any
 from ghnq.optional_imports import quiet
 
 
-def decomposed() -> Any:
-    """Returns torch's `quantized_decomposed` functions, the operators of pt2e quantization; they come with torch."""
+def quantized_decomposed() -> Any:
+    """Returns `torch.ops.quantized_decomposed`, the namespace of the operators of pt2e quantization."""
     from ghnq.torch_compat import import_quantized_decomposed
 
     with quiet():
