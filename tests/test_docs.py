@@ -1,5 +1,7 @@
 """Documents are correct: the example runs, links resolve, options exist, generated pages are up to date."""
 
+from __future__ import annotations
+
 import os
 import re
 import runpy
@@ -64,8 +66,9 @@ def test_the_recipe_page_is_made_from_the_schema(repo_root: Path) -> None:
     assert (repo_root / "docs" / "recipes.md").read_text() == made, "run: python docs/make_recipes.py"
 
 
-def test_the_ci_script_can_be_run(repo_root: Path) -> None:
-    script = repo_root / ".ci" / "run"
+@pytest.mark.parametrize("name", ["run", "oldest_torch"])
+def test_ci_scripts_are_executable(repo_root: Path, name: str) -> None:
+    script = repo_root / ".ci" / name
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", str(script)], check=True)
 
