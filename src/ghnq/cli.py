@@ -30,7 +30,6 @@ app = typer.Typer(
     name="ghnq",
     help="Predict quantization-robust weights for convolutional networks nobody has trained yet.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     # A traceback from the user's own model file is shown as Python shows it.
     pretty_exceptions_enable=False,

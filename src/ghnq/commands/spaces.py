@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ghnq import spaces
 from ghnq.commands.options import check_output
+from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.spaces.description import describe as measure
 from ghnq.spaces.description import summarize
@@ -21,12 +22,9 @@ def describe(name: str, *, out: Path | None, as_json: bool) -> None:
     out = Path("out") / f"{name}.html" if out is None else out
     check_output(out, (".html",), "the figure is written as")
     with Terminal(as_json=as_json) as terminal:
-        with terminal.progress.status("Drawing members of each split") as status:
-            description = measure(
-                space,
-                progress=lambda split, done, total: status.update(f"Drawing members of {split}: {done:,} of {total:,}"),
-            )
-            write_figure(description, out)
+        with measuring(terminal.progress) as progress:
+            description = measure(space, progress=progress)
+        write_figure(description, out)
         document = {**description.to_dict(), "out": str(out)}
         terminal.finish(document, table(description), "", ops_table(description), f"figure: [cyan]{out}[/]")
 

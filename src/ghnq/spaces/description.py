@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ghnq.errors import SpaceError
+from ghnq.progress import ProgressCallback
 from ghnq.spaces.cost import Cost
 from ghnq.spaces.space import S, Space
 
@@ -99,30 +100,34 @@ def describe(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     num_classes: int = 10,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Description:
     """Measures the first `samples` members of `train` and a tenth as many (at least 20) of every other split.
 
     Args:
-        progress: Called with (split, members done, members in all).
+        progress: Called with the number of members measured.
 
     Raises:
         SpaceError: `samples` is less than 1.
     """
     if samples < 1:
         raise SpaceError(f"describe needs at least 1 sample, not {samples}")
-    splits = []
-    for split, size in space.splits.items():
-        count = min(size, samples if split == "train" else max(20, samples // 10))
+    counts = {
+        split: min(size, samples if split == "train" else max(20, samples // 10))
+        for split, size in space.splits.items()
+    }
+    splits, done = [], 0
+    for split, count in counts.items():
         families: Counter[str] = Counter()
         costs: list[Cost] = []
         for index in range(count):
             spec = space.spec(split, index)
             families[str(space.traits(spec)["family"])] += 1
             costs.append(space.cost(spec, input_shape=input_shape, num_classes=num_classes))
+            done += 1
             if progress is not None:
-                progress(split, index + 1, count)
-        splits.append(_describe_split(split, size, families, costs))
+                progress(done, sum(counts.values()))
+        splits.append(_describe_split(split, space.splits[split], families, costs))
     return Description(space.name, space.families, tuple(splits), input_shape, num_classes)
 
 
