@@ -3,6 +3,8 @@
 python benchmarks/import_time.py [RUNS]
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -8,6 +8,8 @@ The rate is architectures over the sum of the first three, by the clock and by t
 two differ where other programs run beside it); one thread.
 """
 
+from __future__ import annotations
+
 import json
 import statistics
 import sys

@@ -6,6 +6,8 @@ A table stands between `<!-- TABLE FOLDER [FOLDER ...] -->` and `<!-- END -->`; 
 as it is.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path

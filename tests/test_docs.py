@@ -80,3 +80,19 @@ def test_the_readme_opens_with_the_two_commands_that_ci_runs(repo_root: Path) ->
     assert commands[1].strip().endswith(".venv/bin/pytest")
     assert "\nghnq demo --out " in ci
     assert "\npytest\n" in ci
+
+
+def test_the_package_map_is_complete(repo_root: Path) -> None:
+    """Every package and top-level module is in CONTRIBUTING.md, and nothing else."""
+    package = repo_root / "src" / "ghnq"
+    listed = set(re.findall(r"^\| `([\w/.]+)` \|", (repo_root / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    packages = {f"{file.parent.relative_to(package)}/" for file in package.rglob("__init__.py")} - {"./"}
+    modules = {file.name for file in package.glob("*.py")} - {"_version.py"}
+    parents = {"training/"}  # listed by their subpackages
+    assert listed == (packages | modules | {"checkpoints/"}) - parents
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_files_exist(repo_root: Path, page: str) -> None:
+    named = re.findall(r"`((?:src|tests|docs|recipes|benchmarks|\.ci)/[\w./-]+)`", (repo_root / page).read_text())
+    assert [name for name in named if "NAME" not in name and not (repo_root / name).exists()] == []
