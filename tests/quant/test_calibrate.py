@@ -6,7 +6,7 @@ from torch import nn
 
 from ghnq.errors import DataError
 from ghnq.quant import estimate_batch_norm
-from ghnq.quant.calibrate import batches
+from ghnq.quant.calibration import batches
 from tests.quant.nets import images, network
 
 

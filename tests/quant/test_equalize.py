@@ -1,20 +1,21 @@
 """Equalization: the closed form of the paper, an unchanged function, and hands off where it would change one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.quant import equalize, estimate_batch_norm, fold_batch_norm, prepare, quantize
-from ghnq.quant.equalize import equalized
-from ghnq.quant.flow import observe_flow
-from ghnq.quant.relations import observe_relations
+from ghnq.quant.data_flow import ChannelRelation, observe_data_flow
+from ghnq.quant.equalization import equalized
 from ghnq.spaces import convnets
 from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers, randomise
 
 
 def found(net: nn.Module) -> list[tuple[str, str]]:
-    relations = observe_relations(net.eval(), CALIBRATION[:2], observe_flow(net, CALIBRATION[:2]))
+    relations = observe_data_flow(net.eval(), CALIBRATION[:2]).channel_relations
     return [(relation.first, relation.second) for relation in relations]
 
 
@@ -96,13 +97,13 @@ def test_members_of_the_space_compute_the_same(split: str, index: int) -> None:
     net = randomise(convnets.build(convnets.spec(split, index)))
     x = images(8, size=32)
     prepared = prepare(net, x)
-    new = equalized(prepared.network, x, prepared.flow)
+    new = equalized(prepared.network, x, prepared.data_flow)
     with torch.no_grad():
         before, after = prepared.network.double()(x.double()), new.double()(x.double())
     assert (after - before).abs().max() <= 1e-5 * before.abs().max()
     old = dict(prepared.network.named_parameters())
     changed = [name for name, parameter in new.named_parameters() if not torch.equal(parameter, old[name].double())]
-    assert changed or not observe_relations(prepared.network.float(), x[:2], prepared.flow)
+    assert changed or not prepared.data_flow.channel_relations
 
 
 def test_dead_and_empty_channels_get_no_factor() -> None:
@@ -212,15 +213,13 @@ def test_questions_about_shape_do_no_harm() -> None:
     assert found(Asks()) == [("a", "b")]
 
 
-def test_a_wrong_relation_is_found_out_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ghnq.quant import equalize as function
-    from ghnq.quant.relations import Relation
-
+def test_a_wrong_relation_is_found_out_by_its_numbers() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 2, 1))
     randomise(net)
-    module = __import__("sys").modules["ghnq.quant.equalize"]
-    monkeypatch.setattr(module, "observe_relations", lambda *_: (Relation("0", None, "2"),))
-    new = function(net, CALIBRATION)
+    data_flow = observe_data_flow(net, CALIBRATION[:2])
+    assert data_flow.channel_relations == ()
+    wrong = replace(data_flow, channel_relations=(ChannelRelation("0", None, "2"),))
+    new = equalized(net, CALIBRATION, wrong)
     assert torch.equal(new[0].weight, net[0].weight)
 
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import SchemeError
 from ghnq.quant import estimate_batch_norm, fold_batch_norm
-from ghnq.quant.flow import observe_flow
+from ghnq.quant.data_flow import observe_data_flow
 from tests.quant.nets import PreActivation, Residual, images, network, randomise
 
 
@@ -55,7 +55,7 @@ def test_folds_every_norm_behind_a_layer_and_no_other() -> None:
     assert left == ["4.bn0"]
     assert isinstance(folded.get_submodule("3.bn1"), nn.Identity)
     assert all(child.bias is not None for child in folded.modules() if isinstance(child, nn.Conv2d))
-    assert observe_flow(net, images(2)).pairs == (
+    assert observe_data_flow(net, images(2)).norm_pairs == (
         ("0", "1"),
         ("3.conv1", "3.bn1"),
         ("3.conv2", "3.bn2"),
@@ -206,7 +206,7 @@ def test_a_norm_without_statistics_is_told() -> None:
 def test_hooks_are_gone_after_a_failing_run() -> None:
     net = network()
     with pytest.raises(RuntimeError):
-        observe_flow(net, torch.zeros(2, 5, 8, 8))
+        observe_data_flow(net, torch.zeros(2, 5, 8, 8))
     assert all(not child._forward_hooks and not child._forward_pre_hooks for child in net.modules())
 
 
@@ -217,4 +217,4 @@ def test_tensors_that_are_gone_are_not_taken_for_later_ones() -> None:
     ]
     net = nn.Sequential(*cells)
     expected = tuple((f"{i}.3", f"{i}.4") for i in range(12))
-    assert all(observe_flow(net, images(2)).pairs == expected for _ in range(5))
+    assert all(observe_data_flow(net, images(2)).norm_pairs == expected for _ in range(5))

@@ -29,8 +29,8 @@ def test_reestimation_per_tensor_renews_means_and_keeps_the_grid(net: nn.Module,
         assert torch.equal(a.weight_int, b.weight_int)
     away = []
     for module in (again, stale):
-        outputs = {layer: output_of(module, layer) for layer, _ in prepared.flow.pairs}
-        wanted = {layer: net.get_submodule(norm).bias for layer, norm in prepared.flow.pairs}
+        outputs = {layer: output_of(module, layer) for layer, _ in prepared.data_flow.norm_pairs}
+        wanted = {layer: net.get_submodule(norm).bias for layer, norm in prepared.data_flow.norm_pairs}
         means = [
             (outputs[n].mean(dim=1) - beta.detach()).abs().mean() for n, beta in wanted.items() if beta is not None
         ]
@@ -54,7 +54,7 @@ def test_reestimated_outputs_have_the_mean_and_width_the_norm_promises(net: nn.M
     """What a folded layer puts out on calibration images is beta and gamma again, though all is quantized."""
     simulated = quantize(net, "w3a8", calibration=CALIBRATION)
     stale = quantize(net, QuantScheme.parse("w3a8", reestimate=False), calibration=CALIBRATION)
-    for layer, norm in prepare(net, CALIBRATION).flow.pairs:
+    for layer, norm in prepare(net, CALIBRATION).data_flow.norm_pairs:
         batch_norm = net.get_submodule(norm)
         if batch_norm.bias is None:
             continue
@@ -71,7 +71,7 @@ def test_quantizing_and_folding_commute_per_channel(net: nn.Module) -> None:
     """Folding the quantized weight gives the quantized folded weight: re-estimation sees the weights deployed."""
     unfolded = quantize(net, QuantScheme.parse("w4", fold=False), calibration=CALIBRATION)
     folded = quantize(net, "w4", calibration=CALIBRATION)
-    for layer, norm in prepare(net, CALIBRATION).flow.pairs:
+    for layer, norm in prepare(net, CALIBRATION).data_flow.norm_pairs:
         batch_norm = unfolded.get_submodule(norm)
         gain = batch_norm.running_var.add(batch_norm.eps).rsqrt()
         gain = gain if batch_norm.weight is None else gain * batch_norm.weight

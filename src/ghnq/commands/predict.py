@@ -20,7 +20,7 @@ from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 from ghnq.quant import QuantScheme
-from ghnq.quant.quantized_layers import float_kind
+from ghnq.quant.quantizable import is_quantizable
 
 
 def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: Path, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
 
 def _layers(module: nn.Module, unused: Collection[str]) -> list[str]:
     """Layers that a scheme can quantize, but those that reach no output."""
-    kinds = [name for name, child in module.named_modules() if float_kind(child) is not None]
+    kinds = [name for name, child in module.named_modules() if is_quantizable(child)]
     return [name for name in kinds if f"{name}.weight".lstrip(".") not in unused]
 
 

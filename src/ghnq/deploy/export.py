@@ -17,7 +17,7 @@ from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx.writer import Storage
 from ghnq.errors import DataError, ExportError
 from ghnq.quant import Prepared, QuantScheme, prepare
-from ghnq.quant.calibrate import batches
+from ghnq.quant.calibration import batches
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,11 @@ from ghnq.quant.affine import fake_quantize as fake_quantize
 from ghnq.quant.affine import scale_zero_point as scale_zero_point
 from ghnq.quant.bias_correction import correct_bias as correct_bias
 from ghnq.quant.bit_widths import LayerBits as LayerBits
-from ghnq.quant.calibrate import estimate_batch_norm as estimate_batch_norm
+from ghnq.quant.calibration import estimate_batch_norm as estimate_batch_norm
 from ghnq.quant.dynamic_ranges import fake_quantize_activation as fake_quantize_activation
 from ghnq.quant.dynamic_ranges import fake_quantize_weight as fake_quantize_weight
-from ghnq.quant.equalize import equalize as equalize
-from ghnq.quant.fold import fold_batch_norm as fold_batch_norm
+from ghnq.quant.equalization import equalize as equalize
+from ghnq.quant.folding import fold_batch_norm as fold_batch_norm
 from ghnq.quant.pipeline import Prepared as Prepared
 from ghnq.quant.pipeline import prepare as prepare
 from ghnq.quant.pipeline import quantize as quantize

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghnq.quant.flow import evaluating
+from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantized_layers import QuantLayer
 
 VALUES = 2**21
@@ -91,7 +91,7 @@ def _correcting(wanted: Tensor) -> Hook:
 
 
 def _run(network: nn.Module, batch: Tensor, hooks: dict[str, Hook]) -> None:
-    with evaluating(network), ExitStack() as stack:
+    with eval_mode(network), ExitStack() as stack:
         for name, hook in hooks.items():
             stack.callback(network.get_submodule(name).register_forward_hook(hook).remove)
         network(batch)

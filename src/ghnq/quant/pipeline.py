@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ghnq.errors import DataError, SchemeError
 from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.bit_widths import LayerBits
-from ghnq.quant.calibrate import check_images, estimate_in_place, fix_activation_ranges
-from ghnq.quant.equalize import equalized
-from ghnq.quant.flow import Flow, observe_flow
-from ghnq.quant.fold import fold_gain, fold_pairs, replace_module
+from ghnq.quant.calibration import check_images, estimate_in_place, fix_activation_ranges
+from ghnq.quant.data_flow import DataFlow, observe_data_flow
+from ghnq.quant.equalization import equalized
+from ghnq.quant.folding import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.standardisation import attach_norms, pairs_of, unnormalised_layers
+from ghnq.quant.standardisation import attach_norms, pairs_of
 from ghnq.torch_compat import BatchNorm
 
 
@@ -76,22 +76,21 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256, st
                 f"{name!r} is a SyncBatchNorm: convert the network to plain batch norm before quantizing it"
             )
         check_finite(name, child)
-    flow = _observed(network, images)
+    data_flow = _observed(network, images)
     if standardise:
-        names = unnormalised_layers(network, images[:2])
-        attach_norms(network, names)
-        flow = replace(flow, pairs=flow.pairs + pairs_of(names))
+        attach_norms(network, data_flow.unnormalised)
+        data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
     estimate_in_place(network, images, batch_size)
-    return Prepared(network=network, images=images, batch_size=batch_size, flow=flow)
+    return Prepared(network=network, images=images, batch_size=batch_size, data_flow=data_flow)
 
 
-def _observed(network: nn.Module, images: Tensor) -> Flow:
+def _observed(network: nn.Module, images: Tensor) -> DataFlow:
     """The flow of 2 images, after a run of 3 where there are as many: a network may be written for one number."""
     count = min(3, len(images))
     try:
         network(images[:count])
         count = 2
-        return observe_flow(network, images[:count])
+        return observe_data_flow(network, images[:count])
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # torch's, and the network's own checks
         raise DataError(
             f"the network cannot run {count} of the calibration images of shape {tuple(images.shape)}: "
@@ -110,7 +109,7 @@ class Prepared:
     network: nn.Module
     images: Tensor
     batch_size: int
-    flow: Flow
+    data_flow: DataFlow
 
     @torch.no_grad()
     def quantize(self, scheme: QuantScheme | str, *, protocol: str = "deploy") -> nn.Module:
@@ -127,18 +126,18 @@ class Prepared:
         network = copy.deepcopy(self.network)
         self._floor_variances(network, scheme)
         if layers and "equalize" in scheme.steps:
-            network = equalized(network, self.images, self.flow)
+            network = equalized(network, self.images, self.data_flow)
         in_float = copy.deepcopy(network) if layers and "correct_bias" in scheme.steps else None
         if layers and scheme.reestimate:
             self._reestimate(network, layers, scheme)
             self._floor_variances(network, scheme)
         if scheme.fold:
-            fold_pairs(network, self.flow.pairs)
+            fold_pairs(network, self.data_flow.norm_pairs)
         _quantize_layers(network, layers, scheme)
         fix_activation_ranges(network, self.images, self.batch_size)
         if in_float is not None:
             if scheme.fold:
-                fold_pairs(in_float, self.flow.pairs)
+                fold_pairs(in_float, self.data_flow.norm_pairs)
             correct_in_place(network, in_float, self.images, self.batch_size)
         return network
 
@@ -148,13 +147,14 @@ class Prepared:
         Raises:
             SchemeError: an override matches no layer, nothing to quantize, or weights are used in other places.
         """
-        running = [name for name, calls in self.flow.calls.items() if calls]
+        running = [name for name, calls in self.data_flow.layer_runs.items() if calls]
         scheme.check_overrides(running)
         if scheme.is_float:
             return {}
-        if self.flow.outside:
+        if self.data_flow.unquantizable:
+            calls = ", ".join(self.data_flow.unquantizable)
             raise SchemeError(
-                f"scheme {scheme}: weights are used where they cannot be quantized ({', '.join(self.flow.outside)}); "
+                f"scheme {scheme}: weights are used where they cannot be quantized ({calls}); "
                 "convolutions and linear layers must be nn.Conv1d/2d/3d or nn.Linear modules with their own forward"
             )
         if not running:
@@ -182,7 +182,7 @@ class Prepared:
         noisy = copy.deepcopy(network)
         _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
         estimate_in_place(noisy, self.images, self.batch_size)
-        folded = {norm for _, norm in self.flow.pairs} if scheme.fold else set()
+        folded = {norm for _, norm in self.data_flow.norm_pairs} if scheme.fold else set()
         grid_depends = set() if scheme.folding_commutes else folded
         for name, norm in network.named_modules():
             if isinstance(norm, BatchNorm) and (name in folded or "correct_bias" not in scheme.steps):
@@ -194,13 +194,13 @@ class Prepared:
                 norm.load_state_dict(state)
 
     def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:
-        for _, name in self.flow.pairs if scheme.variance_floor else ():
+        for _, name in self.data_flow.norm_pairs if scheme.variance_floor else ():
             variance = network.get_submodule(name).running_var
             assert isinstance(variance, Tensor)
             variance.clamp_(min=scheme.variance_floor * variance.median())
 
     def _gains(self, network: nn.Module) -> dict[str, Tensor]:
-        return {layer: fold_gain(network.get_submodule(norm), layer) for layer, norm in self.flow.pairs}
+        return {layer: fold_gain(network.get_submodule(norm), layer) for layer, norm in self.data_flow.norm_pairs}
 
 
 def _quantize_layers(

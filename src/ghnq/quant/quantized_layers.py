@@ -13,10 +13,10 @@ from ghnq.errors import NotFiniteError
 from ghnq.quant.affine import along_channels, encode, fake_quantize, integer_range, scale_zero_point
 from ghnq.quant.bit_widths import LayerBits
 from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_weight, weight_qparams
+from ghnq.quant.quantizable import quantizable_class
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.squant import squant
-from ghnq.torch_compat import own_parameters
 
 BIAS_LIMIT = 2**31 - 1
 _BIAS_ROOM = 2**30  # Half of int32 stays free for what the accumulator adds to the bias.
@@ -139,17 +139,6 @@ _QUANTIZED: dict[type[nn.Module], type[QuantLayer]] = {
 }
 
 
-def float_kind(module: nn.Module) -> type[nn.Module] | None:
-    """Which quantizable class a module behaves as, or None.
-
-    A subclass counts while it does not change `forward`; a layer whose weight is computed (a parametrization) does not.
-    """
-    for kind in _QUANTIZED:
-        if isinstance(module, kind) and type(module).forward is kind.forward and "weight" in own_parameters(module):
-            return kind
-    return None
-
-
 @torch.no_grad()
 def quantize_layer(
     name: str, layer: nn.Module, bits: LayerBits, scheme: QuantScheme, gain: Tensor | None = None
@@ -159,12 +148,12 @@ def quantize_layer(
     Raises:
         NotFiniteError: the layer's weight or bias is not finite; the message names the layer.
     """
-    kind = float_kind(layer)
-    assert kind is not None
+    layer_class = quantizable_class(layer)
+    assert layer_class is not None
     assert bits.weight is not None
     check_finite(name, layer)
     new = copy.deepcopy(layer)
-    new.__class__ = _QUANTIZED[kind]
+    new.__class__ = _QUANTIZED[layer_class]
     assert isinstance(new, QuantLayer)
     scale, zero_point = weight_qparams(new.weight, bits.weight, scheme)
     new.bits, new.scheme, new.observer = bits, scheme, None

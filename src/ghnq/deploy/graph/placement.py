@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from ghnq.deploy.graph.grid import Grid
 from ghnq.deploy.graph.supported_ops import aten, clip_limits, kind_of
 from ghnq.errors import NotFiniteError, SchemeError
-from ghnq.quant.calibrate import batches
+from ghnq.quant.calibration import batches
 from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import Estimator

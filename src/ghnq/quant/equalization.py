@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant.affine import along_channels
-from ghnq.quant.flow import Flow, observe_flow
-from ghnq.quant.fold import fold_gain
-from ghnq.quant.relations import Relation, observe_relations
+from ghnq.quant.data_flow import ChannelRelation, DataFlow, observe_data_flow
+from ghnq.quant.folding import fold_gain
 from ghnq.torch_compat import BatchNorm, tree_leaves
 
 SWEEPS = 30
@@ -36,19 +35,20 @@ def equalize(module: nn.Module, images: Tensor) -> nn.Module:
     prove that it still computes the same. If it does not, the copy is returned as it came.
     """
     network = copy.deepcopy(module).eval()
-    return equalized(network, images, observe_flow(network, images[:2]))
+    return equalized(network, images, observe_data_flow(network, images[:2]))
 
 
 @torch.no_grad()
-def equalized(network: nn.Module, images: Tensor, flow: Flow) -> nn.Module:
+def equalized(network: nn.Module, images: Tensor, data_flow: DataFlow) -> nn.Module:
     """`equalize` for callers that know the flow; the network that comes must be in eval mode and is left untouched."""
-    relations = observe_relations(network, images[:2], flow)
     new = copy.deepcopy(network)
-    equalize_in_place(new, relations, dict(flow.pairs))
+    equalize_in_place(new, data_flow.channel_relations, dict(data_flow.norm_pairs))
     return new if _same(network(images[:2]), new(images[:2])) else copy.deepcopy(network)
 
 
-def equalize_in_place(network: nn.Module, relations: Sequence[Relation], norm_of: dict[str, str]) -> list[Tensor]:
+def equalize_in_place(
+    network: nn.Module, relations: Sequence[ChannelRelation], norm_of: dict[str, str]
+) -> list[Tensor]:
     """Equalizes related layers and returns the factors s [channels] of each relation; `norm_of`: layer -> its norm."""
     weights = {name: _folded(network, name, norm_of) for r in relations for name in (r.first, r.second)}
     factors = [torch.ones_like(weights[r.first].flatten(1)[:, 0]) for r in relations]
@@ -100,7 +100,7 @@ def _folded(network: nn.Module, name: str, norm_of: dict[str, str]) -> Tensor:
     return weight * along_channels(fold_gain(network.get_submodule(norm_of[name]), name), weight)
 
 
-def _apply(network: nn.Module, relation: Relation, s: Tensor) -> None:
+def _apply(network: nn.Module, relation: ChannelRelation, s: Tensor) -> None:
     first, second = network.get_submodule(relation.first), network.get_submodule(relation.second)
     written = first if relation.norm is None else network.get_submodule(relation.norm)
     if isinstance(written, BatchNorm):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.errors import DataError, NotFiniteError
-from ghnq.quant.flow import evaluating
+from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.torch_compat import BatchNorm
@@ -69,7 +69,7 @@ def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> No
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     if not norms:
         return
-    with evaluating(network):
+    with eval_mode(network):
         handles = []
         pools = {norm: _Pool() for norm in norms}
         kept = {norm: norm.momentum for norm in norms}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ghnq.errors import SchemeError, nearest
 from ghnq.quant.affine import along_channels
-from ghnq.quant.flow import foldable, observe_flow
+from ghnq.quant.data_flow import observe_data_flow
+from ghnq.quant.data_flow.norm_pairs import is_foldable
 from ghnq.quant.standardisation import NAME, detach_norm
 from ghnq.torch_compat import BatchNorm
 
@@ -38,7 +39,7 @@ def fold_batch_norm(module: nn.Module, *, images: Tensor | None = None, pairs: P
     network = copy.deepcopy(module).eval()
     if pairs is None:
         assert images is not None
-        pairs = observe_flow(network, images).pairs
+        pairs = observe_data_flow(network, images).norm_pairs
     pairs = list(pairs)
     _check_pairs(network, pairs)
     fold_pairs(network, pairs)
@@ -94,7 +95,7 @@ def _check_pairs(network: nn.Module, pairs: Pairs) -> None:
         for name in (layer_name, norm_name):
             if name not in names:
                 raise SchemeError(f"no module {name!r} to fold{nearest(name, names)}")
-        if not foldable(network.get_submodule(layer_name), network.get_submodule(norm_name)):
+        if not is_foldable(network.get_submodule(layer_name), network.get_submodule(norm_name)):
             raise SchemeError(
                 f"{norm_name!r} cannot be folded into {layer_name!r}: expected a batch norm after a convolution or "
                 "linear layer with as many output channels"
