@@ -7,12 +7,15 @@ and on the newest torch that `pyproject.toml` allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+from torch._ops import _OpNamespace as OpNamespace
 
 # PyTorch documents these base classes only through their subclasses.
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
@@ -34,6 +37,8 @@ __all__ = [
     "BatchNorm",
     "BatchOrInstanceNorm",
     "ConvNd",
+    "OpNamespace",
+    "OpOverload",
     "compiler_error",
     "copy_tensors",
     "cpp_compiler",
@@ -119,12 +124,12 @@ def interpolate_tensors(starts: Sequence[Tensor], ends: Sequence[Tensor], weight
 
 def schema_arguments(node: fx.Node) -> Sequence[Argument]:
     """Returns the arguments that the ATen function of a call node declares, in order."""
-    target: Any = node.target
-    arguments: Sequence[Argument] = target._schema.arguments
+    assert isinstance(node.target, OpOverload)
+    arguments: Sequence[Argument] = node.target._schema.arguments
     return arguments
 
 
-def import_quantized_decomposed() -> Any:
+def import_quantized_decomposed() -> OpNamespace:
     """Returns `torch.ops.quantized_decomposed`, the operators of pt2e quantization, after registering them."""
     import_module("torch.ao.quantization.fx._decomposed")
     return torch.ops.quantized_decomposed
@@ -153,6 +158,7 @@ def compiler_error() -> type[Exception]:
     return error
 
 
-def freeze_weights() -> Any:
+def freeze_weights() -> AbstractContextManager[None]:
     """Returns a context in which torch.compile treats weights as constants."""
-    return _inductor("config").patch(freezing=True)
+    context: AbstractContextManager[None] = _inductor("config").patch(freezing=True)
+    return context

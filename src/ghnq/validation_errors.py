@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from pydantic import BaseModel, ValidationError
 
 Location = Sequence[str | int]
+JsonSchema = Mapping[str, Any]
 
 
 class ErrorFields(TypedDict):
@@ -16,7 +17,7 @@ class ErrorFields(TypedDict):
     type: str
     loc: tuple[int | str, ...]
     msg: str
-    input: Any
+    input: object
     ctx: NotRequired[dict[str, Any]]
     url: NotRequired[str]
 
@@ -115,7 +116,7 @@ def _number(value: float) -> str:
 
 def _limits(model: type[BaseModel], location: Location) -> dict[str, float]:
     """Returns the limits of a number, as keywords of JSON Schema; empty if the location is not in the schema."""
-    schema: Mapping[str, Any] = model.model_json_schema()
+    schema: JsonSchema = model.model_json_schema()
     nodes = [schema]
     for part in location:
         nodes = [child for node in nodes for child in _children(_resolved(node, schema), part, schema)]
@@ -123,22 +124,22 @@ def _limits(model: type[BaseModel], location: Location) -> dict[str, float]:
     return next(({name: node[name] for name in _LIMITS if name in node} for node in found if node.keys() & _LIMITS), {})
 
 
-def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolved(node: JsonSchema, schema: JsonSchema) -> JsonSchema:
     """Returns a node of the schema, or the definition it refers to."""
     reference = node.get("$ref")
-    found: Mapping[str, Any] = schema["$defs"][reference.rpartition("/")[2]] if reference else node
+    found: JsonSchema = schema["$defs"][reference.rpartition("/")[2]] if reference else node
     return found
 
 
-def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _variants(node: JsonSchema, schema: JsonSchema) -> list[JsonSchema]:
     """Returns a node and, if it is a union, its members."""
     members = [*node.get("anyOf", ()), *node.get("oneOf", ())]
     return [node, *(_resolved(member, schema) for member in members)]
 
 
-def _children(node: Mapping[str, Any], part: str | int, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _children(node: JsonSchema, part: str | int, schema: JsonSchema) -> list[JsonSchema]:
     """Returns the schemas of a node's values under a key or an index; the tag of a union leads to its member."""
-    found: list[Mapping[str, Any]] = []
+    found: list[JsonSchema] = []
     for variant in _variants(node, schema):
         if isinstance(part, int):
             items = variant.get("prefixItems", ())

@@ -6,10 +6,11 @@ Dimensions: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -19,7 +20,14 @@ from ghnq.errors import DataError
 _CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}  # palette images become RGB, black and white images grey
 
 
-def decode_images(encoded: Iterable[Mapping[str, Any]], total: int, where: str) -> Tensor:
+class EncodedImage(TypedDict):
+    """An image as `datasets` stores it: the bytes of a file, or its path; both are None for a missing image."""
+
+    bytes: bytes | None
+    path: str | None
+
+
+def decode_images(encoded: Iterable[EncodedImage], total: int, where: str) -> Tensor:
     """Decodes images, each given as {"bytes": ... or None, "path": ... or None}, into uint8 [B, C, H, W].
 
     Args:
@@ -47,12 +55,13 @@ def decode_images(encoded: Iterable[Mapping[str, Any]], total: int, where: str) 
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _decode(item: Mapping[str, Any], index: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _decode(item: EncodedImage, index: int, where: str) -> npt.NDArray[np.uint8]:
     """Returns uint8 [H, W, C]."""
-    if item["bytes"] is None and item["path"] is None:
+    encoded, path = item["bytes"], item["path"]
+    source = io.BytesIO(encoded) if encoded is not None else path
+    if source is None:
         raise DataError(f"{where}: {_title(item, index)} is empty (null).")
     try:
-        source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
         with Image.open(source) as image:
             if image.mode not in _CHANNELS:
                 raise DataError(
@@ -66,10 +75,10 @@ def _decode(item: Mapping[str, Any], index: int, where: str) -> np.ndarray[Any, 
     return array if array.ndim == 3 else array[:, :, None]
 
 
-def _title(item: Mapping[str, Any], index: int) -> str:
+def _title(item: EncodedImage, index: int) -> str:
     return f"image {index}" + (f" ({item['path']})" if item.get("path") else "")
 
 
-def _size(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+def _size(image: npt.NDArray[np.uint8]) -> str:
     height, width, channels = image.shape
     return f"{height}x{width} with {channels} channel{'s' if channels > 1 else ''}"

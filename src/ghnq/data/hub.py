@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ghnq.data.decode import decode_images
+from ghnq.data.decode import EncodedImage, decode_images
 from ghnq.data.images import ImageDataset, Images
 from ghnq.errors import DataError, nearest
 
@@ -66,7 +66,7 @@ def _load_splits(name: str, local: bool) -> dict[str, datasets.Dataset]:
     return {str(split): part for split, part in loaded.items()}
 
 
-def _image_column(name: str, features: Mapping[str, Any]) -> str:
+def _image_column(name: str, features: Mapping[str, object]) -> str:
     import datasets
 
     def holds_images(feature: object) -> bool:
@@ -83,7 +83,7 @@ def _image_column(name: str, features: Mapping[str, Any]) -> str:
     return chosen
 
 
-def _label_column(name: str, features: Mapping[str, Any]) -> str:
+def _label_column(name: str, features: Mapping[str, object]) -> str:
     import datasets
 
     named = [column for column in _LABEL_COLUMNS if column in features]
@@ -121,13 +121,13 @@ def _decode_split(part: datasets.Dataset, where: str, image_column: str, label_c
     return Images(pixels, torch.from_numpy(labels))
 
 
-def _column(raw: datasets.Dataset, column: str) -> Iterator[Mapping[str, Any]]:
+def _column(raw: datasets.Dataset, column: str) -> Iterator[EncodedImage]:
     for batch in raw.iter(batch_size=1024):
         for item in batch[column]:
             yield item if item is not None else {"bytes": None, "path": None}
 
 
-def _class_names(feature: Any, train: Images) -> tuple[str, ...]:
+def _class_names(feature: object, train: Images) -> tuple[str, ...]:
     import datasets
 
     if isinstance(feature, datasets.ClassLabel):
@@ -140,5 +140,5 @@ def _are_characters(class_names: tuple[str, ...]) -> bool:
     return all(len(name) == 1 for name in class_names)
 
 
-def _list(features: Mapping[str, Any]) -> str:
+def _list(features: Mapping[str, object]) -> str:
     return ", ".join(f"{column} ({type(feature).__name__})" for column, feature in features.items())
