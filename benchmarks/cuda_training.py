@@ -86,7 +86,7 @@ def rows(before: str | None, ppuda: str | None) -> list[Row]:
 
 
 def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterator[dict[str, float]]:
-    """Steps for some seconds of one task after another, by the processes that the first one's recipe asks for."""
+    """Runs steps of each task in turn for some seconds, with the processes of the first task's recipe."""
     team = gather(choose_place(tasks[0].recipe, None), follow, tasks)
     torch.set_num_threads(1)
     try:

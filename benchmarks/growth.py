@@ -71,7 +71,7 @@ def run(ghn: GHN, network: nn.Module) -> tuple[list[float], int, float]:
     graph = trace(network, (3, 32, 32))
     marks.append(time.perf_counter())
     batch = GraphBatch.from_graphs([graph])
-    _ = batch.forward, batch.backward  # made when they are first asked for
+    _ = batch.forward, batch.backward  # computed on first access
     marks.append(time.perf_counter())
     with torch.no_grad():
         parameters = ghn(batch)[0]

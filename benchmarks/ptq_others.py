@@ -59,7 +59,7 @@ def onnx_runtime(network: nn.Module, images: Tensor, weight_bits: int) -> nn.Mod
 
 
 class _Reader:
-    """Calibration images in batches, as ONNX Runtime asks for them."""
+    """Calibration images in batches, in the interface of ONNX Runtime."""
 
     def __init__(self, images: Tensor) -> None:
         self.batches = iter(images.split(64))
