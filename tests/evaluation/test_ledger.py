@@ -57,10 +57,10 @@ def test_a_crash_at_any_byte_loses_the_cut_row_and_no_other(tmp_path: Path) -> N
         (tmp_path / FILE).write_bytes(whole[:end])
         kept = max(0, whole[:end].count(b"\n") - 2)  # not rows: what they hang on, and the machine
         with Ledger(tmp_path, PRINT, HERE) as ledger:
-            assert len(ledger._rows) == kept
+            assert len(ledger) == kept
             ledger.add([row(index=99)])
         with Ledger(tmp_path, PRINT, HERE) as ledger:
-            assert len(ledger._rows) == kept + 1
+            assert len(ledger) == kept + 1
             assert ("test", 99, "float32") in ledger
 
 

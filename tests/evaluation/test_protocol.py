@@ -206,7 +206,7 @@ def test_members_are_named_one_by_one_or_by_split(ghn: GHN, digits: ImageDataset
         ({"protocol": "deplyo"}, SchemeError, "deploy"),
         ({"images": 41}, DataError, "choose between 1 and 40"),
         ({"images": 0}, DataError, "choose between 1 and 40"),
-        ({"workers": 0}, GhnqError, "0 workers"),
+        ({"workers": 0}, GhnqError, "workers is 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(

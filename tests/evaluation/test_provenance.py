@@ -16,5 +16,5 @@ def test_machines_of_several_evaluations_are_named_once() -> None:
 def test_machines_in_words() -> None:
     assert described([OLD]) == "2 cores (AVX2, without VNNI)"
     assert described([NEW, {**OLD, "vnni": None}, None]) == (
-        "2 cores (AVX512, with VNNI) and 2 cores (AVX2, VNNI unknown) and a machine unnamed"
+        "2 cores (AVX512, with VNNI) and 2 cores (AVX2, VNNI unknown) and an unknown machine"
     )

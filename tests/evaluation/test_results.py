@@ -133,7 +133,7 @@ def test_a_drop_of_nothing_has_no_sign() -> None:
 def test_table_says_where_logits_were_no_numbers() -> None:
     broken = row(correct=0)
     broken["nonfinite"] = 1234
-    assert "1,234 answers held a NaN or infinite logit" in printed(Results.from_rows([broken], ABOUT))
+    assert "1,234 images have a NaN or infinite logit" in printed(Results.from_rows([broken], ABOUT))
 
 
 @pytest.mark.parametrize("splits", [("test",), ("test", "deep")])

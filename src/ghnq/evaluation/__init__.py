@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ghnq.evaluation.accuracy import count_correct as count_correct
-from ghnq.evaluation.protocol import DEFAULT_SCHEMES as DEFAULT_SCHEMES
-from ghnq.evaluation.protocol import architectures as architectures
+from ghnq.evaluation.architecture_selection import architectures as architectures
+from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES as DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import evaluate as evaluate
 from ghnq.evaluation.provenance import described as described
 from ghnq.evaluation.provenance import machines_of as machines_of

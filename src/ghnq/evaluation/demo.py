@@ -1,11 +1,12 @@
-"""What `ghnq demo` shows: the whole way on real digits, in about a minute."""
+"""What `ghnq demo` shows: an evaluation on real digits, in about a minute."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghnq.evaluation.protocol import DEFAULT_SCHEMES, evaluate
+from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES
+from ghnq.evaluation.protocol import evaluate
 from ghnq.evaluation.results import Results
 from ghnq.evaluation.results_figure import write_report
 from ghnq.graph.drawing.draw import draw
@@ -20,7 +21,7 @@ CHECKPOINT = "digits"
 
 @dataclass(frozen=True)
 class Demo:
-    """Results, the HTML figure of them, and the picture of one architecture."""
+    """The results, their HTML figure, and the drawing of one architecture."""
 
     results: Results
     figure: Path
@@ -37,9 +38,16 @@ def demo(
 ) -> Demo:
     """Measures architectures of split `test` with predicted parameters on the checkpoint's images, float32 to w4a4.
 
-    Writes into `out`: `results.parquet`, `summary.json`, `accuracy.html` and `architecture.svg`, the graph of
-    the first of them. Everything is measured anew at every call.
-    Raises CheckpointError and DataError as `GHN.from_pretrained` and `evaluate` do.
+    Writes `results.parquet`, `summary.json`, `accuracy.html` and `architecture.svg`, the graph of the first
+    architecture, into `out`. Every call measures everything again.
+
+    Args:
+        architectures: How many.
+        workers, progress: As for `evaluate`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded.
+        DataError: Its images cannot be loaded.
     """
     folder = Path(out)
     ghn = GHN.from_pretrained(checkpoint)

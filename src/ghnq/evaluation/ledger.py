@@ -1,8 +1,8 @@
-"""Finished rows on disk, so that an interrupted evaluation goes on where it was.
+"""Finished rows on disk, so that an interrupted evaluation can be resumed.
 
-`rows.jsonl` in the output folder: the first line says what the rows hang on, each further line is one row, on the disk
-before the next architecture is reported, or `{"machine": ...}`: where the rows after it were made. A last line that was
-cut by a crash is dropped.
+They are in `rows.jsonl` in the output folder. The first line is the fingerprint: what the rows depend on. Each further
+line is a row, which is on disk before the next architecture is reported, or `{"machine": ...}`, the machine that made
+the rows after it. A last line that a crash has cut is dropped.
 """
 
 from __future__ import annotations
@@ -26,18 +26,23 @@ Key = tuple[str, int, str]
 
 
 class Ledger:
-    """Rows kept in a folder, or in memory only where there is none; a context manager.
+    """Rows kept in a folder, or only in memory where there is none; a context manager.
 
-    machine: where rows that are added are made (`provenance.machine`). It decides the last bits of sums and is no part
-    of the fingerprint: an evaluation may go on elsewhere, and says so.
-    Raises GhnqError where the folder holds rows of another evaluation, is in use, or is damaged.
+    Args:
+        folder: Where `rows.jsonl` is; None keeps rows in memory.
+        fingerprint: What rows depend on besides architecture and scheme, as JSON.
+        machine: The machine that makes the rows (`provenance.machine`). It may change the last bits of sums, but is not
+            part of the fingerprint: an evaluation may be resumed on another machine, and the results name both.
+
+    Raises:
+        GhnqError: The folder holds rows of another evaluation, is in use, or is damaged.
     """
 
     def __init__(self, folder: Path | None, fingerprint: dict[str, Any], machine: Machine) -> None:
         self._path = None if folder is None else folder / FILE
-        self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
+        self._fingerprint = json.loads(json.dumps(fingerprint))  # As it will be read.
         self._machine: Machine = json.loads(json.dumps(machine))
-        self._last_machine: Machine | None = None  # that the file names
+        self._last_machine: Machine | None = None  # The last one in the file.
         self._descriptor = -1
         self._rows: dict[Key, Row] = {}
         self._origins: dict[Key, Machine | None] = {}
@@ -48,7 +53,7 @@ class Ledger:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 self._lock()
-                self._read_back()
+                self._read()
             except BaseException:
                 os.close(self._descriptor)
                 raise
@@ -58,7 +63,11 @@ class Ledger:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._path is not None:
-            os.close(self._descriptor)  # and with it the lock
+            os.close(self._descriptor)  # This releases the lock.
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._rows
@@ -67,14 +76,18 @@ class Ledger:
         return self._rows[key]
 
     def add(self, rows: list[Row]) -> None:
-        """Keeps rows; they are on the disk when this returns. Raises WriteError where there is no room."""
-        moved = [{MACHINE: self._machine}] if self._last_machine != self._machine else []
-        self._append("".join(json.dumps(line) + "\n" for line in [*moved, *rows]))
+        """Adds rows; they are on disk when this returns.
+
+        Raises:
+            WriteError: The file cannot be written.
+        """
+        machine_line = [{MACHINE: self._machine}] if self._last_machine != self._machine else []
+        self._append("".join(json.dumps(line) + "\n" for line in [*machine_line, *rows]))
         self._last_machine = self._machine
         self._remember(rows)
 
     def machines(self, keys: Iterable[Key]) -> list[Machine | None]:
-        """Where these rows were made, each once; None for rows of a file that does not say."""
+        """Returns the machines that made these rows, each once; None for rows whose machine is not known."""
         found: list[Machine | None] = []
         for key in keys:
             if self._origins[key] not in found:
@@ -96,15 +109,15 @@ class Ledger:
             os.fsync(self._descriptor)
         except OSError as error:
             raise WriteError(
-                f"'{self._path}' cannot be written ({error.strerror or error}); make room there, then run the same "
-                "evaluation again: it goes on from the rows that are kept"
+                f"'{self._path}' cannot be written ({error.strerror or error}); free space there, then run the same "
+                "evaluation again: it resumes from the rows that are kept"
             ) from error
 
     def _lock(self) -> None:
         if sys.platform != "win32" and not lock(self._descriptor):
-            raise GhnqError(f"{self._path} is in use by another evaluation; wait for it or give another folder.")
+            raise GhnqError(f"{self._path} is in use by another evaluation; wait for it, or give another folder.")
 
-    def _read_back(self) -> None:
+    def _read(self) -> None:
         assert self._path is not None
         content = self._path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
@@ -142,4 +155,4 @@ class Ledger:
             )
 
 
-_ADVICE = "give another folder, or remove this one to start anew."
+_ADVICE = "give another folder, or remove this one to start again."

@@ -1,4 +1,4 @@
-"""What a figure hangs on: weights, images, protocol, versions, processor."""
+"""What the results depend on besides images and schemes: weights, versions, machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from ghnq.hypernet import GHN
 from ghnq.processor import this_processor
 
 Machine = dict[str, Any]
+"""JSON: processor, vnni, torch_capability, cores."""
 
 
 def weights_hash(ghn: GHN) -> str:
-    """SHA-256 of the weights as safetensors, hexadecimal: the hash of `model.safetensors` if they came from one."""
+    """Returns the SHA-256 of the weights as safetensors, hexadecimal: that of the file that they were read from."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in ghn.state_dict().items()}
     return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions that can change a figure."""
+    """Returns the versions that results may depend on."""
     return {"ghnq": __version__, "torch": torch.__version__, "numpy": metadata.version("numpy")}
 
 
 def machine() -> Machine:
-    """Processor, its integer features (null where the system does not say), cores."""
+    """Returns the processor, its integer features (None where they are not known), and the number of cores."""
     processor = this_processor()
     return {
         "processor": processor.name,
@@ -41,22 +42,23 @@ def machine() -> Machine:
 
 
 def machines_of(summaries: Iterable[dict[str, Any]]) -> list[Machine | None]:
-    """The machines that summaries of evaluations name, each once."""
+    """Returns the machines in the summaries of evaluations, each once."""
     found: list[Machine | None] = []
     for summary in summaries:
-        found += [one for one in summary["machines"] if one not in found]
+        found += [each for each in summary["machines"] if each not in found]
     return found
 
 
 def described(machines: Sequence[Machine | None]) -> str:
-    """Machines in words: cores, vector instructions, VNNI; None is one that is not known.
+    """Returns machines as text: cores, vector instructions, VNNI; None is a machine that is not known.
 
     >>> described([{"cores": 2, "torch_capability": "AVX2", "vnni": False}])
     '2 cores (AVX2, without VNNI)'
     """
     vnni = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
-    words = [
-        "a machine unnamed" if one is None else f"{one['cores']} cores ({one['torch_capability']}, {vnni[one['vnni']]})"
-        for one in machines
-    ]
-    return " and ".join(words)
+    texts = [
+        "an unknown machine" if each is None
+        else f"{each['cores']} cores ({each['torch_capability']}, {vnni[each['vnni']]})"
+        for each in machines
+    ]  # fmt: skip
+    return " and ".join(texts)

@@ -1,4 +1,4 @@
-"""The results as tables for people: in a terminal, and in Markdown for cards and documents."""
+"""The results as tables, for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ def _cells(row: SummaryRow) -> list[str]:
 def _remark(results: Results) -> str:
     if not results.nonfinite:
         return ""
-    return f"\n{results.nonfinite:,} answers held a NaN or infinite logit and count as wrong"
+    return f"\n{results.nonfinite:,} images have a NaN or infinite logit and count as wrong"

@@ -41,8 +41,10 @@ SCHEMA = pa.schema(
 class SummaryRow(TypedDict):
     """One split under one scheme, over its architectures; accuracies in percent.
 
-    sem: standard error of the mean, s / sqrt(n) with the sample standard deviation s (n-1); null for one architecture.
-    drop_from_float32: mean accuracy at float32 minus `mean`, over the same architectures; null without float32.
+    Attributes:
+        sem: Standard error of the mean, s / sqrt(n) with the sample standard deviation s (n-1); None for one
+            architecture.
+        drop_from_float32: Mean accuracy at float32 minus `mean`, over the same architectures; None without float32.
     """
 
     split: str
@@ -58,7 +60,7 @@ class SummaryRow(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """One row per architecture and scheme (`SCHEMA`), and what they hang on (`about`, as JSON: see `provenance`)."""
+    """One row per architecture and scheme (`SCHEMA`), and what they depend on (`about`, as JSON: see `protocol`)."""
 
     table: pa.Table
     about: dict[str, Any]
@@ -103,21 +105,21 @@ class Results:
 
     @property
     def nonfinite(self) -> int:
-        """How many answers, over all rows, had a logit that is NaN or infinite."""
+        """For how many images, over all rows, a logit was NaN or infinite."""
         return int(pc.sum(self.table["nonfinite"]).as_py() or 0)
 
     @property
     def setting(self) -> str:
-        """Protocol and steps for titles; where schemes differ in them, which schemes have which."""
-        said: dict[str, list[str]] = {}
-        for scheme, words in self.about.get("settings", {}).items():
-            said.setdefault(words, []).append(scheme)
-        if said:
-            return "; ".join(f"{words} ({', '.join(schemes)})" for words, schemes in said.items())
+        """Protocol and steps for titles; where they differ between schemes, those of each."""
+        schemes_of: dict[str, list[str]] = {}
+        for scheme, setting in self.about.get("settings", {}).items():
+            schemes_of.setdefault(setting, []).append(scheme)
+        if schemes_of:
+            return "; ".join(f"{setting} ({', '.join(schemes)})" for setting, schemes in schemes_of.items())
         return " + ".join((f"{self.about['protocol']} protocol", *self.about.get("steps", ())))
 
     def document(self) -> dict[str, Any]:
-        """The JSON document that `ghnq evaluate --json` prints."""
+        """Returns the JSON document that `ghnq evaluate --json` prints."""
         return {
             "checkpoint": self.about["checkpoint"],
             "data": self.about["data"],
@@ -127,28 +129,32 @@ class Results:
         }
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds: what the figures hang on, non-finite answers, and the rows of the document."""
+        """Returns the content of `summary.json`: `about`, how many images had NaN or infinite logits, and the rows."""
         return {**self.about, "nonfinite": self.nonfinite, "rows": self.summary_rows()}
 
     def save(self, folder: Path) -> None:
         """Writes `results.parquet` and `summary.json`, each whole or not at all."""
-        described = self.table.replace_schema_metadata({"ghnq": json.dumps(self.about)})
+        table = self.table.replace_schema_metadata({"ghnq": json.dumps(self.about)})
         with atomic_path(folder / TABLE_FILE) as temporary:
-            pq.write_table(described, temporary)
+            pq.write_table(table, temporary)
         write_text(folder / SUMMARY_FILE, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """Reads what `save` wrote. Raises DataError where the table is missing or is not one of ours."""
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: The table is missing, or `save` did not write it.
+        """
         file = folder / TABLE_FILE
         try:
             table = pq.read_table(file)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"No results can be read from {file}: {error}") from error
-        described = (table.schema.metadata or {}).get(b"ghnq")
-        if described is None or not table.schema.equals(SCHEMA):
+        about = (table.schema.metadata or {}).get(b"ghnq")
+        if about is None or not table.schema.equals(SCHEMA):
             raise DataError(f"{file} is not a table of ghnq results, or one of another version.")
-        return cls(table.replace_schema_metadata(None), json.loads(described))
+        return cls(table.replace_schema_metadata(None), json.loads(about))
 
 
 def _accuracy(row: Row) -> float:
