@@ -2,7 +2,7 @@
 
     q = clamp(round(x / s) + z, qmin, qmax)        x' = (q - z) * s
 
-(Jacob et al. 2018, arXiv 1712.05877, Eq. 1; design.md section 6.) `round` is half to even and `x / s` is a true
+(Jacob et al. 2018, arXiv 1712.05877, Eq. 1; docs/quantization.md.) `round` is half to even and `x / s` is a true
 division, as in ONNX's QuantizeLinear. torch.fake_quantize_* and torchao multiply by 1 / s instead, which differs by
 one step at some ties, so they serve as oracles in the tests and not as the implementation.
 

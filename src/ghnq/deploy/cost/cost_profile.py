@@ -36,8 +36,8 @@ class Cost:
     bytes: the ONNX file. weight_bytes: weights of convolutions and linear layers as stored. compressed_*: the same
         through zlib, level 9.
     bit_operations: for one image, sum over convolutions and linear layers of multiply-adds x bits of the weight x bits
-        of the input; float32 counts as 32 bits (`counting.py`).
-    peak_activation_bytes: for one image (`memory.py`).
+        of the input; float32 counts as 32 bits (`multiply_adds.py`).
+    peak_activation_bytes: for one image (`peak_memory.py`).
     """
 
     bytes: int
@@ -88,7 +88,8 @@ def profile(
 ) -> Profile:
     """Counts what a file costs, and times it on ONNX Runtime in turns with its float32 counterpart.
 
-    The counterpart is made in memory from the file itself (`floats.py`); both run with the same session options.
+    The counterpart is made in memory from the file itself (`deploy/graph/dequantized.py`); both run with the same
+    session options.
 
     Args:
         batch: images in one run, 1 to 4,096; only the latency hangs on it.

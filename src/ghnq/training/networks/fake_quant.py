@@ -3,7 +3,7 @@
 What is quantized is what `deploy` quantizes, the folded weight: its symmetric per-channel grid scales along with the
 gain of the batch norm, so quantizing before or after folding is the same, and nothing has to be folded. For other
 schemes the weight itself is quantized. Ranges are those of the batch at hand, where deployment has those of
-calibration images; where the scheme asks for `mse`, they are found roughly (rough_ranges.py). Gradients pass straight
+calibration images; where the scheme asks for `mse`, they are found roughly (fast_ranges.py). Gradients pass straight
 through (GHN-QAT, arXiv 2309.13773); with noise the grid is replaced by uniform noise one step wide, the other way to be
 robust.
 """
