@@ -48,7 +48,7 @@ class Evaluator:
         spec = space.spec(split, index)
         channels = self.dataset.input_shape[0]
         module = space.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
-        weights = PredictedWeights(self.ghn, channels_last=True, standardise=True)
+        weights = PredictedWeights(self.ghn, channels_last=True)
         network = Network(module, weights, self.dataset, self.calibration)
         parsed = [QuantScheme.parse(self.named.get(name, name), protocol=self.protocol) for name in schemes]
         return [

@@ -14,6 +14,7 @@ from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
 from ghnq.hypernet.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
+from ghnq.quant.standardisation import mark_predicted
 from ghnq.torch_compat import BatchOrInstanceNorm, own_buffers, own_parameters
 
 _INITIAL = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
@@ -32,10 +33,12 @@ def initialize(
     scheme: the precision the network will be quantized to, for a hypernetwork that was trained with `condition`.
 
     The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them
-    from calibration images, as `ghnq.quantize` does, before evaluating. Raises GraphError where the module cannot be
-    traced.
+    from calibration images, as `ghnq.quantize` does, before evaluating. Convolutions that meet no norm are standardised
+    there as well (ghnq.quant.standardisation), as long as the weights are the predicted ones.
+
+    Raises GraphError where the module cannot be traced.
     """
-    return initialize_traced(module, trace(module, input_shape), ghn, scheme)
+    return mark_predicted(initialize_traced(module, trace(module, input_shape), ghn, scheme))
 
 
 def initialize_traced(

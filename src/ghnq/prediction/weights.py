@@ -50,12 +50,15 @@ class PredictedWeights:
         ghn: The hypernetwork.
         channels_last: Whether kernels are stored in channels last, which is faster on the CPU. The memory format may
             change the last bits of the logits.
-        standardise: Whether outputs of convolutions without a norm are standardised on the calibration images.
     """
 
     ghn: GHN
     channels_last: bool = False
-    standardise: bool = False
+
+    @property
+    def standardise(self) -> bool:
+        """Always: predicted weights of layers without a norm are of the right size only roughly."""
+        return True
 
     @property
     def depends_on_scheme(self) -> bool:

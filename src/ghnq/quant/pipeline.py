@@ -24,7 +24,7 @@ from ghnq.quant.equalization import equalized
 from ghnq.quant.folding import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.standardisation import attach_norms, pairs_of
+from ghnq.quant.standardisation import attach_norms, check_norms, has_predicted_weights, pairs_of
 from ghnq.torch_compat import BatchNorm
 
 
@@ -36,6 +36,7 @@ def quantize(
     protocol: str = "deploy",
     steps: Sequence[str] | None = None,
     batch_size: int = 256,
+    standardise: bool | None = None,
 ) -> nn.Module:
     """Returns a new network that computes in float arithmetic what the quantized one computes; the module is untouched.
 
@@ -44,6 +45,8 @@ def quantize(
             folds, no more.
         calibration: normalised float images [B, C, H, W] of the training split.
         protocol: `deploy` or `paper`; how a scheme given as a word is quantized.
+        standardise: bring the outputs of convolutions that meet no norm to mean 0 and variance 1 on the images
+            (ghnq.quant.standardisation). None: where the weights are as `ghnq.initialize` has predicted them.
         steps: post-training steps (names of `ghnq.quant.POST_TRAINING_STEPS`) besides; None leaves those of the scheme.
 
     Raises:
@@ -52,15 +55,18 @@ def quantize(
     """
     changes = {} if steps is None else {"steps": tuple(steps)}
     scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
-    return prepare(module, calibration, batch_size=batch_size).quantize(scheme)
+    return prepare(module, calibration, batch_size=batch_size, standardise=standardise).quantize(scheme)
 
 
 @torch.no_grad()
-def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256, standardise: bool = False) -> "Prepared":
+def prepare(
+    module: nn.Module, calibration: Tensor, *, batch_size: int = 256, standardise: bool | None = None
+) -> "Prepared":
     """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
 
     standardise: bring the outputs of convolutions that meet no norm to mean 0 and variance 1 on the images, as networks
-        with predicted weights need it (ghnq.quant.standardisation).
+        with predicted weights need it (ghnq.quant.standardisation); None: where the weights are as
+        `ghnq.initialize` has predicted them, and were not changed since.
 
     Raises:
         SchemeError: a parameter is NaN or infinite, or the module is on the meta device.
@@ -77,10 +83,11 @@ def prepare(module: nn.Module, calibration: Tensor, *, batch_size: int = 256, st
             )
         check_finite(name, child)
     data_flow = _observed(network, images)
-    if standardise:
+    if has_predicted_weights(module) if standardise is None else standardise:
         attach_norms(network, data_flow.unnormalised)
         data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
     estimate_in_place(network, images, batch_size)
+    check_norms(network)
     return Prepared(network=network, images=images, batch_size=batch_size, data_flow=data_flow)
 
 

@@ -116,7 +116,8 @@ class ArchitectureStream:
             module = build_for_training(self.space, index, self.input_shape[0], self.num_classes)
             graph = trace(module, self.input_shape)
             if not any(isinstance(layer, BatchNorm) for layer in module.modules()):
-                attach_norms(module, unnormalised_layers(module, torch.empty(2, *self.input_shape, device="meta")))
+                names = unnormalised_layers(module, torch.empty(2, *self.input_shape, device="meta"))
+                attach_norms(module, names, running_statistics=False)
             self._built[index] = with_quick_gradients(module), graph
         self._built.move_to_end(index)
         return self._built[index]
