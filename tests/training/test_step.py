@@ -111,3 +111,12 @@ def test_the_rate_rises_then_falls() -> None:
     linear = Schedule(name="linear", warmup=0, final=0.0)
     assert rate_factor(linear, step=0, progress=0.25) == pytest.approx(0.75)
     assert math.isclose(rate_factor(Schedule(name="constant", warmup=0), step=3, progress=0.9), 1.0)
+
+
+def test_the_rate_may_fall_in_the_last_part_alone() -> None:
+    schedule = Schedule(name="linear", warmup=0, final=0.0, fall=0.25)
+    assert [rate_factor(schedule, step=9, progress=p) for p in (0, 0.5, 0.75, 0.875, 1.0)] == pytest.approx(
+        [1, 1, 1, 0.5, 0]
+    )
+    cosine = Schedule(name="cosine", warmup=0, final=0.1, fall=0.5)
+    assert [rate_factor(cosine, step=9, progress=p) for p in (0.25, 0.75, 1.0)] == pytest.approx([1, 0.55, 0.1])
