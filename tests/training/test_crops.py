@@ -41,8 +41,8 @@ def test_crops_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     for workers in (1, 2):
         go(validate_recipe({**TINY, "crop": 10, "workers": workers}, "crops"), tmp_path / str(workers))
     # The first steps: sums in another order grow apart later on.
-    one, two = (torch.tensor(losses(tmp_path / str(workers))[:3]) for workers in (1, 2))
-    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    one, two = (torch.tensor(losses(tmp_path / str(workers))[:2]) for workers in (1, 2))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=0)
 
 
 def test_a_crop_larger_than_the_images_is_refused(tmp_path: Path) -> None:
