@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant import correct_bias, prepare, quantize
-from ghnq.quant.bias_correction import VALUES, _selection
+from ghnq.quant.bias_correction import MAX_INPUT_VALUES, select_images
 from tests.quant.nets import CALIBRATION, TEST, error, network, quant_layers, randomise
 
 
@@ -104,11 +104,11 @@ def test_it_pays_where_nothing_is_reestimated() -> None:
 
 def test_memory_is_bounded() -> None:
     """CIFAR's calibration images run at once; of large ones, an even selection."""
-    assert len(_selection(torch.zeros(512, 3, 32, 32), 256)) == 512
+    assert len(select_images(torch.zeros(512, 3, 32, 32), 256)) == 512
     large = torch.zeros(1, 3, 224, 224).expand(512, -1, -1, -1)
-    chosen = _selection(large, 64)
+    chosen = select_images(large, 64)
     assert 64 / 2 <= len(chosen) <= 64
-    assert large[0].numel() * 64 > VALUES
+    assert large[0].numel() * 64 > MAX_INPUT_VALUES
 
 
 def test_a_float_network_is_copied_as_it_is() -> None:

@@ -1,4 +1,6 @@
-"""Quantization: schemes, straight-through simulation, calibration, folding."""
+"""Quantization: schemes, fake quantization, calibration, folding, post-training steps."""
+
+from __future__ import annotations
 
 from ghnq.quant.affine import fake_quantize as fake_quantize
 from ghnq.quant.affine import scale_zero_point as scale_zero_point

@@ -1,25 +1,27 @@
-"""Uniform affine quantization in float arithmetic with straight-through gradients, for training and evaluation alike.
+"""Uniform affine quantization in float arithmetic with straight-through gradients, for training and evaluation.
 
     q = clamp(round(x / s) + z, qmin, qmax)        x' = (q - z) * s
 
-(Jacob et al. 2018, arXiv 1712.05877, Eq. 1; docs/quantization.md.) `round` is half to even and `x / s` is a true
-division, as in ONNX's QuantizeLinear. torch.fake_quantize_* and torchao multiply by 1 / s instead, which differs by
-one step at some ties, so they serve as oracles in the tests and not as the implementation.
+(Jacob et al. 2018, arXiv 1712.05877, Eq. 1.) `round` rounds half to even and `x / s` is a true division, as in ONNX's
+QuantizeLinear. torch.fake_quantize_* and torchao multiply by 1 / s instead, which gives another integer at some ties;
+the tests use them as oracles.
 
-Scales and zero points are tensors, so nothing here waits for a device: [] for one per tensor, [O] for one per channel
-along dimension 0 (where the weights of every convolution and linear layer have their output channels).
+Scales and zero points are tensors, so that no operation synchronises with a device: [] for one per tensor, [O] for one
+per output channel, which is dimension 0 of the weight of every convolution and linear layer.
 """
 
-from typing import Any, cast
+from __future__ import annotations
+
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def integer_range(bits: int, symmetric: bool) -> tuple[int, int]:
-    """Smallest and largest integer: signed and narrow where symmetric, else unsigned.
+    """Returns the smallest and the largest integer: of the signed narrow range if symmetric, else unsigned.
 
     >>> integer_range(4, symmetric=True), integer_range(4, symmetric=False)
     ((-7, 7), (0, 15))
@@ -31,10 +33,19 @@ def integer_range(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def scale_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Scale and zero point (an integer in the dtype of the range) for low..high, zero included, in `bits` bits.
+    """Returns the scale and the zero point for a range, which is extended to include zero.
 
-    A range without width (or narrower than a normal float can divide) gets scale 1, so that zero stays zero and
-    nothing is divided by zero. Shapes: low, high, scale and zero point all [] or [O].
+    A range of width 0 (or so narrow that its scale would not be a normal float) gets scale 1, so that zero remains
+    zero and nothing is divided by zero.
+
+    Args:
+        low: Smallest real value, [] or [O].
+        high: Largest real value, same shape.
+        bits: Bit-width of the integers.
+        symmetric: Whether the range is symmetric around zero, with zero point 0.
+
+    Returns:
+        The scale and the zero point, same shape; the zero point is an integer in the dtype of the range.
     """
     smallest, largest = integer_range(bits, symmetric)
     if symmetric:
@@ -51,12 +62,19 @@ def _safe_scale(scale: Tensor) -> Tensor:
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, largest: int) -> Tensor:
-    """Rounds x to the grid and clamps it; the gradient is 1 inside the clamp and 0 outside (straight-through).
+    """Quantizes and dequantizes x; the gradient is 1 where x is not clamped and 0 elsewhere (straight-through).
 
-    x any shape, scale and zero_point [] or [O] for x [O, ...]; half-precision x is computed in float32, since bfloat16
-    cannot count to 255. No gradient flows to scale and zero point. NaN stays NaN.
+    Scale and zero point get no gradient. NaN remains NaN. Half precision is computed in float32, because bfloat16 does
+    not represent all integers up to 255.
+
+    Args:
+        x: Any shape; [O, ...] if the scale is per channel.
+        scale: [] or [O].
+        zero_point: Same shape as the scale.
+        smallest: Smallest integer.
+        largest: Largest integer.
     """
-    if x.dtype in _HALF:
+    if x.dtype in _HALF_PRECISION:
         return fake_quantize(x.float(), scale, zero_point, smallest, largest).to(x.dtype)
     scale, zero_point = along_channels(scale, x), along_channels(zero_point, x)
     below, above = smallest - zero_point, largest - zero_point
@@ -64,43 +82,52 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, l
 
 
 def encode(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, largest: int) -> Tensor:
-    """The integers q of x, int32, same shape as x; scale and zero_point as in `fake_quantize`."""
+    """Returns the integers q of x, int32, same shape as x; the other arguments are those of `fake_quantize`."""
     scale, zero_point = along_channels(scale, x), along_channels(zero_point, x)
     return (x / scale).round_().add_(zero_point).clamp_(smallest, largest).to(torch.int32)
 
 
 def decode(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """The real values (q - z) * s of integers q, in the dtype of the scale."""
+    """Returns the real values (q - z) * s of integers q, in the dtype of the scale."""
     scale, zero_point = along_channels(scale, q), along_channels(zero_point, q)
     return (q - zero_point).to(scale.dtype) * scale
 
 
 def along_channels(values: Tensor, x: Tensor) -> Tensor:
-    """Reshapes [O] to [O, 1, ...] with the dimensions of x; leaves [] alone."""
+    """Reshapes [O] to [O, 1, ...] with as many dimensions as x; returns [] as it is."""
     return values if values.dim() == 0 else values.reshape(-1, *[1] * (x.dim() - 1))
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Grid rounding with the clamp already shifted by the zero point: clamp(round(x / s), qmin - z, qmax - z) * s.
+class _Context(Protocol):
+    """The part of the context of an autograd function that is used here."""
 
-    The integers are exact in float, so this equals the textbook form bit for bit and saves two passes over x.
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Saves tensors for the backward pass."""
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Fake quantization with limits less the zero point: clamp(round(x / s), qmin - z, qmax - z) * s.
+
+    The integers are exact in float, so this equals the form above bit for bit and saves two passes over x.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, below: Tensor, above: Tensor) -> Tensor:
-        # In place: memory never touched before costs more than the arithmetic. Not clamp_: with bounds that are tensors
-        # it takes longer than all the rest.
+        # In place, because writing to newly allocated memory costs more than the arithmetic. Not clamp_, which with
+        # tensors as limits takes longer than everything else.
         return (x / scale).round_().clamp_min_(below).clamp_max_(above).mul_(scale)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # x is usually kept by the layer before anyway, so the mask is made from it in the backward pass.
+    def setup_context(ctx: _Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # The previous layer usually saves x anyway, so the mask is computed from it in the backward pass.
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, scale, below, above = ctx.saved_tensors
-        steps = (x / scale).round_()
-        return grads[0] * ((steps >= below) & (steps <= above)), None, None, None
+        rounded = (x / scale).round_()
+        return grads[0] * ((rounded >= below) & (rounded <= above)), None, None, None

@@ -1,18 +1,19 @@
-"""Bias correction: what quantization adds to the mean of an output channel is taken off its bias.
+"""Bias correction: what quantization adds to the mean of an output channel is subtracted from its bias.
 
     b' = b + E[y_float] - E[y_quantized]        (Nagel et al. 2019, arXiv 1906.04721, section 4.2, Eq. 15)
 
-with the means taken over calibration images, layer after layer, so that each layer is corrected for inputs that come
+The means are over calibration images. Layers are corrected one after the other, so that the inputs of each layer come
 from corrected layers (appendix D).
 
-Dimensions: B images, O output channels.
+Dimensions: B images, C channels, H height, W width, O output channels.
 """
+
+from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +21,21 @@ from torch import Tensor, nn
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantized_layers import QuantLayer
 
-VALUES = 2**21
-"""Input values that always go through the network at once; 512 images of 3 x 32 x 32 are three quarters of it."""
+MAX_INPUT_VALUES = 2**21
+"""Values of the batch of images that the network runs on; 512 images of 3 x 32 x 32 have three quarters of it."""
 
 
 def correct_bias(quantized: nn.Module, reference: nn.Module, images: Tensor, *, batch_size: int = 256) -> nn.Module:
-    """Returns a copy of a quantized network whose channels have, on the images, the means of the reference's.
+    """Returns a copy of a quantized network whose channels have the means that they have in the float network.
+
+    Layers that run more than once, or not at all, keep their bias: no bias is right for all of their runs.
 
     Args:
-        quantized: as `ghnq.quantize` gives it; layers without a bias get one.
-        reference: the float network with the same layer names, its norms folded where those of `quantized` are.
-        images: [B, C, H, W], normalised. They run as one batch; beyond VALUES, an even selection of at least
-            `batch_size` of them does, so that memory stays bounded.
-
-    Layers that run more than once, or not at all, keep their bias: no single bias is right for all of their runs.
+        quantized: The result of `ghnq.quantize`; layers without a bias get one.
+        reference: The float network with the same layer names, with norms folded where those of `quantized` are.
+        images: [B, C, H, W], normalised. They run as one batch; if they have more than MAX_INPUT_VALUES values, an
+            even selection of at least `batch_size` of them does, so that memory is bounded.
+        batch_size: See `images`.
     """
     network = copy.deepcopy(quantized).eval()
     correct_in_place(network, reference, images, batch_size)
@@ -42,50 +44,51 @@ def correct_bias(quantized: nn.Module, reference: nn.Module, images: Tensor, *, 
 
 @torch.no_grad()
 def correct_in_place(network: nn.Module, reference: nn.Module, images: Tensor, batch_size: int) -> None:
-    """`correct_bias` for callers that own the network."""
+    """Does what `correct_bias` does, in place."""
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, QuantLayer)}
     if not layers:
         return
-    batch = _selection(images, batch_size)
-    wanted: dict[str, list[Tensor]] = {name: [] for name in layers}
-    _run(reference, batch, {name: _collecting(means) for name, means in wanted.items()})
-    _run(network, batch, {name: _correcting(means[0]) for name, means in wanted.items() if len(means) == 1})
+    batch = select_images(images, batch_size)
+    means_of: dict[str, list[Tensor]] = {name: [] for name in layers}
+    _run(reference, batch, {name: _collect_means(means) for name, means in means_of.items()})
+    _run(network, batch, {name: _correct_means(means[0]) for name, means in means_of.items() if len(means) == 1})
 
 
 def channel_means(output: Tensor, layer: nn.Module) -> Tensor:
-    """Means of a layer's output [B, O, ...] (or [B, ..., O] of a linear layer) over all but its channels, [O]."""
+    """Returns the means [O] of a layer's output [B, O, ...], or [B, ..., O] of a linear layer, in float64."""
     if isinstance(layer, nn.Linear):
         return output.flatten(0, -2).mean(dim=0, dtype=torch.float64)
-    # Image by image first: a sum in float64 over all of it would make every value a double, at twenty times the cost.
+    # First over each image in its own dtype: a float64 mean over all values would convert each, at 20 times the cost.
     image_means = output.mean(dim=tuple(range(2, output.dim())))
     return image_means.mean(dim=0, dtype=torch.float64)
 
 
-def _selection(images: Tensor, batch_size: int) -> Tensor:
-    count = max(batch_size, VALUES // max(1, images[0].numel()))
+def select_images(images: Tensor, batch_size: int) -> Tensor:
+    """Returns evenly spaced images, of all images [B, C, H, W] at most the number that `correct_bias` documents."""
+    count = max(batch_size, MAX_INPUT_VALUES // max(1, images[0].numel()))
     return images[:: math.ceil(len(images) / count)]
 
 
-Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
+Hook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
 
 
-def _collecting(means: list[Tensor]) -> Hook:
-    def hook(layer: nn.Module, args: Any, output: Tensor) -> None:
+def _collect_means(means: list[Tensor]) -> Hook:
+    def hook(layer: nn.Module, args: tuple[object, ...], output: Tensor) -> None:
         means.append(channel_means(output, layer))
 
     return hook
 
 
-def _correcting(wanted: Tensor) -> Hook:
-    """Corrects the layer while the images run and hands the corrected output on: one pass corrects all layers."""
+def _correct_means(target_O: Tensor) -> Hook:
+    """Corrects the layer during the run and returns its corrected output, so that one run corrects all layers."""
 
-    def hook(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
-        width = 1 if isinstance(layer, nn.Linear) else output.dim() - 1  # of the channels' own and later dimensions
+    def hook(layer: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor:
+        dims_after_channels = 0 if isinstance(layer, nn.Linear) else output.dim() - 2
         assert isinstance(layer, QuantLayer)
-        before = output.new_zeros(wanted.shape) if layer.bias is None else layer.bias.clone()
-        layer.set_bias((before.double() + wanted - channel_means(output, layer)).to(output.dtype))
+        before_O = output.new_zeros(target_O.shape) if layer.bias is None else layer.bias.clone()
+        layer.set_bias((before_O.double() + target_O - channel_means(output, layer)).to(output.dtype))
         assert layer.bias is not None
-        return output.add_((layer.bias - before).reshape(-1, *[1] * (width - 1)))
+        return output.add_((layer.bias - before_O).reshape(-1, *[1] * dims_after_channels))
 
     return hook
 

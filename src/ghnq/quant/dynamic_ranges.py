@@ -1,4 +1,6 @@
-"""Fake quantization with ranges taken from the tensor at hand: what a training step calls."""
+"""Fake quantization of a tensor with the range of that tensor itself, as training steps use it."""
+
+from __future__ import annotations
 
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from ghnq.quant.scheme import Estimator, QuantScheme
 
 
 def weight_qparams(weight: Tensor, bits: int, scheme: QuantScheme) -> tuple[Tensor, Tensor]:
-    """Scale and zero point, both [O] or [], of a weight [O, ...] under the scheme's granularity and estimator."""
+    """Returns scale and zero point, both [O] or [], of a weight [O, ...] by the scheme's granularity and estimator."""
     low, high = weight_range(
         weight,
         bits,
@@ -20,22 +22,28 @@ def weight_qparams(weight: Tensor, bits: int, scheme: QuantScheme) -> tuple[Tens
 
 
 def fake_quantize_weight(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None = None) -> Tensor:
-    """Quantizes a weight [O, ...] with straight-through gradients; the result has the scale of the weight that came.
+    """Fake-quantizes a weight with straight-through gradients.
 
-    With `gain` [O] (batch norm's weight / sqrt(variance + eps)) the *folded* weight `weight * gain` is quantized and
-    the gain taken out again, so a network that still has its batch norm computes what the folded network will. For
-    symmetric per-channel schemes this changes nothing (the grid scales along), so the gain is not even looked at.
+    With a gain, the folded weight `weight * gain` is quantized and the result divided by the gain, so that a network
+    that still has its batch norms computes what the folded network will compute. For symmetric per-channel schemes the
+    scale is proportional to the gain, so the result is the same with and without it.
+
+    Args:
+        weight: [O, ...].
+        bits: Bit-width.
+        scheme: Decides granularity, symmetry and range estimator.
+        gain: [O], the batch norm's weight / sqrt(variance + eps).
     """
     limits = integer_range(bits, scheme.weight_symmetric)
     if gain is None or scheme.folding_commutes:
         return fake_quantize(weight, *weight_qparams(weight, bits, scheme), *limits)
-    # A gain of zero removes the channel from the folded network: any weight would do, and 1 keeps it finite.
+    # A gain of zero removes the channel from the folded network, whatever its weight; 1 keeps the quotient finite.
     gain = along_channels(gain.where(gain != 0, 1.0), weight)
     folded = weight * gain
     return fake_quantize(folded, *weight_qparams(folded, bits, scheme), *limits) / gain
 
 
 def fake_quantize_activation(x: Tensor, bits: int, estimator: Estimator = "minmax") -> Tensor:
-    """Quantizes an activation of any shape, per tensor, asymmetric, with its own range; straight-through."""
+    """Fake-quantizes an activation of any shape, per tensor and asymmetric, with straight-through gradients."""
     scale, zero_point = scale_zero_point(*activation_range(x, bits, estimator), bits, False)
     return fake_quantize(x, scale, zero_point, *integer_range(bits, False))

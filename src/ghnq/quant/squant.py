@@ -1,11 +1,13 @@
-"""Rounding that learns nothing: errors that cancel within each kernel and each output channel.
+"""SQuant: data-free rounding whose errors cancel within each kernel and each output channel.
 
-SQuant (Guo et al. 2022, arXiv 2202.07471, Eq. 8 and Algorithms 1 to 4). Rounding to the nearest makes every single
-error small, but what a convolution adds up is their sum. Where the sum over a kernel exceeds half a step, the elements
-that were nearest to a tie are rounded the other way; then the same with kernels over an output channel.
+Guo et al. 2022, arXiv 2202.07471, Eq. 8 and Algorithms 1 to 4. Rounding to nearest makes each error small, but the
+error of a convolution's output depends on their sum. If the sum over a kernel exceeds half a quantization step, the
+elements that are nearest to a tie are rounded the other way; then the same with the kernels of an output channel.
 
-Dimensions: O output channels, I input channels of a group, K positions of a kernel.
+Dimensions: O output channels, I input channels of a group, K positions of a kernel. Errors are in quantization steps.
 """
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -15,43 +17,58 @@ from ghnq.quant.affine import along_channels
 
 @torch.no_grad()
 def squant(weight: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, largest: int) -> Tensor:
-    """Rounds a weight [O, I, ...] or [O, I] to its grid; returns the real values of the integers, same shape.
+    """Returns the quantized and dequantized weight, same shape.
 
-    scale, zero_point: [O] or []. Where nothing is clipped, the errors (integer minus exact value, in steps) sum to at
-    most half a step over each output channel and one step over each kernel, and each weight is at most one step off.
-    Clipped weights keep their value and their errors are not counted: they are too large to be made up for.
+    If nothing is clamped, the errors (integer minus exact value) sum to at most half a step over each output channel
+    and one step over each kernel, and each weight is at most one step off. Clamped weights are not rounded otherwise,
+    and their errors, which are too large to be compensated, are not counted.
+
+    Args:
+        weight: [O, I, ...] or [O, I].
+        scale: [O] or [].
+        zero_point: Same shape as the scale.
+        smallest: Smallest integer.
+        largest: Largest integer.
     """
-    scale, shift = along_channels(scale, weight), along_channels(zero_point, weight)
-    exact = (weight / scale + shift).flatten(2) if weight.dim() > 2 else (weight / scale + shift)[..., None]
-    q = exact.round().clamp_(smallest, largest)
-    free = (exact >= smallest) & (exact <= largest)
-    if exact.shape[2] > 1:
-        q = q - _flips(torch.where(free, q - exact, 0.0), free)
-    q = q - _flip_kernels(torch.where(free, q - exact, 0.0), free)
-    return (q.reshape(weight.shape) - shift) * scale
+    scale, zero_point = along_channels(scale, weight), along_channels(zero_point, weight)
+    exact = weight / scale + zero_point
+    exact_OIK = exact.flatten(2) if weight.dim() > 2 else exact[..., None]
+    q_OIK = exact_OIK.round().clamp_(smallest, largest)
+    free_OIK = (exact_OIK >= smallest) & (exact_OIK <= largest)
+    if exact_OIK.shape[2] > 1:
+        q_OIK = q_OIK - _flips(torch.where(free_OIK, q_OIK - exact_OIK, 0.0), free_OIK)
+    q_OIK = q_OIK - _kernel_flips(torch.where(free_OIK, q_OIK - exact_OIK, 0.0), free_OIK)
+    return (q_OIK.reshape(weight.shape) - zero_point) * scale
 
 
 def _flips(error: Tensor, free: Tensor) -> Tensor:
-    """Steps (-1, 0, 1) to take off the elements of the last dimension so that their errors sum to at most a half.
+    """Returns what to subtract from the integers of the last dimension so that their errors sum to at most a half.
 
-    error [..., n] in steps, free [..., n]; both the number of flips and their sign come from the sum. An element may be
-    flipped only against the sign of its own error, so that it stays less than a step from its exact value.
+    The sum determines both how many elements are changed and the sign. An element is changed only against the sign of
+    its own error, so that it stays less than a step from its exact value.
+
+    Args:
+        error: [..., N].
+        free: Whether an element may be changed, [..., N].
+
+    Returns:
+        -1, 0 or 1, [..., N].
     """
     total = error.sum(dim=-1, keepdim=True)
     sign = total.sign()
     gain = torch.where(free, error * sign, -1.0)
     order = gain.argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(dim=-1, stable=True)
-    # Half to even would leave 1.5 at 2 flips and 0.5 at none: both within a half.
+    # Rounding half to even: a total of 1.5 gives 2 changes, 0.5 gives none; what is left is a half in both cases.
     chosen = (rank < total.abs().round()) & (gain > 0)
     return chosen * sign
 
 
-def _flip_kernels(error: Tensor, free: Tensor) -> Tensor:
-    """As `_flips` over the kernels [O, I, K] of each output channel: one element of each chosen kernel moves."""
-    kernels = error.sum(dim=2)
-    sign = kernels.sum(dim=1, keepdim=True).sign()
-    gain = torch.where(free, error * sign[..., None], -1.0)
-    best = gain.max(dim=2)
-    moves = _flips(kernels, best.values > 0)
-    return torch.zeros_like(error).scatter_(2, best.indices[..., None], moves[..., None])
+def _kernel_flips(error_OIK: Tensor, free_OIK: Tensor) -> Tensor:
+    """Applies `_flips` to the kernels of each output channel; in each chosen kernel one element changes."""
+    kernels_OI = error_OIK.sum(dim=2)
+    sign_O1 = kernels_OI.sum(dim=1, keepdim=True).sign()
+    gain_OIK = torch.where(free_OIK, error_OIK * sign_O1[..., None], -1.0)
+    best = gain_OIK.max(dim=2)
+    flips_OI = _flips(kernels_OI, best.values > 0)
+    return torch.zeros_like(error_OIK).scatter_(2, best.indices[..., None], flips_OI[..., None])
