@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ghnq.quant import equalize, estimate_batch_norm, fold_batch_norm, prepare, quantize
 from ghnq.quant.data_flow import ChannelRelation, observe_data_flow
-from ghnq.quant.equalization import equalized
+from ghnq.quant.equalization import equalize_by_data_flow
 from ghnq.spaces import convnets
 from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers, randomise
 
@@ -97,7 +97,7 @@ def test_members_of_the_space_compute_the_same(split: str, index: int) -> None:
     net = randomise(convnets.build(convnets.spec(split, index)))
     x = images(8, size=32)
     prepared = prepare(net, x)
-    new = equalized(prepared.network, x, prepared.data_flow)
+    new = equalize_by_data_flow(prepared.network, x, prepared.data_flow)
     with torch.no_grad():
         before, after = prepared.network.double()(x.double()), new.double()(x.double())
     assert (after - before).abs().max() <= 1e-5 * before.abs().max()
@@ -219,7 +219,7 @@ def test_a_wrong_relation_is_found_out_by_its_numbers() -> None:
     data_flow = observe_data_flow(net, CALIBRATION[:2])
     assert data_flow.channel_relations == ()
     wrong = replace(data_flow, channel_relations=(ChannelRelation("0", None, "2"),))
-    new = equalized(net, CALIBRATION, wrong)
+    new = equalize_by_data_flow(net, CALIBRATION, wrong)
     assert torch.equal(new[0].weight, net[0].weight)
 
 

@@ -1,12 +1,13 @@
 """Statistics from calibration images: batch-norm mean and variance, and activation ranges.
 
-Legend: B images, C channels.
+Dimensions: B images, C channels, H height, W width.
 """
+
+from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,11 @@ def check_images(network: nn.Module, images: Tensor) -> Tensor:
     """Returns calibration images [B, C, H, W] in the dtype and on the device of the network.
 
     Raises:
-        DataError: not a float tensor of four dimensions, fewer than two images, or NaN or infinity among them.
+        DataError: The images are not a float tensor of four dimensions, fewer than two, or not finite.
     """
     if not isinstance(images, Tensor) or images.dim() != 4:
-        came = f"a tensor of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise DataError(f"calibration must be images [B, C, H, W], got {came}")
+        given = f"a tensor of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise DataError(f"calibration must be images [B, C, H, W], got {given}")
     if not images.is_floating_point():
         raise DataError(
             f"calibration images must be normalised floats, got {images.dtype}: normalise them as in training"
@@ -34,13 +35,17 @@ def check_images(network: nn.Module, images: Tensor) -> Tensor:
     if len(images) < 2 or images.numel() == 0:
         raise DataError(f"calibration needs at least 2 images (512 are usual), got shape {tuple(images.shape)}")
     if not bool(images.isfinite().all()):
-        raise DataError("calibration images hold NaN or infinite values")
+        raise DataError("calibration images contain NaN or infinite values")
     like = next((p for p in network.parameters() if p.is_floating_point()), None)
     return images if like is None else images.to(device=like.device, dtype=like.dtype)
 
 
 def batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Splits images evenly into batches of about `batch_size`; never a batch of one, which batch norm cannot take."""
+    """Splits images evenly into batches of about `batch_size`, of at least two images each, as batch norm needs them.
+
+    Raises:
+        DataError: `batch_size` is less than 2.
+    """
     if batch_size < 2:
         raise DataError(f"batch_size must be at least 2, got {batch_size}")
     count = max(1, min(math.ceil(len(images) / batch_size), len(images) // 2))
@@ -48,15 +53,15 @@ def batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 
 def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256) -> nn.Module:
-    """Returns a copy in eval mode whose batch norms hold the statistics of calibration images [B, C, H, W].
+    """Returns a copy in eval mode whose batch norms have the statistics of calibration images [B, C, H, W].
 
-    While the images run, each batch is normalised with its own statistics. What each norm keeps is the mean and the
-    unbiased variance over all values it saw, pooled over batches (not an average of batch variances), so for norms
-    whose input does not depend on other norms the result is exact whatever the batch size. Norms without running
-    statistics get them.
+    During the estimation, each batch is normalised with its own statistics. The running statistics become the mean and
+    the unbiased variance over all input values of the norm, pooled over batches (not an average of batch variances), so
+    that they do not depend on the batch size for norms whose input does not depend on other norms. Norms without
+    running statistics get them.
 
     Raises:
-        DataError: unusable images.
+        DataError: `check_images` refuses the images.
     """
     network = copy.deepcopy(module).eval()
     estimate_in_place(network, check_images(network, images), batch_size)
@@ -65,19 +70,19 @@ def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256
 
 @torch.no_grad()
 def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> None:
-    """`estimate_batch_norm` for callers that own the network and have checked the images."""
+    """Does what `estimate_batch_norm` does, in place, with images that are checked already."""
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     if not norms:
         return
     with eval_mode(network):
         handles = []
-        pools = {norm: _Pool() for norm in norms}
-        kept = {norm: norm.momentum for norm in norms}
+        statistics = {norm: _PooledStatistics() for norm in norms}
+        momenta = {norm: norm.momentum for norm in norms}
         for norm in norms:
-            _track(norm)
+            _add_running_statistics(norm)
             norm.train()
             norm.momentum = 1.0  # so that the running statistics are those of the last batch
-            handles.append(norm.register_forward_hook(pools[norm].hook))
+            handles.append(norm.register_forward_hook(statistics[norm].update))
         try:
             for batch in batches(images, batch_size):
                 network(batch)
@@ -85,58 +90,65 @@ def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> No
             for handle in handles:
                 handle.remove()
             for norm in norms:
-                norm.momentum = kept[norm]
-                pools[norm].store(norm)
+                norm.momentum = momenta[norm]
+                statistics[norm].store(norm)
 
 
-def _track(norm: BatchNorm) -> None:
-    """Gives a norm without running statistics its buffers: batch statistics at test time cannot be deployed."""
+def _add_running_statistics(norm: BatchNorm) -> None:
+    """Adds running statistics to a norm that has none: batch statistics at test time cannot be deployed."""
     if norm.running_mean is None or norm.running_var is None:
         like = next(iter(norm.parameters()), None)
-        options: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": like.dtype}
-        norm.register_buffer("running_mean", torch.zeros(norm.num_features, **options))
-        norm.register_buffer("running_var", torch.ones(norm.num_features, **options))
+        mean = torch.zeros(norm.num_features) if like is None else like.new_zeros(norm.num_features)
+        norm.register_buffer("running_mean", mean)
+        norm.register_buffer("running_var", torch.ones_like(mean))
         norm.register_buffer("num_batches_tracked", torch.tensor(0))
     norm.track_running_stats = True
 
 
-class _Pool:
-    """Mean and squared deviations of all values a norm saw, merged batch by batch (Chan et al. 1979), float64."""
+class _PooledStatistics:
+    """Mean and sum of squared deviations of all input values of a norm, merged batch by batch, in float64.
+
+    The update is that of Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample
+    variances.
+    """
 
     def __init__(self) -> None:
-        self.count, self.calls = 0, 0
-        self.mean: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0
+        self.count, self.runs = 0, 0  # values per channel, and batches
+        self.mean_C: Tensor | float = 0.0
+        self.squares_C: Tensor | float = 0.0
 
-    def hook(self, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def update(self, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        """The forward hook of a norm whose running statistics are those of the batch."""
         assert isinstance(norm.running_mean, Tensor)
         assert isinstance(norm.running_var, Tensor)
         count = output.numel() // output.shape[1]
         total = self.count + count
-        step = norm.running_mean.double() - self.mean
-        self.squares = self.squares + norm.running_var.double() * (count - 1) + step**2 * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
-        self.count, self.calls = total, self.calls + 1
+        shift_C = norm.running_mean.double() - self.mean_C
+        batch_squares_C = norm.running_var.double() * (count - 1)
+        self.squares_C = self.squares_C + batch_squares_C + shift_C**2 * (self.count * count / total)
+        self.mean_C = self.mean_C + shift_C * (count / total)
+        self.count, self.runs = total, self.runs + 1
 
     def store(self, norm: BatchNorm) -> None:
-        if self.calls:  # a norm that never ran keeps what it had
+        """Writes the statistics into the norm; a norm that did not run keeps its own."""
+        if self.runs:
             assert isinstance(norm.running_mean, Tensor)
             assert isinstance(norm.running_var, Tensor)
-            assert isinstance(self.squares, Tensor)
-            norm.running_mean.copy_(torch.as_tensor(self.mean))
-            norm.running_var.copy_(self.squares / (self.count - 1))
+            assert isinstance(self.squares_C, Tensor)
+            norm.running_mean.copy_(torch.as_tensor(self.mean_C))
+            norm.running_var.copy_(self.squares_C / (self.count - 1))
             if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.fill_(self.calls)
+                norm.num_batches_tracked.fill_(self.runs)
 
 
 @torch.no_grad()
 def fix_activation_ranges(network: nn.Module, images: Tensor, batch_size: int) -> None:
-    """Fixes, in place, the input range of every quantized layer from the images, run once with the weights quantized.
+    """Fixes the input range of every quantized layer, in place, by running the images [B, C, H, W] once.
 
-    Layers that read the same tensor observe it separately and get equal ranges.
+    Weights are quantized in that run, activations are not. Layers with the same input get equal ranges.
 
     Raises:
-        NotFiniteError: a layer's input is NaN or infinite; the message names the layer.
+        NotFiniteError: The input of a layer is NaN or infinite; the message names the layer.
     """
     layers = {
         name: module

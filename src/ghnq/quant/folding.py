@@ -1,9 +1,13 @@
-"""Batch norm folded into the layer before it, which gives the weight that a device really holds.
+"""Folds batch norms into the layers before them, which gives the weights that are deployed.
 
-    W' = W * g      b' = beta + (b - mean) * g      g = gamma / sqrt(variance + eps)        (Jacob et al. 2018, Eq. 14)
+    W' = W * g      b' = beta + (b - mean) * g      g = gamma / sqrt(variance + eps)
 
-Legend: O output channels.
+(Jacob et al. 2018, arXiv 1712.05877, Eq. 14.)
+
+Dimensions: B images, C channels, H height, W width, O output channels.
 """
+
+from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
@@ -14,28 +18,30 @@ from torch import Tensor, nn
 from ghnq.errors import SchemeError, nearest
 from ghnq.quant.affine import along_channels
 from ghnq.quant.data_flow import observe_data_flow
-from ghnq.quant.data_flow.norm_pairs import is_foldable
+from ghnq.quant.data_flow.norm_pairs import NormPair, is_foldable
 from ghnq.quant.standardisation import NAME, detach_norm
 from ghnq.torch_compat import BatchNorm
 
-Pairs = Iterable[tuple[str, str]]
 
-
-def fold_batch_norm(module: nn.Module, *, images: Tensor | None = None, pairs: Pairs | None = None) -> nn.Module:
+def fold_batch_norm(
+    module: nn.Module, *, images: Tensor | None = None, pairs: Iterable[NormPair] | None = None
+) -> nn.Module:
     """Returns a copy in eval mode with the batch norms folded into the layers before them.
 
-    Args:
-        images: [B, C, H, W]; the network runs on them once to see which batch norm follows which layer.
-        pairs: (layer name, norm name), where you know better; give either images or pairs.
+    A folded norm becomes nn.Identity and its layer gets a bias; the module itself is not changed. A norm is folded if
+    it and its layer run once and it is the only consumer of the layer's output.
 
-    A folded norm becomes nn.Identity and its layer gets a bias; the module that came is left as it was. Norms that do
-    not follow exactly one layer that runs once stay.
+    Args:
+        module: The network.
+        images: [B, C, H, W]; the network runs on them once to find out which batch norm follows which layer.
+        pairs: (layer name, norm name), instead of images.
 
     Raises:
-        SchemeError: a name of `pairs` is unknown, its modules cannot be folded, or a norm has no running statistics.
+        SchemeError: Neither or both of images and pairs are given, a name of `pairs` is unknown, its modules cannot be
+            folded, or a norm has no running statistics.
     """
     if (images is None) == (pairs is None):
-        raise SchemeError("fold_batch_norm needs either images, to find the pairs itself, or pairs")
+        raise SchemeError("fold_batch_norm needs either images, from which it finds the pairs, or pairs")
     network = copy.deepcopy(module).eval()
     if pairs is None:
         assert images is not None
@@ -47,18 +53,18 @@ def fold_batch_norm(module: nn.Module, *, images: Tensor | None = None, pairs: P
 
 
 @torch.no_grad()
-def fold_pairs(network: nn.Module, pairs: Pairs) -> None:
-    """Folds the given (layer, norm) pairs in place: for callers that own the network."""
+def fold_pairs(network: nn.Module, pairs: Iterable[NormPair]) -> None:
+    """Folds the given (layer, norm) pairs, in place."""
     for layer_name, norm_name in pairs:
         layer, norm = network.get_submodule(layer_name), network.get_submodule(norm_name)
-        gain = fold_gain(norm, layer_name).double()
-        weight, bias, mean = layer.weight, layer.bias, norm.running_mean
+        gain_O = fold_gain(norm, layer_name).double()
+        weight, bias_O, mean_O = layer.weight, layer.bias, norm.running_mean
         assert isinstance(weight, Tensor)
-        assert isinstance(mean, Tensor)
-        shift = -mean.double() if bias is None else bias.double() - mean.double()  # type: ignore[operator]
-        folded = shift * gain + (norm.bias.double() if isinstance(norm.bias, Tensor) else 0)
-        layer.weight = nn.Parameter((weight.double() * along_channels(gain, weight)).to(weight.dtype))
-        layer.bias = nn.Parameter(folded.to(weight.dtype))
+        assert isinstance(mean_O, Tensor)
+        centred_O = -mean_O.double() if bias_O is None else bias_O.double() - mean_O.double()  # type: ignore[operator]
+        folded_O = centred_O * gain_O + (norm.bias.double() if isinstance(norm.bias, Tensor) else 0)
+        layer.weight = nn.Parameter((weight.double() * along_channels(gain_O, weight)).to(weight.dtype))
+        layer.bias = nn.Parameter(folded_O.to(weight.dtype))
         if norm_name == f"{layer_name}.{NAME}":
             detach_norm(layer)
         else:
@@ -66,30 +72,30 @@ def fold_pairs(network: nn.Module, pairs: Pairs) -> None:
 
 
 def fold_gain(norm: nn.Module, layer_name: str = "") -> Tensor:
-    """The factor gamma / sqrt(variance + eps) of a batch norm in eval mode, [O].
+    """Returns the factor gamma / sqrt(variance + eps) of a batch norm in eval mode, [O].
 
     Raises:
-        SchemeError: the norm has no running statistics.
+        SchemeError: The norm has no running statistics; the message names the layer.
     """
     assert isinstance(norm, BatchNorm)
     if norm.running_var is None:
         raise SchemeError(
-            f"the batch norm after {layer_name!r} keeps no running statistics, so there is nothing to fold: "
+            f"the batch norm after {layer_name!r} keeps no running statistics, so it cannot be folded: "
             "estimate them from calibration images first (estimate_batch_norm)"
         )
-    gain = (norm.running_var.double() + norm.eps).rsqrt()
-    return (gain if norm.weight is None else gain * norm.weight.double()).to(norm.running_var.dtype)
+    gain_O = (norm.running_var.double() + norm.eps).rsqrt()
+    return (gain_O if norm.weight is None else gain_O * norm.weight.double()).to(norm.running_var.dtype)
 
 
 def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Puts `new` in place of `old` under every name it goes by, in the same mode."""
+    """Replaces a module under every name that it has in the network, and puts the new one into the same mode."""
     new.training = old.training
     for name in [name for name, module in network.named_modules(remove_duplicate=False) if module is old]:
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, new)
 
 
-def _check_pairs(network: nn.Module, pairs: Pairs) -> None:
+def _check_pairs(network: nn.Module, pairs: Iterable[NormPair]) -> None:
     names = [name for name, _ in network.named_modules()]
     for layer_name, norm_name in pairs:
         for name in (layer_name, norm_name):

@@ -1,12 +1,16 @@
 """From a float network to its simulated quantized network, step by step.
 
-prepare:   copy -> look at the flow -> batch-norm statistics from the calibration images       (once per network)
+prepare:   copy -> observe the data flow -> [standardise] -> batch-norm statistics from the calibration images
 quantize:  [equalize] -> re-estimate the statistics through the quantized network -> fold -> quantize weights
            -> fix activation ranges -> [correct biases]
 
-The steps in brackets, and other ways to choose scales and to round, are carried out where the scheme names them
-(`QuantScheme.steps`).
+`prepare` is the same for all schemes. Steps in brackets are optional: post-training steps, and other range estimators
+and roundings, are applied if the scheme names them (`QuantScheme.steps`).
+
+Dimensions: B images, C channels, H height, W width, O output channels of a layer.
 """
+
+from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.bit_widths import LayerBits
 from ghnq.quant.calibration import check_images, estimate_in_place, fix_activation_ranges
 from ghnq.quant.data_flow import DataFlow, observe_data_flow
-from ghnq.quant.equalization import equalized
+from ghnq.quant.equalization import equalize_by_data_flow
 from ghnq.quant.folding import fold_gain, fold_pairs, replace_module
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import QuantScheme
@@ -38,20 +42,22 @@ def quantize(
     batch_size: int = 256,
     standardise: bool | None = None,
 ) -> nn.Module:
-    """Returns a new network that computes in float arithmetic what the quantized one computes; the module is untouched.
+    """Returns a new network that computes in float arithmetic what the quantized network computes.
 
     Args:
-        scheme: `w4a8` and the like, a scheme file, or a QuantScheme. `float32` estimates the batch-norm statistics and
-            folds, no more.
-        calibration: normalised float images [B, C, H, W] of the training split.
-        protocol: `deploy` or `paper`; how a scheme given as a word is quantized.
-        standardise: bring the outputs of convolutions that meet no norm to mean 0 and variance 1 on the images
-            (ghnq.quant.standardisation). None: where the weights are as `ghnq.initialize` has predicted them.
-        steps: post-training steps (names of `ghnq.quant.POST_TRAINING_STEPS`) besides; None leaves those of the scheme.
+        module: The float network, which is not changed.
+        scheme: Notation such as `w4a8`, a scheme file, or a QuantScheme. `float32` only estimates the batch-norm
+            statistics and folds.
+        calibration: Normalised float images [B, C, H, W] of the training split.
+        protocol: `deploy` or `paper`; decides what the notation of a scheme leaves open.
+        steps: Post-training steps (`ghnq.quant.POST_TRAINING_STEPS`); None keeps those of the scheme.
+        batch_size: Images that run at once.
+        standardise: See `prepare`.
 
     Raises:
-        SchemeError: unknown scheme, protocol or step, nothing to quantize, a layer that is not finite or not supported.
-        DataError: unusable calibration images.
+        SchemeError: The scheme, protocol or step is unknown, there is nothing to quantize, or a layer is not supported.
+        NotFiniteError: A parameter or an activation is NaN or infinite.
+        DataError: The calibration images cannot be used.
     """
     changes = {} if steps is None else {"steps": tuple(steps)}
     scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
@@ -61,16 +67,21 @@ def quantize(
 @torch.no_grad()
 def prepare(
     module: nn.Module, calibration: Tensor, *, batch_size: int = 256, standardise: bool | None = None
-) -> "Prepared":
-    """Does once what all schemes share: a copy in eval mode, its flow, and float batch-norm statistics from the images.
+) -> Prepared:
+    """Returns a copy in eval mode with float batch-norm statistics, which can be quantized to any number of schemes.
 
-    standardise: bring the outputs of convolutions that meet no norm to mean 0 and variance 1 on the images, as networks
-        with predicted weights need it (ghnq.quant.standardisation); None: where the weights are as
-        `ghnq.initialize` has predicted them, and were not changed since.
+    Args:
+        module: The float network, which is not changed.
+        calibration: Normalised float images [B, C, H, W] of the training split.
+        batch_size: Images that run at once.
+        standardise: Whether to bring the outputs of convolutions that reach no norm to mean 0 and variance 1 on the
+            images (`ghnq.quant.standardisation`). None: if the weights are those that `ghnq.initialize` predicted,
+            unchanged.
 
     Raises:
-        SchemeError: a parameter is NaN or infinite, or the module is on the meta device.
-        DataError: unusable calibration images, or images the network cannot run.
+        SchemeError: The module is on the meta device or has a SyncBatchNorm.
+        NotFiniteError: A parameter is NaN or infinite.
+        DataError: The calibration images cannot be used, or the network cannot run them.
     """
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
         raise SchemeError("the module is on the meta device and has no weights: put parameters into it first")
@@ -82,7 +93,7 @@ def prepare(
                 f"{name!r} is a SyncBatchNorm: convert the network to plain batch norm before quantizing it"
             )
         check_finite(name, child)
-    data_flow = _observed(network, images)
+    data_flow = _observe(network, images)
     if has_predicted_weights(module) if standardise is None else standardise:
         attach_norms(network, data_flow.unnormalised)
         data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
@@ -91,27 +102,34 @@ def prepare(
     return Prepared(network=network, images=images, batch_size=batch_size, data_flow=data_flow)
 
 
-def _observed(network: nn.Module, images: Tensor) -> DataFlow:
-    """The flow of 2 images, after a run of 3 where there are as many: a network may be written for one number."""
+def _observe(network: nn.Module, images: Tensor) -> DataFlow:
+    """Observes the data flow of 2 images, after a run of 3 to refuse networks that take one number of images only."""
     count = min(3, len(images))
     try:
         network(images[:count])
         count = 2
         return observe_data_flow(network, images[:count])
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # torch's, and the network's own checks
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # of torch, and of checks in the network
         raise DataError(
             f"the network cannot run {count} of the calibration images of shape {tuple(images.shape)}: "
             f"{str(error) or type(error).__name__}; it must take images of this size in any number"
         ) from error
 
 
-HOLD = 0.25
-"""Fraction of its float variance below which no re-estimated norm variance falls."""
+MIN_VARIANCE_RATIO = 0.25
+"""Smallest ratio of the re-estimated variance of a norm to its float variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A network with float batch-norm statistics, ready to be quantized to any number of schemes."""
+    """The result of `prepare`.
+
+    Attributes:
+        network: A copy of the network in eval mode with float batch-norm statistics.
+        images: The calibration images [B, C, H, W].
+        batch_size: Images that run at once.
+        data_flow: The data flow of the network.
+    """
 
     network: nn.Module
     images: Tensor
@@ -120,20 +138,16 @@ class Prepared:
 
     @torch.no_grad()
     def quantize(self, scheme: QuantScheme | str, *, protocol: str = "deploy") -> nn.Module:
-        """Returns the simulated network of one scheme, as `ghnq.quant.quantize` does.
-
-        Raises:
-            SchemeError: as for `ghnq.quant.quantize`.
-        """
+        """Returns the simulated network of one scheme; arguments and errors are those of `ghnq.quant.quantize`."""
         scheme = QuantScheme.parse(scheme, protocol=protocol).with_searched_ranges
         layers = self.layers(scheme)
-        if layers:  # a float network may overflow and be counted as it is; a quantized one would hide it behind a clamp
+        if layers:  # A float network that overflows is evaluated as it is; in a quantized one clamping would hide it.
             for name, child in self.network.named_modules():
                 check_finite(name, child, buffers=True)
         network = copy.deepcopy(self.network)
         self._floor_variances(network, scheme)
         if layers and "equalize" in scheme.steps:
-            network = equalized(network, self.images, self.data_flow)
+            network = equalize_by_data_flow(network, self.images, self.data_flow)
         in_float = copy.deepcopy(network) if layers and "correct_bias" in scheme.steps else None
         if layers and scheme.reestimate:
             self._reestimate(network, layers, scheme)
@@ -149,12 +163,13 @@ class Prepared:
         return network
 
     def layers(self, scheme: QuantScheme) -> dict[str, LayerBits]:
-        """The layers that the scheme quantizes, by module name, with their bits; layers that never run stay out.
+        """Returns the bit-widths of the layers that run and that the scheme quantizes, by module name.
 
         Raises:
-            SchemeError: an override matches no layer, nothing to quantize, or weights are used in other places.
+            SchemeError: An override matches no layer, there is nothing to quantize, or a function with weights is
+                called outside of quantizable layers.
         """
-        running = [name for name, calls in self.data_flow.layer_runs.items() if calls]
+        running = [name for name, runs in self.data_flow.layer_runs.items() if runs]
         scheme.check_overrides(running)
         if scheme.is_float:
             return {}
@@ -172,32 +187,32 @@ class Prepared:
         return {name: layer for name, layer in bits.items() if layer.weight is not None}
 
     def _reestimate(self, network: nn.Module, layers: dict[str, LayerBits], scheme: QuantScheme) -> None:
-        """Puts statistics into the network's norms that were estimated with weights and activations quantized.
+        """Replaces the statistics of the network's norms by those that they have in the quantized network.
 
-        Activations are quantized with the range of each batch, weights as they will be after folding. Where quantizing
-        and folding commute, that is exact. Elsewhere a new variance would change the folded weight and so its grid,
-        which may round weak channels to nothing, give them huge gains and widen the grid still more: there only the
-        mean is renewed, which lands in the bias (bias correction, Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+        Activations are quantized with the range of each batch, weights as they will be after folding. If quantizing
+        and folding commute, that is exact. If they do not, a new variance would change the folded weight and thereby
+        its scale, which may round small channels to zero, so that their gains and the scale become larger still: then
+        only the mean is replaced, which changes the bias alone (bias correction, Nagel et al. 2019, arXiv 1906.04721,
+        section 4.2).
 
-        A channel that quantization silences has variance 0, and its norm would amplify whatever comes through later by
-        1 / sqrt(eps), from layer to layer, until activation ranges are its alone: no variance falls below HOLD of what
-        it is in float.
+        A channel that is constant after quantization has variance 0, and its norm would amplify any later deviation by
+        1 / sqrt(eps), layer after layer, until it determines the activation ranges. So no variance becomes less than
+        MIN_VARIANCE_RATIO times the float variance.
 
-        Norms that stay in the network keep their float statistics where biases are corrected: both would take the same
-        error off.
+        If biases are corrected, norms that are not folded keep their float statistics: both would compensate the same
+        error.
         """
-        noisy = copy.deepcopy(network)
-        _quantize_layers(noisy, layers, scheme, self._gains(network) if scheme.fold else {})
-        estimate_in_place(noisy, self.images, self.batch_size)
+        quantized = copy.deepcopy(network)
+        _quantize_layers(quantized, layers, scheme, self._gains(network) if scheme.fold else {})
+        estimate_in_place(quantized, self.images, self.batch_size)
         folded = {norm for _, norm in self.data_flow.norm_pairs} if scheme.fold else set()
-        grid_depends = set() if scheme.folding_commutes else folded
+        keeps_variance = set() if scheme.folding_commutes else folded
         for name, norm in network.named_modules():
             if isinstance(norm, BatchNorm) and (name in folded or "correct_bias" not in scheme.steps):
-                state = noisy.get_submodule(name).state_dict()
-                if name in grid_depends:
-                    state["running_var"] = norm.state_dict()["running_var"]
-                else:
-                    state["running_var"] = state["running_var"].maximum(HOLD * norm.state_dict()["running_var"])
+                state = quantized.get_submodule(name).state_dict()
+                in_float = norm.state_dict()["running_var"]
+                estimated = state["running_var"].maximum(MIN_VARIANCE_RATIO * in_float)
+                state["running_var"] = in_float if name in keeps_variance else estimated
                 norm.load_state_dict(state)
 
     def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:

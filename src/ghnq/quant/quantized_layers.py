@@ -1,7 +1,9 @@
 """Convolution and linear layers that compute, in float, what an integer device computes.
 
-Legend: O output channels.
+Dimensions: O output channels.
 """
+
+from __future__ import annotations
 
 import copy
 from typing import cast
@@ -18,18 +20,27 @@ from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.squant import squant
 
-BIAS_LIMIT = 2**31 - 1
-_BIAS_ROOM = 2**30  # Half of int32 stays free for what the accumulator adds to the bias.
-_BIAS_FINE = 2**24  # Size of the integer bias where the weight gives no scale: as fine as float32.
+MAX_INT32 = 2**31 - 1
+_MAX_BIAS = 2**30  # Leaves half of the range of int32 for what the accumulator adds to the bias.
+_ZERO_WEIGHT_BIAS = 2**24  # The integer bias of a channel whose weights are zero: the precision of float32.
 
 
 class QuantLayer(nn.Module):
-    """What the quantized layers share: a fake-quantized weight, and an input quantized before the layer computes.
+    """Base class of the quantized layers: a fake-quantized weight and a fake-quantized input.
 
-    Buffers: `weight_scale` and `weight_zero_point` ([O] or []), `input_scale` and `input_zero_point` ([]), `bias_int`
-    ([O], int32 at input_scale * weight_scale); the last three exist once the input range is fixed. `weight` and `bias`
-    hold the real values of those integers. Before `fix_input_range` the input is quantized with the range of each
-    batch itself.
+    Until `fix_input_range` is called, the input is quantized with the range of each batch.
+
+    Attributes:
+        bits: The bit-widths of weight and input.
+        scheme: The scheme that the layer is quantized with.
+        weight: The real values of the integer weight, [O, ...].
+        bias: The real values of the integer bias once the input range is fixed, [O].
+        weight_scale: Buffer, [O] or [].
+        weight_zero_point: Buffer, int32, [O] or [].
+        input_scale: Buffer, [], once the input range is fixed.
+        input_zero_point: Buffer, int32, [], once the input range is fixed.
+        bias_int: Buffer, int32, [O], at scale input_scale * weight_scale, once the input range is fixed.
+        observer: Collects the range of the input, which is not quantized meanwhile.
     """
 
     bits: LayerBits
@@ -48,7 +59,7 @@ class QuantLayer(nn.Module):
         return cast(Tensor, super().forward(self.quantize_input(x)))
 
     def quantize_input(self, x: Tensor) -> Tensor:
-        """The input as the device sees it (or untouched, while an observer looks at it), same shape as x."""
+        """Returns the quantized and dequantized input, same shape as x; x itself while an observer is attached."""
         if self.observer is not None:
             self.observer.observe(x)
             return x
@@ -61,7 +72,7 @@ class QuantLayer(nn.Module):
 
     @property
     def weight_limits(self) -> tuple[int, int]:
-        """Smallest and largest integer weight."""
+        """The smallest and the largest integer weight."""
         assert self.bits.weight is not None
         return integer_range(self.bits.weight, self.scheme.weight_symmetric)
 
@@ -80,38 +91,39 @@ class QuantLayer(nn.Module):
 
     @torch.no_grad()
     def set_bias(self, bias: Tensor) -> None:
-        """Gives the layer this bias [O], rounded to the device's integers where the input range is fixed."""
+        """Sets the bias [O], which is rounded to an integer of the device once the input range is fixed."""
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         self._round_bias()
 
     def _round_bias(self) -> None:
         if self.bias is None or self.input_scale is None:
             return
-        self._make_room_for_bias(self.bias, self.input_scale)
+        self._widen_weight_scale(self.bias, self.input_scale)
         bias_scale = self.input_scale.double() * self.weight_scale.double()
-        bias_int = (self.bias.double() / bias_scale).round().clamp(-BIAS_LIMIT, BIAS_LIMIT)
+        bias_int = (self.bias.double() / bias_scale).round().clamp(-MAX_INT32, MAX_INT32)
         self.bias_int = bias_int.to(torch.int32)
         self.bias.copy_(bias_int * bias_scale)
 
-    def _make_room_for_bias(self, bias: Tensor, input_scale: Tensor) -> None:
-        """Widens the weight scale where the bias would not fit into int32 at input_scale * weight_scale.
+    def _widen_weight_scale(self, bias_O: Tensor, input_scale: Tensor) -> None:
+        """Increases weight scales at which the integer bias would exceed the range of int32.
 
-        That is the case only where the weight is next to nothing beside the bias (by 2^30 steps), so nothing of worth
-        is lost. A weight of zeros has no scale of its own and gets the one that keeps the bias.
+        The weights of such a channel are negligible beside its bias, by a factor of 2^30 steps, so their loss of
+        precision does not matter. Weights that are all zero have no scale of their own; their scale is that at which
+        the bias has the precision of float32.
         """
-        size, zero = bias.abs(), self.weight.flatten(1).eq(0).all(dim=1)
+        magnitude, zero = bias_O.abs(), self.weight.flatten(1).eq(0).all(dim=1)
         if self.weight_scale.dim() == 0:
-            size, zero = size.max(), zero.all()
-        least = size / (input_scale * _BIAS_ROOM)
-        fine = size / (input_scale * _BIAS_FINE)
+            magnitude, zero = magnitude.max(), zero.all()
+        smallest = magnitude / (input_scale * _MAX_BIAS)
+        of_zero_weights = magnitude / (input_scale * _ZERO_WEIGHT_BIAS)
         old = self.weight_scale
-        self.weight_scale = torch.where(zero & (fine > 0), fine, torch.maximum(old, least))
+        self.weight_scale = torch.where(zero & (of_zero_weights > 0), of_zero_weights, torch.maximum(old, smallest))
         if not torch.equal(old, self.weight_scale):
             zero_point = self.weight_zero_point.to(old.dtype)
             self.weight.copy_(fake_quantize(self.weight, self.weight_scale, zero_point, *self.weight_limits))
 
     def extra_repr(self) -> str:
-        """The float layer's text and the bit-widths."""
+        """Returns the text of the float layer and the bit-widths."""
         return f"{super().extra_repr()}, {self.bits}"
 
 
@@ -131,7 +143,7 @@ class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # nn.Linear nar
     """A linear layer with quantized weight and input."""
 
 
-_QUANTIZED: dict[type[nn.Module], type[QuantLayer]] = {
+_QUANTIZED_CLASSES: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
     nn.Conv3d: QuantConv3d,
@@ -143,17 +155,24 @@ _QUANTIZED: dict[type[nn.Module], type[QuantLayer]] = {
 def quantize_layer(
     name: str, layer: nn.Module, bits: LayerBits, scheme: QuantScheme, gain: Tensor | None = None
 ) -> QuantLayer:
-    """Returns a quantized copy of a float layer, its input range still open; `gain` [O] as in `fake_quantize_weight`.
+    """Returns a quantized copy of a float layer, whose input range is not fixed yet.
+
+    Args:
+        name: Name of the layer, for messages.
+        layer: A quantizable layer.
+        bits: Its bit-widths.
+        scheme: Everything else.
+        gain: [O], see `fake_quantize_weight`.
 
     Raises:
-        NotFiniteError: the layer's weight or bias is not finite; the message names the layer.
+        NotFiniteError: The weight or the bias is not finite; the message names the layer.
     """
     layer_class = quantizable_class(layer)
     assert layer_class is not None
     assert bits.weight is not None
     check_finite(name, layer)
     new = copy.deepcopy(layer)
-    new.__class__ = _QUANTIZED[layer_class]
+    new.__class__ = _QUANTIZED_CLASSES[layer_class]
     assert isinstance(new, QuantLayer)
     scale, zero_point = weight_qparams(new.weight, bits.weight, scheme)
     new.bits, new.scheme, new.observer = bits, scheme, None
@@ -174,7 +193,7 @@ def quantize_layer(
 
 
 def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None) -> Tensor:
-    """As `fake_quantize_weight`, rounded by `squant` instead of to the nearest."""
+    """Does what `fake_quantize_weight` does, but rounds with `squant` instead of to nearest."""
     if gain is None or scheme.folding_commutes:
         factor = torch.ones_like(weight[:1])
     else:
@@ -185,13 +204,17 @@ def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Ten
 
 
 def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:
-    """Raises SchemeError naming the layer and the parameter (or buffer, where asked) that holds NaN or infinity."""
+    """Checks the parameters of a layer, and its buffers if requested.
+
+    Raises:
+        NotFiniteError: One of them has NaN or infinite values; the message names it and the layer.
+    """
     tensors = [*layer.named_parameters(recurse=False), *(layer.named_buffers(recurse=False) if buffers else ())]
-    for what, tensor in tensors:
+    for tensor_name, tensor in tensors:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
             owner = f"layer {name!r}" if name else "the network"
             raise NotFiniteError(
-                f"{owner}: {bad} of {tensor.numel()} values of its {what} are NaN or infinite; "
+                f"{owner}: {bad} of {tensor.numel()} values of its {tensor_name} are NaN or infinite; "
                 "a network must be finite before it can be quantized"
             )
