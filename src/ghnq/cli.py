@@ -1,6 +1,6 @@
-"""The command table, nothing else: names, options and help. What a command does is in `ghnq.commands`.
+"""The command table: names, options and help. What a command does is in `ghnq.commands`.
 
-Nothing large is imported before a command is called, so help is quick.
+Large libraries are only imported when a command is called, so that help is fast.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ app = typer.Typer(
     help="Predict quantization-robust weights for convolutional networks nobody has trained yet.",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    # A traceback from the user's own model file is shown as Python shows it.
+    # A traceback of the user's own model file is shown in the form of Python.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-spaces = typer.Typer(help="Look at the spaces that unseen architectures come from.", no_args_is_help=True)
+spaces = typer.Typer(help="Describe search spaces and show their members.", no_args_is_help=True)
 app.add_typer(spaces, name="spaces")
 
 
@@ -48,7 +48,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _ghnq(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -56,12 +56,12 @@ def _ghnq(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the table and the pictures go.")] = Path(
-        "out/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the table and the figures are written.")
+    ] = Path("out/demo"),
     as_json: Json = False,
 ) -> None:
-    """Watch it work: unseen networks, predicted weights, real digits, 32 down to 4 bits."""
+    """Measure unseen networks with predicted weights on real digits, at 32 down to 4 bits."""
     from ghnq.commands.demo import demo as run
 
     run(out=out, as_json=as_json)
@@ -74,12 +74,10 @@ def train(
         str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the recipe's")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run goes.", show_default="runs/RECIPE")
+        Path | None, typer.Option(metavar="DIR", help="Where the run is written.", show_default="runs/RECIPE")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in DIR was left.")] = False,
-    override: Annotated[
-        bool, typer.Option("--override", help="With --resume: go on with a recipe that was changed.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in DIR.")] = False,
+    override: Annotated[bool, typer.Option("--override", help="With --resume: resume with a changed recipe.")] = False,
     devices: Annotated[
         int | None,
         typer.Option(metavar="N", help="CUDA devices, or processes on the CPU.", show_default="the recipe's, or 1"),
@@ -94,7 +92,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
     ] = None,
 ) -> None:
-    """Train a hypernetwork as a recipe says. Ctrl-C and SIGTERM leave a checkpoint to resume from."""
+    """Train a hypernetwork as a recipe says. Ctrl-C and SIGTERM save a state to resume from."""
     from ghnq.commands.train import train as run
 
     run(
@@ -126,7 +124,7 @@ def evaluate(
     protocol: Protocol = None,
     steps: Steps = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep results here, and go on from what is here.")
+        Path | None, typer.Option(metavar="DIR", help="Write results here, and resume from what is here.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -167,7 +165,7 @@ def sensitivity(
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what each layer costs: quantized alone, and left in float alone."""
+    """Show the loss from each layer: with only this layer quantized, and with only this layer in float."""
     from ghnq.commands.sensitivity import sensitivity as run
 
     run(model, checkpoint=checkpoint, scheme=scheme, data=data, images=images, steps=steps, out=out, as_json=as_json)
@@ -191,7 +189,7 @@ def mixed(
     out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Write the scheme file here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Choose the bits of every layer under a budget, and measure what comes out against uniform bits."""
+    """Choose the bits of every layer under a budget, and compare the result with uniform bits."""
     from ghnq.commands.mixed import mixed as run
 
     run(
@@ -241,7 +239,7 @@ def verify(
     compiled: Compile = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that a file computes on its runtime what was simulated, and in which kernels."""
+    """Compare a file on its runtime with its simulation, and show the kernels that it runs in."""
     from ghnq.commands.verify import verify as run
 
     run(file, data=data, images=images, compiled=compiled, as_json=as_json)
@@ -257,7 +255,7 @@ def profile(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Report what a file costs (size, arithmetic, memory, latency) beside the same network in float32."""
+    """Report the cost of a file (size, operations, memory, latency), compared with the network in float32."""
     from ghnq.commands.profile import profile as run
 
     run(file, batch=batch, threads=threads, repeats=repeats, as_json=as_json)
@@ -266,10 +264,10 @@ def profile(
 @app.command()
 def draw(
     model: ModelName,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The picture: .svg or .html.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write: .svg or .html.")],
     input_shape: InputShape = "3,32,32",
 ) -> None:
-    """Draw the graph of a model as the hypernetwork sees it."""
+    """Draw the graph that the hypernetwork gets of a model."""
     from ghnq.commands.draw import draw as run
 
     run(model, input_shape=input_shape, out=out)
@@ -303,7 +301,7 @@ def spaces_show(
 @app.command("import")
 def import_checkpoint(
     file: Annotated[str, typer.Argument(metavar="FILE.pt", help="A published GHN-1, GHN-2, GHN-3 or MLP.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the checkpoint goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the checkpoint is written.")],
     as_json: Json = False,
 ) -> None:
     """Turn a published hypernetwork into a checkpoint of ghnq."""

@@ -272,7 +272,7 @@ def test_demo(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     from ghnq.evaluation.demo import demo
 
     monkeypatch.setattr(
-        "ghnq.commands.demo.show", partial(demo, checkpoint=str(tiny_checkpoint), architectures=2, workers=1)
+        "ghnq.commands.demo.run_demo", partial(demo, checkpoint=str(tiny_checkpoint), architectures=2, workers=1)
     )
     call = ghnq("demo", "--out", tmp_path / "demo", "--json")
     assert call.code == 0, call.err

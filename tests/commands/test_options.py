@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnq.commands.options import check_folder, check_output, check_protocol, parse_shape, parse_words
+from ghnq.commands.options import check_folder, check_output, check_protocol, parse_list, parse_shape
 from ghnq.errors import GhnqError, GraphError, SchemeError
 
 
@@ -25,13 +25,13 @@ def test_other_shapes_are_refused(text: str) -> None:
 
 
 def test_words_keep_their_order() -> None:
-    assert parse_words("test, deep,bnfree", "--splits") == ["test", "deep", "bnfree"]
+    assert parse_list("test, deep,bnfree", "--splits") == ["test", "deep", "bnfree"]
 
 
 @pytest.mark.parametrize("text", ["", ",", "test,", "test,,deep", "test,deep,test"])
 def test_empty_and_repeated_words_are_refused(text: str) -> None:
     with pytest.raises(GhnqError, match="--splits"):
-        parse_words(text, "--splits")
+        parse_list(text, "--splits")
 
 
 def test_a_typo_names_the_nearest() -> None:

@@ -138,7 +138,10 @@ def _one_mean(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (_one_image, "takes images of 1 x 3 x 8 x 8, its metadata say batch x 3 x 8 x 8: .*leave the batch free"),
+        (
+            _one_image,
+            "takes images of 1 x 3 x 8 x 8, its metadata say batch x 3 x 8 x 8: .*leave the batch size dynamic",
+        ),
         (_other_size, "takes images of batch x 3 x 9 x 8"),
         (_two_inputs, "takes images of batch x 3 x 8 x 8 x batch"),
         (_no_scale, "a scale that is no positive number"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ghnq.deploy import export_onnx, profile
-from ghnq.deploy.cost.cost_profile import _float_model
+from ghnq.deploy.cost.cost_profile import float_model
 from ghnq.deploy.cost.peak_memory import Step, peak, peak_memory, steps
 from ghnq.deploy.graph.capture import capture
 from ghnq.deploy.graph.dequantized import in_floats
@@ -158,7 +158,7 @@ def test_float_tensors_are_those_of_the_onnx_file(exports: Exports) -> None:
     """Another reader of the float32 counterpart: onnx's own shapes, every result a tensor of its own."""
     for name in ("chain", "mixed", "branches"):
         floats = in_floats(graph_of(exports(name, "w8a8").path))
-        model = _float_model(floats)
+        model = float_model(floats)
         for value in model.graph.input:
             value.type.tensor_type.shape.dim[0].dim_value = 1
         inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -194,7 +194,7 @@ def test_sizes_are_those_of_the_files(exports: Exports, tmp_path: Path) -> None:
     count = sum(layer.weight.numel() for layer in convolutions)
     assert (costs.weights, this.weight_bytes, other.weight_bytes) == (count, count, 4 * count)
     assert this.compressed_weight_bytes < 0.75 * this.weight_bytes  # 4 bits of 8 carry something
-    onnx.save(_float_model(in_floats(graph_of(exported.path))), tmp_path / "float.onnx")
+    onnx.save(float_model(in_floats(graph_of(exported.path))), tmp_path / "float.onnx")
     assert other.bytes == (tmp_path / "float.onnx").stat().st_size
     assert sorted(exported.path.parent.iterdir()) == before
 
@@ -219,7 +219,7 @@ def test_the_counterpart_is_the_network_with_the_weights_of_the_file(
 ) -> None:
     """Against the network that was exported, in torch, with its weights replaced by those of the file."""
     path = export_onnx(make(), "w8a8", calibration=CALIBRATION, out=tmp_path / "net.onnx", batch_size=64).path
-    model = _float_model(in_floats(graph_of(path)))
+    model = float_model(in_floats(graph_of(path)))
     assert {node.op_type for node in model.graph.node}.isdisjoint({"QuantizeLinear", "DequantizeLinear"})
     found = runtime.run(runtime.session(model.SerializeToString()), TEST)
     prepared = prepare(make(), CALIBRATION, batch_size=64)

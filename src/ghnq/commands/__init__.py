@@ -1,1 +1,1 @@
-"""What each command of `ghnq.cli` does; imported when the command is called, as it loads torch and the like."""
+"""What each command of `ghnq.cli` does; a module is imported when its command is called, since it loads torch."""

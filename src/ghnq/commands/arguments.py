@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, each said once."""
+"""Arguments and options that several commands have, each defined once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX.")
@@ -19,8 +19,8 @@ Steps = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias. Of schemes "
-        "given as words; a scheme file names its own.",
+        help="Post-training steps: equalize, search_weights, search_activations, squant, correct_bias. For schemes "
+        "given as text; a scheme file has its own.",
         show_default="none",
     ),
 ]
@@ -33,7 +33,7 @@ PredictedBy = Annotated[
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[
     str | None,
-    typer.Option(metavar="P", help="deploy or paper; a scheme file says its own.", show_default="deploy"),
+    typer.Option(metavar="P", help="deploy or paper; a scheme file has its own.", show_default="deploy"),
 ]
 Compile = Annotated[
     bool, typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler.")

@@ -1,4 +1,4 @@
-"""`ghnq checkpoints`: what comes with the package."""
+"""`ghnq checkpoints`: the checkpoints in the package."""
 
 from __future__ import annotations
 

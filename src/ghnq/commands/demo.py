@@ -1,4 +1,4 @@
-"""`ghnq demo`: the whole way on real digits."""
+"""`ghnq demo`: an evaluation on real digits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ghnq.commands.options import check_folder
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation import summary_table
-from ghnq.evaluation.demo import demo as show
+from ghnq.evaluation.demo import demo as run_demo
 
 
 def demo(*, out: Path, as_json: bool) -> None:
-    """Measures unseen architectures with predicted parameters, prints the table, and leaves its pictures in `out`."""
+    """Measures unseen architectures with predicted parameters, prints the table, and writes everything to `out`."""
     check_folder(out)
     start = time.monotonic()
     with Terminal(as_json=as_json) as terminal:
         with measuring(terminal.progress) as progress:
-            shown = show(out, progress=progress)
-        rows = shown.results.summary_rows()
+            result = run_demo(out, progress=progress)
+        rows = result.results.summary_rows()
         terminal.finish(
-            shown.results.document(),
-            summary_table(shown.results),
+            result.results.document(),
+            summary_table(result.results),
             f"{rows[0]['architectures']} architectures that the hypernetwork has never seen; none of them was trained. "
             f"Took {time.monotonic() - start:.0f} s.",
-            f"figure:       [cyan]{shown.figure}[/]",
-            f"architecture: [cyan]{shown.drawing}[/]",
+            f"figure:       [cyan]{result.figure}[/]",
+            f"architecture: [cyan]{result.drawing}[/]",
         )

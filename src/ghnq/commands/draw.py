@@ -1,4 +1,4 @@
-"""`ghnq draw`: the graph of one model as a picture."""
+"""`ghnq draw`: the graph of one model as SVG or HTML."""
 
 from __future__ import annotations
 

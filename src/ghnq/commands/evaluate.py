@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ghnq.commands.options import check_folder, check_protocol, parse_steps, parse_words
+from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.evaluation import architectures, summary_table, write_report
@@ -29,10 +29,10 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measures the networks that `checkpoint` predicts and prints the table; with `out`, table and figure are kept."""
+    """Measures the networks that `checkpoint` predicts and prints the table; `out` gets the table and the figure."""
     # All options are checked before anything large is loaded.
     check_protocol(protocol)
-    split_names, scheme_names = parse_words(splits, "--splits"), parse_words(schemes, "--schemes")
+    split_names, scheme_names = parse_list(splits, "--splits"), parse_list(schemes, "--schemes")
     step_names = parse_steps(steps)
     for name in scheme_names:
         read_scheme(name, protocol=protocol, steps=step_names or None)

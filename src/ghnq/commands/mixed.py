@@ -8,7 +8,7 @@ from typing import Any, get_args
 from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.commands.load_network import load_network
-from ghnq.commands.options import check_output, parse_steps, parse_words
+from ghnq.commands.options import check_output, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
@@ -77,17 +77,17 @@ def _about(result: Mixed, model: str, checkpoint: str, data: str) -> dict[str, A
 
 
 def _parse_choices(text: str) -> list[int]:
-    words = parse_words(text, "--choices")
-    for word in words:
-        if not word.isdecimal():
-            raise GhnqError(f"--choices '{text}': '{word}' is not a number of bits. Give some, for example 2,4,8.")
-        LayerBits(int(word), None).check(f"w{word}")
-    return sorted(int(word) for word in words)
+    items = parse_list(text, "--choices")
+    for item in items:
+        if not item.isdecimal():
+            raise GhnqError(f"--choices '{text}': '{item}' is not a number of bits. Give some, for example 2,4,8.")
+        LayerBits(int(item), None).check(f"w{item}")
+    return sorted(int(item) for item in items)
 
 
 def _parse_measure(text: str) -> Measure:
     allowed: tuple[Measure, ...] = get_args(Measure)
-    for word in allowed:
-        if text == word:
-            return word
+    for measure in allowed:
+        if text == measure:
+            return measure
     raise GhnqError(f"There is no measure '{text}'{nearest(text, allowed)}. Measures are {', '.join(allowed)}.")

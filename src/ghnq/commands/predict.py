@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from math import prod
 from pathlib import Path
 
@@ -37,22 +37,12 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
             tensors = ghn.predict(graph, parsed)
         seconds = time.perf_counter() - start
         tensors = _as_module_names(tensors, module, graph.unused)
-        metadata = {
-            "format": "pt",
-            "model": model,
-            "checkpoint": checkpoint,
-            "input_shape": ",".join(map(str, shape)),
-            "scheme": str(parsed),
-            "ghnq_version": __version__,
-        }
+        stated = {"model": model, "checkpoint": checkpoint, "scheme": str(parsed)}
+        metadata = {"format": "pt", "input_shape": ",".join(map(str, shape)), "ghnq_version": __version__, **stated}
         with atomic_path(out) as temporary:
             save_file(tensors, temporary, metadata=metadata)
         count = sum(prod(tensor.shape) for tensor in tensors.values())
-        if not parsed.is_float and not ghn.config.condition:
-            terminal.warn(
-                f"the hypernetwork was trained without `condition`: it predicts the same for {parsed} as for float32"
-            )
-        for warning in _warnings(ghn, shape, graph.num_outputs, tensors):
+        for warning in _warnings(ghn, parsed, shape, graph.num_outputs, tensors):
             terminal.warn(warning)
         document = {
             "model": model,
@@ -74,9 +64,9 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
 
 
 def _layers(module: nn.Module, unused: Collection[str]) -> list[str]:
-    """Layers that a scheme can quantize, but those that reach no output."""
-    kinds = [name for name, child in module.named_modules() if is_quantizable(child)]
-    return [name for name in kinds if f"{name}.weight".lstrip(".") not in unused]
+    """Returns the layers that a scheme can quantize, without those that do not reach the output."""
+    layers = [name for name, child in module.named_modules() if is_quantizable(child)]
+    return [name for name in layers if f"{name}.weight".lstrip(".") not in unused]
 
 
 def _as_module_names(tensors: dict[str, Tensor], module: nn.Module, unused: Collection[str]) -> dict[str, Tensor]:
@@ -93,14 +83,16 @@ def _as_module_names(tensors: dict[str, Tensor], module: nn.Module, unused: Coll
     return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in expected}
 
 
-def _warnings(ghn: GHN, shape: tuple[int, int, int], outputs: int, tensors: dict[str, Tensor]) -> list[str]:
-    """Where a prediction is not what the hypernetwork was trained for."""
-    found = []
+def _warnings(
+    ghn: GHN, scheme: QuantScheme, shape: tuple[int, int, int], outputs: int, tensors: dict[str, Tensor]
+) -> Iterator[str]:
+    """Yields warnings about a prediction that the hypernetwork was not trained for."""
+    if not scheme.is_float and not ghn.config.condition:
+        yield f"the hypernetwork was trained without `condition`: it predicts the same for {scheme} as for float32"
     if ghn.task is not None and tuple(ghn.task.image_shape) != shape:
-        trained, came = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
-        found.append(f"the hypernetwork was trained for images of {trained}, not {came}: expect poor accuracy")
+        trained, given = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
+        yield f"the hypernetwork was trained for images of {trained}, not {given}: expect poor accuracy"
     if outputs > ghn.config.num_classes:
-        found.append(f"the model has {outputs} outputs; classes repeat after {ghn.config.num_classes}")
+        yield f"the model has {outputs} outputs; classes repeat after {ghn.config.num_classes}"
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        found.append("some predicted values are NaN or infinite")
-    return found
+        yield "some predicted values are NaN or infinite"

@@ -1,4 +1,4 @@
-"""`ghnq profile`: what one file of ours costs, beside the same network in float32."""
+"""`ghnq profile`: the cost of an exported file, compared with the same network in float32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ghnq.optional_imports import import_optional
 
 
 def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
-    """Counts and times the file and prints both columns."""
+    """Counts operations and memory of the file, measures its latency, and prints both columns."""
     if file.suffix.lower() == ".pt2" and file.exists():
         raise GhnqError(f"'{file}' is a torch.export program; export the same network as .onnx to profile it.")
     import_optional("onnx")

@@ -1,4 +1,4 @@
-"""`ghnq spaces`: how the architectures of a space are distributed, and one of them."""
+"""`ghnq spaces`: the distribution of the architectures of a space, and one of its members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the words go: results to stdout, everything else to stderr, and with `--json` one document alone on stdout."""
+"""The output of commands: results to stdout, everything else to stderr; with `--json` one document on stdout only."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ import warnings
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ghnq.errors import GhnqWarning, GraphError
 
-# Columns where the output is no terminal (a file, a log): tables keep their words whole.
+# Columns where the output is not a terminal (a file, a log), so that tables do not break words.
 FILE_WIDTH = 140
 
 
 class Terminal:
-    """The two streams of one command, as a context manager.
+    """The two output streams of one command, as a context manager.
 
-    results: console on stdout, for people; silent with `as_json`.
-    progress: console on stderr, for progress bars and notes.
-    warnings: texts of the warnings of ghnq inside the `with` block, each printed to stderr as it comes.
-    Inside the `with` block of `as_json`, whatever prints to stdout (a user's model file, a library) lands on stderr.
+    With `as_json`, everything that is printed to stdout inside the `with` block (by a user's model file, by a library)
+    is redirected to stderr.
+
+    Attributes:
+        as_json: Whether the result is printed as JSON.
+        results: A console on stdout; silent with `as_json`.
+        progress: A console on stderr, for progress bars and notes.
+        warnings: The warnings of ghnq inside the `with` block; each is printed to stderr when it is issued.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -35,7 +39,7 @@ class Terminal:
         self._stdout = sys.stdout
         self.warnings: list[str] = []
         self._stack = ExitStack()
-        # Bound to the stream of this moment, so the redirection below does not reach it.
+        # Bound to the present stream, which the redirection below does not change.
         self.results = Console(file=sys.stdout, quiet=as_json, width=_width(sys.stdout))
         self.progress = Console(stderr=True)
 
@@ -44,13 +48,16 @@ class Terminal:
             self._stack.enter_context(redirect_stdout(sys.stderr))
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always", GhnqWarning)
-        show_others = warnings.showwarning
+        show_other = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:  # fmt: skip
             if isinstance(message, GhnqWarning):
                 self.warn(str(message))
             else:
-                show_others(message, category, *place, **more)
+                show_other(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         return self
@@ -61,51 +68,51 @@ class Terminal:
         self._stack.close()
 
     def warn(self, text: str) -> None:
-        """Prints a warning to stderr, once, and remembers it."""
+        """Prints a warning to stderr, once, and adds it to `warnings`."""
         if text not in self.warnings:
             self.warnings.append(text)
             self.progress.print(Text("warning: ", style="yellow").append(text, style="default"), soft_wrap=True)
 
-    def finish(self, document: object, *pictures: RenderableType) -> None:
-        """Prints the result: `document` as JSON, or `pictures` (tables, lines) for people."""
+    def finish(self, document: object, *parts: RenderableType) -> None:
+        """Prints the result: `document` as JSON with `as_json`, else the parts (tables, lines)."""
         if self.as_json:
-            # JSON knows no NaN; a result that holds one is a fault to be seen here, not in the reader's parser.
+            # JSON has no NaN; a result with one is a bug, which is better found here than by the reader.
             print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=self._stdout, flush=True)
             return
-        for picture in pictures:
-            # Lines stay whole, so that a path can be copied; tables fit themselves to the width.
-            self.results.print(picture, soft_wrap=isinstance(picture, str), highlight=False)
+        for part in parts:
+            # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
+            self.results.print(part, soft_wrap=isinstance(part, str), highlight=False)
 
 
 def print_error(error: Exception) -> None:
-    """Prints what was wrong to stderr, in whole lines; of a traceback only the user's own lines."""
+    """Prints an error to stderr without wrapping lines; of a traceback only the lines of the user's own code."""
     console = Console(stderr=True)
     if isinstance(error, GraphError) and error.__cause__ is not None:
-        frames = [frame for frame in traceback.extract_tb(error.__cause__.__traceback__) if _is_users(frame.filename)]
+        frames = [each for each in traceback.extract_tb(error.__cause__.__traceback__) if _is_user_code(each.filename)]
         if frames:
             print("In your code:\n" + "".join(traceback.format_list(frames)), end="", file=sys.stderr)
     console.print(Text("Error: ", style="bold red").append(str(error), style="default"), soft_wrap=True)
 
 
 def print_fault(fault: Exception) -> None:
-    """Prints the traceback of an exception that nobody foresaw, from the command on; the frames before tell nothing."""
+    """Prints the traceback of an unexpected exception, without the frames before the command."""
     trace = fault.__traceback__
     while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent != Path(__file__).parent:
         trace = trace.tb_next
     traceback.print_exception(fault.with_traceback(trace or fault.__traceback__))
 
 
-def _is_users(file: str) -> bool:
-    """Whether a line of code lies neither in an installed package, nor in Python itself, nor here."""
+def _is_user_code(file: str) -> bool:
+    """Returns whether a file belongs neither to an installed package, nor to Python, nor to ghnq."""
     path = Path(file)
-    here, python = Path(__file__).parents[1], Path(os.__file__).parent
+    ghnq, python = Path(__file__).parents[1], Path(os.__file__).parent
     return (
         path.is_file()
-        and not any(path.is_relative_to(place) for place in (here, python))
+        and not any(path.is_relative_to(folder) for folder in (ghnq, python))
         and (not {"site-packages", "dist-packages"} & {*path.parts} and path.name != "ghnq")
     )
 
 
 def _width(stream: TextIO) -> int | None:
-    """None lets rich ask the terminal."""
+    """Returns the width of tables; None is that of the terminal."""
     return None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH

@@ -24,7 +24,7 @@ def train(
     devices: int | None,
     overrides: list[str],
 ) -> None:
-    """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; signal n ends it with code 128 + n."""
+    """Trains as `recipe` says, changed by `overrides` (KEY=VALUE), into `out`; signal n gives exit code 128 + n."""
     if max_minutes is not None and max_minutes <= 0:
         raise RecipeError(f"--max-minutes {max_minutes:g} leaves no time to train; give a positive number of minutes.")
     loaded = load_recipe(recipe, overrides)
@@ -49,9 +49,9 @@ def train(
 
 
 def _resume_command(recipe: str, folder: Path, data: str | None, devices: int | None, overrides: list[str]) -> str:
-    """What continues this very run; its minutes are in the saved state."""
-    words = ["ghnq", "train", recipe, "--out", str(folder), "--resume"]
-    words += ["--data", data] if data else []
-    words += ["--devices", str(devices)] if devices else []
-    words += [word for override in overrides for word in ("--set", override)]
-    return shlex.join(words)
+    """Returns the command that resumes the run; the minutes that are left are in the saved state."""
+    arguments = ["ghnq", "train", recipe, "--out", str(folder), "--resume"]
+    arguments += ["--data", data] if data else []
+    arguments += ["--devices", str(devices)] if devices else []
+    arguments += [argument for override in overrides for argument in ("--set", override)]
+    return shlex.join(arguments)

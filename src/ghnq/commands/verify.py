@@ -1,4 +1,4 @@
-"""`ghnq verify`: one file of ours on its runtime, ONNX Runtime or torch, against its simulation."""
+"""`ghnq verify`: an exported file on its runtime, ONNX Runtime or torch, compared with its simulation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SATURATING = (
 
 
 def verify(file: Path, *, data: str | None, images: int | None, compiled: bool, as_json: bool) -> None:
-    """Runs the file and its simulation on the same test images and prints how far they agree."""
+    """Runs a file and its simulation on the same test images and prints how far they agree."""
     if file.suffix.lower() == ".pt2":
         _verify_program(file, data, images, compiled, as_json)
         return
@@ -65,7 +65,7 @@ def _verify_program(file: Path, data: str | None, images: int | None, compiled: 
 
 
 def _images_for(facts: Facts, data: str | None) -> ImageDataset:
-    """The images by name, or those the file was calibrated on, in the size that the file takes."""
+    """Returns the data set by name, or that of the calibration, with images of the size that the file takes."""
     name = data or facts.origin.data
     dataset = load(name if name is not None else "digits")
     channels, height, width = facts.input_shape

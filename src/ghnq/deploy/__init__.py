@@ -1,4 +1,6 @@
-"""To the device: networks as files that integer kernels run, and the proof that they do what was simulated."""
+"""Deployment: networks as files that integer kernels run, their parity with the simulation, and their cost."""
+
+from __future__ import annotations
 
 from ghnq.deploy.cost.cost_profile import Profile as Profile
 from ghnq.deploy.cost.cost_profile import profile as profile

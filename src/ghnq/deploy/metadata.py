@@ -1,4 +1,4 @@
-"""What a file says of itself, so that nobody has to remember how it was made."""
+"""The metadata of an exported file: how it was made."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ FORMAT_KEY, FORMAT = "ghnq.format", "1"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a network and its calibration images come from; whatever is not known stays None.
+    """Where a network and its calibration images come from; None where that is not known.
 
-    mean, std: of pixels scaled to 0..1, per channel: images go into the network as (pixels / 255 - mean) / std.
+    Attributes:
+        model: The reference of the model, as on the command line.
+        checkpoint: The name of the checkpoint that predicted the parameters.
+        checkpoint_sha256: The hash of its weights.
+        data: The name of the data set.
+        calibration_seed: Selects the calibration images.
+        mean, std: Of pixels scaled to 0..1, per channel: the input of the network is (pixels / 255 - mean) / std.
     """
 
     model: str | None = None
@@ -33,11 +39,16 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that a file states beside its graph; `input_shape` is (C, H, W).
+    """Everything that a file states besides its graph.
 
-    scheme, protocol, steps: the scheme in words. scheme_file: the whole of it, with the fields in which it differs from
-        its protocol, as the text of a scheme file; files of earlier versions do not have it, and their steps are not
-        known.
+    Attributes:
+        version: The version of ghnq that wrote the file.
+        scheme, protocol, steps: The scheme as text, its protocol, its post-training steps.
+        scheme_file: The whole scheme, with the fields in which it differs from its protocol, as the text of a scheme
+            file. Files of earlier versions do not have it, and their steps are not known.
+        calibration_images: How many.
+        input_shape: (C, H, W).
+        origin: Where the network comes from.
     """
 
     version: str
@@ -51,7 +62,7 @@ class Facts:
 
     @classmethod
     def of(cls, scheme: QuantScheme, calibration_images: int, input_shape: tuple[int, ...], origin: Origin) -> Facts:
-        """The facts of a file that is written now."""
+        """Returns the facts of a file that is written now."""
         return cls(
             version=__version__, scheme=str(scheme), protocol=scheme.protocol, steps=scheme.steps,
             scheme_file=dump_scheme(scheme), calibration_images=calibration_images, input_shape=input_shape,
@@ -59,22 +70,29 @@ class Facts:
         )  # fmt: skip
 
     def check_images(self, shape: Sequence[int | str], path: str | Path) -> None:
-        """Raises ExportError where the file's graph takes images of another shape, a free size being `batch`."""
-        wanted = ("batch", *self.input_shape)
-        if tuple(shape) != wanted:
-            came, said = (" x ".join(map(str, sizes)) for sizes in (shape, wanted))
+        """Checks that the graph of the file takes images of the shape in the metadata.
+
+        Args:
+            shape: Of the graph's input, with `batch` for a dynamic size.
+
+        Raises:
+            ExportError: It takes images of another shape.
+        """
+        expected = ("batch", *self.input_shape)
+        if tuple(shape) != expected:
+            in_graph, in_metadata = (" x ".join(map(str, sizes)) for sizes in (shape, expected))
             raise ExportError(
-                f"'{path}' takes images of {came or 'no shape'}, its metadata say {said}: another program has changed "
-                "it; export it again, and leave the batch free"
+                f"'{path}' takes images of {in_graph or 'no shape'}, its metadata say {in_metadata}: another program "
+                "has changed it; export it again, and leave the batch size dynamic"
             )
 
     @property
     def title(self) -> str:
-        """The scheme for people: word, protocol, steps."""
+        """The scheme for titles: text, protocol, steps."""
         return " + ".join((f"{self.scheme}, protocol {self.protocol}", *self.steps))
 
     def to_properties(self) -> dict[str, str]:
-        """The facts as ONNX metadata: text as it is, all else as JSON."""
+        """Returns the facts as ONNX metadata: text as it is, everything else as JSON."""
         # The steps are in the scheme file.
         stated = {key: value for key, value in vars(self).items() if key not in ("origin", "steps")}
         known = {key: value for key, value in (stated | vars(self.origin)).items() if value is not None}
@@ -84,10 +102,14 @@ class Facts:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], path: str) -> Facts:
-        """Reads the facts back; raises ExportError where one is missing or is not what it should be."""
+        """Reads what `to_properties` wrote.
+
+        Raises:
+            ExportError: A fact is missing or invalid.
+        """
         try:
             if not all(isinstance(value, str) for value in properties.values()):
-                raise TypeError("values that are no text")
+                raise TypeError("values that are not text")
             shape = tuple(int(size) for size in json.loads(properties["ghnq.input_shape"]))
             if len(shape) != 3 or min(shape) < 1:
                 raise ValueError(f"an input shape of {shape}")
@@ -95,15 +117,15 @@ class Facts:
             if (mean is None) != (std is None) or (std is not None and min(std) <= 0):
                 raise ValueError("mean and std do not belong together")
             seed = properties.get("ghnq.calibration_seed")
-            word, whole = _schemes(properties)
+            scheme, full_scheme = _schemes(properties)
             calibration_images = int(properties["ghnq.calibration_images"])
             if calibration_images < 1:
                 raise ValueError("no calibration images")
             return cls(
                 version=properties["ghnq.version"],
-                scheme=str(word),
+                scheme=str(scheme),
                 protocol=properties["ghnq.protocol"],
-                steps=() if whole is None else whole.steps,
+                steps=() if full_scheme is None else full_scheme.steps,
                 scheme_file=properties.get("ghnq.scheme_file"),
                 calibration_images=calibration_images,
                 input_shape=shape,
@@ -118,18 +140,18 @@ class Facts:
 
 
 def _schemes(properties: Mapping[str, str]) -> tuple[QuantScheme, QuantScheme | None]:
-    """The scheme as its word alone says it, and the whole of it, None where the file does not have it."""
+    """Returns the scheme of the text alone, and the whole scheme, None where the file does not have it."""
     text, file = properties["ghnq.scheme"], properties.get("ghnq.scheme_file")
     if is_scheme_file(text):
-        raise ValueError(f"{text!r} is the name of a file, no scheme")
-    word = QuantScheme.parse(text)
+        raise ValueError(f"{text!r} is the name of a file, not a scheme")
+    scheme = QuantScheme.parse(text)
     if file is None:
-        return word, None
-    whole = scheme_from_text(file)
-    stated = (word.bits, dict(word.overrides), properties["ghnq.protocol"])
-    if (whole.bits, dict(whole.overrides), whole.protocol) != stated:
+        return scheme, None
+    full = scheme_from_text(file)
+    stated = (scheme.bits, dict(scheme.overrides), properties["ghnq.protocol"])
+    if (full.bits, dict(full.overrides), full.protocol) != stated:
         raise ValueError("scheme_file is of another scheme or protocol")
-    return word, whole
+    return scheme, full
 
 
 def _numbers(text: str | None, count: int) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""What a file costs: size, arithmetic, memory, and time on this machine beside the same network in float32."""
+"""What a file costs: size, operations, memory and latency, compared with the same network in float32."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from ghnq.deploy.cost.latency import Latency, some_images, take_turns
+from ghnq.deploy.cost.latency import Latency, measure_latencies, random_images
 from ghnq.deploy.cost.multiply_adds import FLOAT_BITS, layer_work
 from ghnq.deploy.cost.peak_memory import FLOAT_BYTES, peak_memory
 from ghnq.deploy.graph.dequantized import in_floats
@@ -25,19 +25,25 @@ from ghnq.processor import Processor, this_processor
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 LARGEST_BATCH = 4096
 _ZLIB_LEVEL = 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one of the two, the file or its float32 counterpart, costs.
+    """The cost of the file, or of its float32 counterpart.
 
-    bytes: the ONNX file. weight_bytes: weights of convolutions and linear layers as stored. compressed_*: the same
-        through zlib, level 9.
-    bit_operations: for one image, sum over convolutions and linear layers of multiply-adds x bits of the weight x bits
-        of the input; float32 counts as 32 bits (`multiply_adds.py`).
-    peak_activation_bytes: for one image (`peak_memory.py`).
+    Attributes:
+        bytes: Of the ONNX file.
+        weight_bytes: Of the weights of convolutions and linear layers, as they are stored.
+        compressed_bytes, compressed_weight_bytes: The same, compressed by zlib at level 9.
+        bit_operations: For one image, the sum over convolutions and linear layers of multiply-adds x bits of the weight
+            x bits of the input (`multiply_adds.py`).
+        peak_activation_bytes: For one image (`peak_memory.py`).
+        latency: On ONNX Runtime.
     """
 
     bytes: int
@@ -51,11 +57,14 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The cost of a file beside that of its float32 counterpart, which has the same weights, dequantized.
+    """The cost of a file, and of its float32 counterpart, which has the same weights, dequantized.
 
-    weights: how many convolutions and linear layers have. multiply_adds: of these layers, for one image.
-    batch, threads, repeats, provider, onnxruntime, processor: how and where the latencies were measured, in turns.
-    float_layers: layers of the file that ONNX Runtime runs in float here.
+    Attributes:
+        weights: The number of weights of convolutions and linear layers.
+        multiply_adds: Of these layers, for one image.
+        speedup: Median latency of the counterpart divided by that of the file.
+        float_layers: Layers of the file that ONNX Runtime runs in float.
+        batch, threads, repeats, provider, onnxruntime, processor: How and where the latencies were measured.
     """
 
     file: str
@@ -74,7 +83,7 @@ class Profile:
     processor: Processor
 
     def document(self) -> dict[str, Any]:
-        """The costs as plain values for JSON."""
+        """Returns the costs as plain values for JSON."""
         return asdict(self)
 
 
@@ -86,20 +95,20 @@ def profile(
     repeats: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Profile:
-    """Counts what a file costs, and times it on ONNX Runtime in turns with its float32 counterpart.
+    """Measures what a file costs, and alternates it with its float32 counterpart to measure latencies.
 
     The counterpart is made in memory from the file itself (`deploy/graph/dequantized.py`); both run with the same
     session options.
 
     Args:
-        batch: images in one run, 1 to 4,096; only the latency hangs on it.
-        threads: of ONNX Runtime, at most as many as there are processors.
-        repeats: timed runs of each; None takes about two seconds, 20 to 1,000 runs.
-        progress: called with (done, in all) after each turn.
+        batch: Images in one run, 1 to 4,096. Only the latency depends on it.
+        threads: Of ONNX Runtime, at most as many as there are processors.
+        repeats: Timed runs of each; None takes about two seconds, 20 to 1,000 runs.
+        progress: Called with the number of timed runs.
 
     Raises:
-        ExportError: no file that ghnq wrote, or the runtime refuses it.
-        GhnqError: batch, threads or repeats out of range.
+        ExportError: The file was not written by ghnq, or the runtime refuses it.
+        GhnqError: `batch`, `threads` or `repeats` is out of range.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     _check("batch", batch, LARGEST_BATCH)
@@ -109,26 +118,24 @@ def profile(
     path = Path(path)
     model = load_model(path)
     facts = facts_of(model, path)
-    scheme = QuantScheme.parse(facts.scheme)
     integers = with_shapes(read_simulation(model, str(path)), facts.input_shape, str(path))
     floats = in_floats(integers)
-    counterpart = _float_model(floats)
-    data = model.SerializeToString()
-    sessions = [runtime.session(each, threads=threads) for each in (counterpart.SerializeToString(), data)]
-    images = some_images(batch, facts.input_shape)
-    float_time, integer_time, repeats = take_turns(sessions[0], sessions[1], images, repeats, progress)
-    work = list(layer_work(integers, scheme))
+    counterpart = float_model(floats)
+    data, float_data = model.SerializeToString(), counterpart.SerializeToString()
+    sessions = runtime.session(float_data, threads=threads), runtime.session(data, threads=threads)
+    images = random_images(batch, facts.input_shape)
+    float_latency, latency, repeats = measure_latencies(*sessions, images, repeats, progress)
+    work = list(layer_work(integers, QuantScheme.parse(facts.scheme)))
     multiply_adds = sum(layer.multiply_adds for layer in work)
+    bit_operations = sum(layer.bit_operations for layer in work)
     return Profile(
         file=str(path),
         facts=facts,
         weights=len(_stored_weights(counterpart)) // FLOAT_BYTES,
         multiply_adds=multiply_adds,
-        quantized=_cost(path.read_bytes(), model, integers, sum(layer.bit_operations for layer in work), integer_time),
-        float32=_cost(
-            counterpart.SerializeToString(), counterpart, floats, multiply_adds * FLOAT_BITS**2, float_time
-        ),
-        speedup=float_time.median_ms / integer_time.median_ms,
+        quantized=_cost(path.read_bytes(), model, integers, bit_operations, latency),
+        float32=_cost(float_data, counterpart, floats, multiply_adds * FLOAT_BITS**2, float_latency),
+        speedup=float_latency.median_ms / latency.median_ms,
         float_layers=runtime.kernels(data).float_layers,
         batch=batch,
         threads=threads,
@@ -136,7 +143,7 @@ def profile(
         provider=sessions[1].get_providers()[0],
         onnxruntime=ort.__version__,
         processor=this_processor(),
-    )  # fmt: skip
+    )
 
 
 def _check(name: str, value: int, most: int | None) -> None:
@@ -145,15 +152,15 @@ def _check(name: str, value: int, most: int | None) -> None:
         raise GhnqError(f"{name} is {value:,}; choose {allowed}")
 
 
-def _float_model(floats: fx.GraphModule) -> Any:
-    """The ONNX model of the float32 counterpart, for any batch, like the file."""
-    model = write_model(floats, storage=Storage(), metadata={})
+def float_model(floats: fx.GraphModule) -> ModelProto:
+    """Returns the ONNX model of a float32 counterpart, with a dynamic batch size."""
+    model: ModelProto = write_model(floats, storage=Storage(), metadata={})
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
 
 
-def _cost(data: bytes, model: Any, graph: fx.GraphModule, bit_operations: int, latency: Latency) -> Cost:
+def _cost(data: bytes, model: ModelProto, graph: fx.GraphModule, bit_operations: int, latency: Latency) -> Cost:
     weights = _stored_weights(model)
     return Cost(
         bytes=len(data),
@@ -166,10 +173,10 @@ def _cost(data: bytes, model: Any, graph: fx.GraphModule, bit_operations: int, l
     )
 
 
-def _stored_weights(model: Any) -> bytes:
-    """The bytes of all weights of convolutions and linear layers, as they stand in the file."""
+def _stored_weights(model: ModelProto) -> bytes:
+    """Returns the bytes of all weights of convolutions and linear layers, as they are stored in the file."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    grids = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    names = dict.fromkeys(grids.get(node.input[1], node.input[1]) for node in layers)
+    names = dict.fromkeys(dequantized.get(node.input[1], node.input[1]) for node in layers)
     return b"".join(stored[name].raw_data for name in names)

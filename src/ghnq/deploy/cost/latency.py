@@ -1,10 +1,12 @@
-"""Two models on ONNX Runtime, timed in the same run, taking turns."""
+"""The latency of two models on ONNX Runtime, measured in alternation.
+
+Dimensions: B images, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,9 @@ from ghnq.errors import GhnqError
 from ghnq.progress import ProgressCallback
 
 WARM_UP = 5
+"""Runs before the timed ones."""
 SECONDS, FEWEST, MOST = 2.0, 20, 1000
-"""How many turns there are where nobody says: as many as fit into so many seconds, within these limits."""
+"""How many timed runs there are by default: as many as fit into so many seconds, within these limits."""
 
 
 @dataclass(frozen=True)
@@ -28,49 +31,61 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Latency:
-        """Of single times in seconds; the percentile is interpolated."""
+        """Returns the latency of single times in seconds; the percentile is interpolated."""
         median, p95 = (float(value) * 1e3 for value in np.percentile(seconds, (50, 95)))
         return cls(median, p95)
 
 
-def take_turns(
-    first: Any, second: Any, images: Tensor, repeats: int | None, progress: ProgressCallback | None = None
+def measure_latencies(
+    first: runtime.Session,
+    second: runtime.Session,
+    images: Tensor,
+    repeats: int | None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Latency, Latency, int]:
-    """Runs two sessions in turns on the same images [B, C, H, W]; also returns how many turns there were.
+    """Runs two sessions alternately on the same images [B, C, H, W].
 
-    Who begins changes with every turn, so that neither always finds the other's data in the cache. Runs that warm up
-    are not counted.
+    Which of them begins changes with every repeat, so that neither always finds the other's data in the cache.
 
-    Raises GhnqError where the runtime cannot run them.
+    Args:
+        repeats: Timed runs of each; None chooses a number.
+        progress: Called with the number of timed runs of each.
+
+    Returns:
+        Both latencies, and the number of timed runs of each.
+
+    Raises:
+        GhnqError: The runtime cannot run a batch of this size.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    spent = _warmed_up(first, second, images)
+    sessions = (first, second)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    spent = _warm_up(first, second, images)
     count = repeats or int(min(max(SECONDS / spent, FEWEST), MOST))
-    for turn in range(count):
-        for which in (0, 1) if turn % 2 == 0 else (1, 0):
-            times[which].append(_timed((first, second)[which], images))
+    for repeat in range(count):
+        for index in (0, 1) if repeat % 2 == 0 else (1, 0):
+            seconds[index].append(_time(sessions[index], images))
         if progress is not None:
-            progress(turn + 1, count)
-    return Latency.of(times[0]), Latency.of(times[1]), count
+            progress(repeat + 1, count)
+    return Latency.of(seconds[0]), Latency.of(seconds[1]), count
 
 
-def _warmed_up(first: Any, second: Any, images: Tensor) -> float:
-    """The seconds of one turn, once all memory is allocated."""
+def _warm_up(first: runtime.Session, second: runtime.Session, images: Tensor) -> float:
+    """Runs both a few times, so that all memory is allocated; returns the seconds of the last run of both."""
     try:
         for _ in range(WARM_UP):
-            spent = _timed(first, images) + _timed(second, images)
+            spent = _time(first, images) + _time(second, images)
     except Exception as error:
-        # The runtime's exceptions have no common base but Exception; what runs once runs again.
+        # The runtime's exceptions have no common base but Exception. What runs once will run again.
         raise GhnqError(f"ONNX Runtime cannot run a batch of {len(images)}: {error}") from error
     return spent
 
 
-def _timed(session: Any, images: Tensor) -> float:
+def _time(session: runtime.Session, images: Tensor) -> float:
     start = perf_counter()
     runtime.run(session, images)
     return perf_counter() - start
 
 
-def some_images(batch: int, shape: tuple[int, ...]) -> Tensor:
-    """Normal noise [batch, C, H, W], the same every time: no kernel's time hangs on the values."""
+def random_images(batch: int, shape: tuple[int, ...]) -> Tensor:
+    """Returns normal noise [batch, C, H, W], the same in every call; the time of a kernel does not depend on values."""
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))

@@ -1,14 +1,14 @@
 """Peak memory of the activations of a deployed graph, for one image, from the file alone.
 
-Nodes are executed in the order of the file. While one is executed, its inputs, its result, and every earlier tensor
+Nodes are executed in the order of the file. While a node is executed, its inputs, its result, and every earlier tensor
 that a later node reads are live; the peak is the largest sum of their bytes. Weights and the workspace of kernels are
-not counted. What a tensor is:
+not counted. Rules:
 
-- A tensor on a grid is one byte per element, and float32 is four; the images come in as float32.
-- A layer, sum, product, concatenation, pool or average reads integers and gives integers where all its inputs and its
-  result are on grids (a linear layer may also give float32): no float tensor comes into being around it.
-- Any other function reads float32: what is on a grid is made a float tensor for it.
-- A reshape, and a clip whose input nothing else reads, take no memory of their own.
+- A quantized tensor has one byte per element, a float32 tensor four; the images are float32.
+- A layer, sum, product, concatenation or pooling reads and returns integers where all its inputs and its result are
+  quantized (a linear layer may also return float32): no float tensor is made for it.
+- Any other operator reads float32: its quantized inputs are dequantized to float tensors.
+- A reshape, and a clip whose input has no other consumer, need no memory of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOAT_BYTES = 4
 
 
 class Step(NamedTuple):
-    """One executed node: the tensors it reads, the one it makes, and the bytes of that."""
+    """One executed node: the tensors that it reads, the tensor that it makes, and the bytes of that tensor."""
 
     reads: frozenset[fx.Node]
     made: fx.Node
@@ -34,12 +34,12 @@ class Step(NamedTuple):
 
 
 def peak_memory(simulation: fx.GraphModule) -> int:
-    """Bytes of the activations that are live at once, at most, of a graph with shapes."""
+    """Returns the largest number of bytes of activations that are live at once, for a graph with shapes."""
     return peak(list(steps(simulation)))
 
 
 def peak(steps: list[Step]) -> int:
-    """The largest sum of live bytes over the steps, in their order."""
+    """Returns the largest sum of live bytes over the steps, in their order."""
     last = {step.made: i for i, step in enumerate(steps)}
     last |= {tensor: i for i, step in enumerate(steps) for tensor in step.reads}
     live: dict[fx.Node, int] = {}
@@ -52,8 +52,8 @@ def peak(steps: list[Step]) -> int:
 
 
 def steps(simulation: fx.GraphModule) -> Iterator[Step]:
-    """The execution of a graph with shapes, node by node."""
-    at: dict[fx.Node, fx.Node] = {}  # node -> the node whose memory holds its values
+    """Yields the execution of a graph with shapes, node by node."""
+    at: dict[fx.Node, fx.Node] = {}  # node -> the node whose memory has its values
     for node in simulation.graph.nodes:
         if node.op == "placeholder":
             at[node] = node
@@ -63,7 +63,7 @@ def steps(simulation: fx.GraphModule) -> Iterator[Step]:
         elif node.target is quantize:
             at[node] = node
             source = node.args[0]
-            reads = _integers(source, at) if _gives_integers(source) else _values(node, at)
+            reads = _integers(source, at) if _returns_integers(source) else _values(node, at)
             yield Step(reads, node, _elements(node))
         elif holds_integers(node):
             at[node] = at[rounding(node)]
@@ -72,8 +72,8 @@ def steps(simulation: fx.GraphModule) -> Iterator[Step]:
                 continue
             at[node] = node
             yield Step(frozenset([at[node.args[0]]]), node, _elements(node) * FLOAT_BYTES)
-        elif _gives_integers(node):
-            continue  # the step of the `quantize` behind it
+        elif _returns_integers(node):
+            continue  # The step is that of the `quantize` node that follows.
         elif _in_place(node):
             at[node] = at[node.args[0]]
         else:
@@ -83,14 +83,14 @@ def steps(simulation: fx.GraphModule) -> Iterator[Step]:
 
 
 def _runs_in_integers(node: fx.Node) -> bool:
-    """Whether an integer kernel computes the node."""
+    """Returns whether an integer kernel computes the node."""
     kind = "float" if node.target not in KINDS else kind_of(node)
     if kind not in ("layer", "integer", "keep") or any(source.target is not dequantize for source in _inputs(node)):
         return False
     return _one_user(node, lambda user: user.target is quantize) or node.target is aten.linear.default
 
 
-def _gives_integers(node: fx.Node) -> bool:
+def _returns_integers(node: fx.Node) -> bool:
     return _runs_in_integers(node) and _one_user(node, lambda user: user.target is quantize)
 
 
@@ -109,12 +109,12 @@ def _one_user(node: fx.Node, holds: Callable[[fx.Node], bool]) -> bool:
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
-    """What a node reads, constants left out; a weight on a grid counts as an input, for it decides about the kernel."""
+    """Returns what a node reads without constants, but with quantized weights, which decide about the kernel."""
     return [source for source in node.all_input_nodes if source.op != "get_attr" or KINDS.get(node.target) == "layer"]
 
 
 def _integers(node: fx.Node, at: dict[fx.Node, fx.Node]) -> frozenset[fx.Node]:
-    """The integer tensors that the inputs of an integer kernel are dequantized from."""
+    """Returns the integer tensors that the inputs of an integer kernel are dequantized from."""
     sources = [source.args[0] for source in node.all_input_nodes if not _is_constant(source)]
     return frozenset(at[source] for source in sources if isinstance(source, fx.Node))
 
@@ -124,7 +124,7 @@ def _values(node: fx.Node, at: dict[fx.Node, fx.Node]) -> frozenset[fx.Node]:
 
 
 def _is_constant(node: fx.Node) -> bool:
-    """Whether a node is a tensor of the file: a constant, or a weight on a grid."""
+    """Returns whether a node is a tensor of the file: a constant, or a quantized weight."""
     source = node.args[0] if node.target is dequantize else node
     return isinstance(source, fx.Node) and source.op == "get_attr"
 
