@@ -1,84 +1,21 @@
-"""Sensitivity and mixed precision of one small network, against the plain way of computing each number."""
+"""Mixed precision of one small network, compared with direct computation; networks that are refused."""
 
 import itertools
 import math
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnq.analysis.layer_costs import LayerCost, layer_costs
-from ghnq.analysis.metrics import compare
 from ghnq.analysis.mixed_precision import Budget, Mixed, mix
 from ghnq.analysis.sensitivity import measure_sensitivity
 from ghnq.data import ImageDataset
 from ghnq.errors import DataError, GhnqError, NotFiniteError, SchemeError
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
-from ghnq.prediction import Network, PredictedWeights
+from ghnq.prediction import Network
 from ghnq.quant import LayerBits, QuantScheme, quantize
-
-
-class Net(nn.Module):
-    """Three layers; the middle one runs twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6)
-        self.middle, self.last = nn.Conv2d(6, 6, 3, padding=1, groups=2), nn.Linear(6, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.first(x)))
-        x = torch.relu(self.middle(torch.relu(self.middle(x))))
-        return self.last(x.mean((2, 3)))
-
-
-def predicted(module: nn.Module, ghn: GHN, digits: ImageDataset, calibration: int = 40) -> Network:
-    return Network(module, PredictedWeights(ghn), digits, digits.calibration(calibration, 0))
-
-
-@pytest.fixture
-def network(ghn: GHN, digits: ImageDataset) -> Network:
-    return predicted(Net(), ghn, digits)
-
-
-def test_costs_are_counted(network: Network) -> None:
-    costs = layer_costs(network.prepared(QuantScheme.parse("w8a8")))
-    assert costs == {
-        "first": LayerCost(54, 54 * 9),
-        "middle": LayerCost(162, 2 * 162 * 9),
-        "last": LayerCost(60, 60),
-    }
-
-
-def test_rows_equal_the_plain_way(network: Network, ghn: GHN) -> None:
-    report = measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w3a8"))
-    assert [row.name for row in report.layers] == ["first", "middle", "last"]
-    net = initialize(network.module, ghn, (1, 8, 8))
-    x, labels = network.dataset.normalise(network.dataset.test.pixels), network.dataset.test.labels
-    with torch.no_grad():
-        reference = quantize(net, "float32", calibration=network.calibration)(x)
-        words = ["float32+middle=w3a8", "w3a8+middle=float32", "w3a8"]
-        logits_of_schemes = [quantize(net, word, calibration=network.calibration)(x) for word in words]
-    row = report.layers[1]
-    for figures, logits in zip((row.alone, row.all_but, report.quantized), logits_of_schemes, strict=True):
-        assert figures.accuracy == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))
-        assert figures.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
-        p, q = reference.softmax(1).double(), logits.softmax(1).double()
-        assert figures.divergence == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-3, abs=1e-7)
-        noise = float((logits - reference).double().square().mean() / reference.double().square().mean())
-        assert figures.sqnr == pytest.approx(-10 * math.log10(noise), abs=0.01)
-    assert report.in_float.divergence == 0
-    assert report.in_float.sqnr == math.inf
-    assert report.document()["float32"]["sqnr"] is None
-
-
-def test_networks_that_overflow_are_told_apart() -> None:
-    figures = compare(None, torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
-    assert (figures.accuracy, figures.loss, figures.divergence) == (0.0, math.inf, math.inf)
-    assert figures.document() == {"accuracy": 0.0, "loss": None, "divergence": None, "sqnr": None}
+from tests.analysis.conftest import Net, predicted
 
 
 def cost(result: Mixed, bits: dict[str, LayerBits]) -> int:
@@ -197,15 +134,3 @@ def test_networks_that_give_no_numbers_are_refused(ghn: GHN, digits: ImageDatase
         measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w4a8"))
     with pytest.raises(NotFiniteError, match="for 40 of 40 images"):
         mix(network, network.dataset.test, Budget(4.0))
-
-
-def test_labels_name_the_whole_scheme(network: Network) -> None:
-    def label(text: str, **changes: Any) -> str:
-        return measure_sensitivity(network, network.dataset.test, QuantScheme.parse(text, **changes)).label
-
-    assert label("w4a8") == "w4a8"
-    assert label("w4a8+first=w8a8", steps=("correct_bias", "squant")) == "w4a8+first=w8a8 + squant + correct_bias"
-    assert label("w4a8", protocol="paper") == "w4a8, protocol paper"
-    assert label("w4a8", weight_range="mse") == "w4a8, protocol custom"
-    many = "w4a8+first=w8a8+last=w8a8+middle=w2a8+m*=w3a8"
-    assert label(many) == "2 x w8a8, 1 x w3a8"

@@ -1,9 +1,13 @@
-"""One choice for every item, least loss within a budget: the multiple-choice knapsack, solved exactly.
+"""The multiple-choice knapsack problem, solved exactly: one option for every item, least loss within a budget.
 
-States (cost so far, loss so far) are carried from item to item; of those, only such are kept that nothing else beats in
-both, and that can still end better than the best known answer. The bound is Lagrangian: for any multiplier m >= 0,
-loss + m (cost - budget), minimised item by item, is never above the loss of a choice within the budget (Sinha &
-Zoltners 1979, Operations Research 27(3)). So nothing is lost, and few states remain.
+States (cost so far, loss so far) are carried from item to item. A state is kept only if no other is better in both, and
+if it can still end better than the best known solution. The bound is Lagrangian: for any multiplier m >= 0,
+loss + m (cost - budget), minimised item by item, is never above the loss of a solution within the budget (Sinha &
+Zoltners 1979, Operations Research 27(3)). So the solution is exact, and few states remain.
+
+`scipy.optimize.milp` is not used, though it is faster from 100 items on: in 2 of 180 random instances of 10 to 200
+items it exceeded the budget or was worse by a relative 1e-5, and it prints messages to stdout, which `--json`
+reserves for one document.
 """
 
 from __future__ import annotations
@@ -18,16 +22,19 @@ _DOUBLINGS = 60
 
 
 def choose(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]], budget: float) -> list[int] | None:
-    """Returns the option of each item with the least sum of losses whose costs sum to at most `budget`.
+    """Returns the option of each item such that the sum of losses is least and the sum of costs within the budget.
 
-    costs, losses: one sequence per item, one number per option, costs exact in float64 (integers). None where even the
-    cheapest options exceed the budget. Of equal losses the cheaper choice is taken.
+    None where even the cheapest options exceed the budget. Of solutions with equal losses the cheaper one is returned.
+
+    Args:
+        costs: One sequence per item, one number per option; exact in float64 (integers).
+        losses: As `costs`; may be infinite.
     """
     items = [(np.asarray(c, dtype=np.float64), _finite(losses)[n]) for n, c in enumerate(costs)]
     if sum(cost.min() for cost, _ in items) > budget:
         return None
     multiplier, best = _bound(items, budget)
-    # What the items from here on add at least, to cost alone and to loss + multiplier * cost.
+    # What the items from each one on add at least, to the cost and to loss + multiplier * cost.
     least_cost = _suffix([float(cost.min()) for cost, _ in items])
     least = _suffix([float((loss + multiplier * cost).min()) for cost, loss in items])
     slack = 1e-9 * (1 + abs(best))
@@ -50,14 +57,14 @@ def choose(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]], 
 
 
 def _finite(losses: Sequence[Sequence[float]]) -> list[Floats]:
-    """Infinite losses become larger than any sum of finite ones, so that they can still be added and compared."""
+    """Replaces infinite losses by one that is larger than any sum of finite losses."""
     arrays = [np.asarray(loss, dtype=np.float64) for loss in losses]
     largest = sum(float(np.abs(loss[np.isfinite(loss)]).max(initial=0)) for loss in arrays)
     return [np.where(np.isfinite(loss), loss, 10 * (1 + largest)) for loss in arrays]
 
 
 def _front(cost: Floats, loss: Floats) -> npt.NDArray[np.int64]:
-    """Positions of the states that no other beats in cost and loss, by rising cost."""
+    """Returns the positions of states such that no other is better in cost and loss, by rising cost."""
     order = np.lexsort((loss, cost))
     ordered = loss[order]
     before = np.concatenate(([np.inf], np.minimum.accumulate(ordered)[:-1]))
@@ -65,7 +72,7 @@ def _front(cost: Floats, loss: Floats) -> npt.NDArray[np.int64]:
 
 
 def _bound(items: list[tuple[Floats, Floats]], budget: float) -> tuple[float, float]:
-    """(multiplier, loss of a choice within the budget), by bisection on the multiplier."""
+    """Returns (multiplier, loss of a solution within the budget), by bisection on the multiplier."""
     cheapest = sum(float(loss[_first_least(cost, loss)]) for cost, loss in items)
     if (free := _relaxed(items, 0.0))[0] <= budget:
         return 0.0, free[1]
@@ -85,7 +92,7 @@ def _bound(items: list[tuple[Floats, Floats]], budget: float) -> tuple[float, fl
 
 
 def _relaxed(items: list[tuple[Floats, Floats]], multiplier: float) -> tuple[float, float]:
-    """(cost, loss) where each item minimises loss + multiplier * cost on its own; of equals the cheaper."""
+    """Returns (cost, loss) where each item alone minimises loss + multiplier * cost; of equal options the cheaper."""
     picks = [_first_least(loss + multiplier * cost, cost) for cost, loss in items]
     pairs = list(zip(items, picks, strict=True))
     return sum(float(c[pick]) for (c, _), pick in pairs), sum(float(x[pick]) for (_, x), pick in pairs)
