@@ -67,7 +67,7 @@ def test_bins_forgive_a_value_that_most_have(bits: int, atom: float) -> None:
     """Sums of a quarter of a million equal values, in single precision, are off by more than a bin."""
     x = torch.rand(2**18, generator=torch.Generator().manual_seed(bits))
     x[: 2**18 * 98 // 100] = atom
-    low, high = (float(end) for end in ranges._mse(x[None], bits, False))
+    low, high = (float(end) for end in ranges.mse_range(x[None], bits, False))
     a, b, row = float(x.min()), float(x.max()), x.numpy()
     errors = [squared_error(row, a * f, b * f, bits, False) for f in ranges.MSE_FACTORS]
     assert squared_error(row, low, high, bits, False) <= min(errors) * 1.001
@@ -76,7 +76,7 @@ def test_bins_forgive_a_value_that_most_have(bits: int, atom: float) -> None:
 @pytest.mark.parametrize("estimator", ["percentile", "mse"])
 def test_ranges_do_not_hang_on_the_order_in_memory(estimator: str) -> None:
     x = torch.randn(20, 40, 16, 16, generator=torch.Generator().manual_seed(0)).square()
-    assert x.numel() > ranges.SAMPLE
+    assert x.numel() > ranges.SAMPLE_SIZE
     stored_otherwise = x.contiguous(memory_format=torch.channels_last)
     assert activation_range(x, 8, estimator) == activation_range(stored_otherwise, 8, estimator)
     observers = [ActivationObserver(8, estimator) for _ in range(2)]
@@ -89,8 +89,8 @@ def test_ranges_do_not_hang_on_the_order_in_memory(estimator: str) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_mse_of_half_precision_is_that_of_the_same_values_in_float32(dtype: torch.dtype, symmetric: bool) -> None:
     x = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0)).relu().to(dtype)
-    low, high = ranges._mse(x, 2, symmetric)
-    expected = ranges._mse(x.float(), 2, symmetric)
+    low, high = ranges.mse_range(x, 2, symmetric)
+    expected = ranges.mse_range(x.float(), 2, symmetric)
     assert (low.dtype, high.dtype) == (dtype, dtype)
     assert (low, high) == tuple(end.to(dtype) for end in expected)
     assert float(high) < 0.9 * float(x.max())
@@ -101,7 +101,7 @@ def test_mse_of_half_precision_is_that_of_the_same_values_in_float32(dtype: torc
 def test_mse_does_not_hide_what_is_not_finite(wrong: float, symmetric: bool) -> None:
     rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     rows[1, 7] = wrong
-    low, high = ranges._mse(rows, 4, symmetric)
+    low, high = ranges.mse_range(rows, 4, symmetric)
     scale, zero_point = scale_zero_point(low, high, 4, symmetric)
     on_grid = fake_quantize(rows, scale, zero_point, *integer_range(4, symmetric))
     assert on_grid.isfinite().all(1).tolist() == [True, False, True]
@@ -134,9 +134,9 @@ def test_min_and_max_forget_nothing() -> None:
 
 def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stride that divides the image's width would look at one column only."""
-    monkeypatch.setattr(ranges, "SAMPLE", 1000)
+    monkeypatch.setattr(ranges, "SAMPLE_SIZE", 1000)
     x = torch.arange(16.0).expand(50, 10, 16, 16)  # every value tells its column; 128,000 of them
-    sample = ranges._sample(x.flatten())
+    sample = ranges.sample_values(x.flatten())
     assert 300 < sample.numel() <= 1000
     counts = sample.to(torch.int64).bincount(minlength=16)
     assert counts.min() > 0.9 * sample.numel() / 16
@@ -149,10 +149,10 @@ def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) 
 def test_samples_do_not_hang_on_the_order_in_memory(shape: tuple[int, ...], most: int) -> None:
     x = torch.randn(shape)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "SAMPLE", most)
-        expected = ranges._sample(x.flatten())
-        assert torch.equal(ranges._sample(x.contiguous(memory_format=torch.channels_last)), expected)
-        assert torch.equal(ranges._sample(x), expected)
+        patch.setattr(ranges, "SAMPLE_SIZE", most)
+        expected = ranges.sample_values(x.flatten())
+        assert torch.equal(ranges.sample_values(x.contiguous(memory_format=torch.channels_last)), expected)
+        assert torch.equal(ranges.sample_values(x), expected)
 
 
 def test_percentile_leaves_outliers_out() -> None:

@@ -12,7 +12,7 @@ _HOMOGENEOUS = frozenset(
     ["relu", "relu_", "leaky_relu", "leaky_relu_", "prelu", "contiguous", "mean"]
     + [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)]
 )
-# Others that keep the order of values, and so the channels where the first two sizes stay.
+# These keep the order of the values, and so the channels, if the first two sizes do not change.
 _RESHAPES = frozenset(["flatten", "view", "reshape", "squeeze"])
 _QUERIES = frozenset(["size", "dim", "numel", "__len__", "stride", "is_contiguous", "ndimension", "is_floating_point"])
 _QUERIED_ATTRIBUTES = frozenset(["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout", "is_meta"])

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from ghnq.hypernet.model import Parameters
 from ghnq.quant.affine import along_channels, fake_quantize, integer_range
 from ghnq.quant.dynamic_ranges import weight_qparams
-from ghnq.quant.ranges import as_stored
+from ghnq.quant.ranges import in_memory_order
 from ghnq.quant.scheme import QuantScheme
 from ghnq.torch_compat import ConvNd
 from ghnq.training.networks import fast_ranges as rough_ranges
@@ -83,7 +83,9 @@ class _Grid:
         if self.noise is None and not self.rough:
             return (_round(x, levels), *inputs[1:])
         seen = x.detach()
-        step, zero = rough_ranges.activation_grid(as_stored(seen), self.bits) if self.rough else _range(seen, levels)
+        step, zero = (
+            rough_ranges.activation_grid(in_memory_order(seen), self.bits) if self.rough else _range(seen, levels)
+        )
         if self.noise is None:
             return (fake_quantize(x, step, zero, 0, levels), *inputs[1:])
         return (_disturbed(x, step, self.noise), *inputs[1:])
@@ -91,7 +93,7 @@ class _Grid:
 
 def _range(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Step and zero point of the values at hand, zero included."""
-    low, high = as_stored(x).aminmax()
+    low, high = in_memory_order(x).aminmax()
     low, high = low.clamp(max=0), high.clamp(min=0)
     step = (high - low) / levels
     step = torch.where(step >= torch.finfo(x.dtype).tiny, step, torch.ones_like(step))
