@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -18,7 +17,7 @@ _QUERIES = frozenset(["size", "dim", "numel", "__len__", "stride", "is_contiguou
 _QUERIED_ATTRIBUTES = frozenset(["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout", "is_meta"])
 
 
-def scales_channels(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def scales_channels(name: str, output: Tensor, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
     """Returns whether scaling channel i (dimension 1) of the first argument scales channel i of the output alone.
 
     That holds for functions that are homogeneous, f(s x) = s f(x) for s > 0, and compute each output channel from the
@@ -30,9 +29,9 @@ def scales_channels(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Ma
     if x.dim() < 2 or output.dim() < 2 or x.shape[:2] != output.shape[:2]:
         return False
     if name == "mean":
-        dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        dims = [dims] if isinstance(dims, int) else list(dims or [0])
-        return all(dim % x.dim() >= 2 for dim in dims)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        dims: Sequence[int] = [dim] if isinstance(dim, int) else dim if isinstance(dim, list | tuple) and dim else [0]
+        return all(d % x.dim() >= 2 for d in dims)
     return name in _HOMOGENEOUS or name in _RESHAPES
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +127,8 @@ class _Recorder(TorchFunctionMode):
         self,
         func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
         if self.in_hook or (self.running and self.running[-1].is_operation):
@@ -150,7 +149,7 @@ class _Recorder(TorchFunctionMode):
         )
         return result
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def enter(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """The forward pre-hook of every module."""
         self.in_hook = True
         is_operation = is_quantizable(module) or is_plain_batch_norm(module)
@@ -158,7 +157,7 @@ class _Recorder(TorchFunctionMode):
         self.running.append(_Call(module, inputs, is_operation))
         self.in_hook = False
 
-    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
+    def leave(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], output: object) -> None:
         """The forward hook of every module."""
         self.in_hook = True
         call = self.running.pop()
