@@ -1,5 +1,7 @@
 """Fixtures for the tests of quantization."""
 
+from __future__ import annotations
+
 import pytest
 from torch import nn
 

@@ -1,5 +1,7 @@
 """Small networks with the habits that make folding hard."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import torch

@@ -1,5 +1,7 @@
 """The obvious quantizer, in numpy, one textbook step a line: nothing of it is shared with the package."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

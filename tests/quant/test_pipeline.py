@@ -1,5 +1,7 @@
 """The whole way, from a float network to its simulation: integers, accuracy, isolation, errors."""
 
+from __future__ import annotations
+
 import copy
 
 import numpy as np
@@ -54,7 +56,7 @@ def test_each_layer_equals_integer_arithmetic(net: nn.Module, scheme: str, proto
         assert np.abs(fraction).max() < 1e-6 * max(1e3, np.abs(sums).max())
 
 
-def test_more_bits_are_closer(net: nn.Module) -> None:
+def test_the_error_decreases_with_the_bit_width(net: nn.Module) -> None:
     errors = [
         error(quantize(net, scheme, calibration=CALIBRATION), net)
         for scheme in ("w16a16", "w8a8", "w6a6", "w4a4", "w2a2")
@@ -68,14 +70,14 @@ def test_more_bits_are_closer(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["deploy", "paper"])
-def test_eight_bits_keep_the_answers(net: nn.Module, protocol: str) -> None:
+def test_eight_bits_keep_the_predicted_classes(net: nn.Module, protocol: str) -> None:
     simulated = quantize(net, "w8a8", calibration=CALIBRATION, protocol=protocol)
     with torch.no_grad():
         agree = (simulated(TEST).argmax(dim=1) == net(TEST).argmax(dim=1)).float().mean()
     assert agree > (0.93 if protocol == "deploy" else 0.85)
 
 
-def test_float32_estimates_folds_and_no_more(net: nn.Module) -> None:
+def test_float32_only_estimates_and_folds(net: nn.Module) -> None:
     stale = randomise(copy.deepcopy(net))
     folded = quantize(stale, "float32", calibration=CALIBRATION)
     assert not list(quant_layers(folded))
@@ -126,7 +128,7 @@ def test_activation_ranges_are_those_of_the_weight_quantized_network(net: nn.Mod
 # One module, many schemes ----------------------------------------
 
 
-def test_nothing_that_came_is_touched() -> None:
+def test_arguments_are_not_changed() -> None:
     net = network().train()
     net[0].eval()
     before = copy.deepcopy(net.state_dict())
@@ -151,7 +153,7 @@ def test_nothing_that_came_is_touched() -> None:
     assert not any(child.training for module in (first, second) for child in module.modules())
 
 
-def test_schemes_in_any_order_give_the_same(net: nn.Module) -> None:
+def test_the_order_of_schemes_does_not_matter(net: nn.Module) -> None:
     prepared = prepare(net, CALIBRATION)
     first = prepared.quantize("w4a8").state_dict()
     prepared.quantize("w2a2", protocol="paper")
@@ -174,7 +176,7 @@ def test_overrides(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["percentile", "mse"])
-def test_other_estimators_run_the_whole_way(net: nn.Module, estimator: str) -> None:
+def test_other_range_estimators(net: nn.Module, estimator: str) -> None:
     scheme = QuantScheme.parse("w4a4", weight_range=estimator, activation_range=estimator)
     assert error(quantize(net, scheme, calibration=CALIBRATION), net) < 1
     if estimator == "mse":
@@ -214,7 +216,7 @@ def test_double_precision_and_shared_layers() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 1e-12])
 @pytest.mark.parametrize("protocol", ["deploy", "paper"])
-def test_a_channel_of_next_to_nothing_keeps_its_bias(weight: float, protocol: str) -> None:
+def test_a_channel_with_negligible_weights_keeps_its_bias(weight: float, protocol: str) -> None:
     """At input_scale * weight_scale such a bias needs more than 32 bits, or has no scale at all."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3))
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """Range estimators against brute force, and the streaming observer against all values at once."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +48,7 @@ def test_mse_is_the_best_of_its_candidates(bits: int, symmetric: bool) -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("tail", ["normal", "relu", "cauchy", "bimodal", "constant"])
-def test_mse_of_many_values_sees_bins_and_loses_nothing(bits: int, tail: str) -> None:
+def test_mse_of_many_values_from_a_histogram(bits: int, tail: str) -> None:
     x = torch.randn(100_003, generator=torch.Generator().manual_seed(bits))
     x = {
         "normal": x,
@@ -63,7 +65,7 @@ def test_mse_of_many_values_sees_bins_and_loses_nothing(bits: int, tail: str) ->
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("atom", [0.7, -0.37])
-def test_bins_forgive_a_value_that_most_have(bits: int, atom: float) -> None:
+def test_mse_from_a_histogram_with_one_frequent_value(bits: int, atom: float) -> None:
     """Sums of a quarter of a million equal values, in single precision, are off by more than a bin."""
     x = torch.rand(2**18, generator=torch.Generator().manual_seed(bits))
     x[: 2**18 * 98 // 100] = atom
@@ -74,7 +76,7 @@ def test_bins_forgive_a_value_that_most_have(bits: int, atom: float) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["percentile", "mse"])
-def test_ranges_do_not_hang_on_the_order_in_memory(estimator: str) -> None:
+def test_ranges_do_not_depend_on_the_memory_format(estimator: str) -> None:
     x = torch.randn(20, 40, 16, 16, generator=torch.Generator().manual_seed(0)).square()
     assert x.numel() > ranges.SAMPLE_SIZE
     stored_otherwise = x.contiguous(memory_format=torch.channels_last)
@@ -98,7 +100,7 @@ def test_mse_of_half_precision_is_that_of_the_same_values_in_float32(dtype: torc
 
 @pytest.mark.parametrize("wrong", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_mse_does_not_hide_what_is_not_finite(wrong: float, symmetric: bool) -> None:
+def test_mse_of_rows_that_are_not_finite(wrong: float, symmetric: bool) -> None:
     rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     rows[1, 7] = wrong
     low, high = ranges.mse_range(rows, 4, symmetric)
@@ -125,14 +127,14 @@ def test_streaming_equals_all_at_once(estimator: str, sizes: list[int], seed: in
         assert errors[0] == pytest.approx(errors[1], rel=1e-4)
 
 
-def test_min_and_max_forget_nothing() -> None:
+def test_minmax_is_over_all_batches() -> None:
     observer = ActivationObserver(8, "minmax")
     observer.observe(torch.tensor([1.0, 100.0]))
     observer.observe(torch.tensor([-5.0, 2.0]))
     assert [value.item() for value in observer.range()] == [-5.0, 100.0]
 
 
-def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_even_and_from_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stride that divides the image's width would look at one column only."""
     monkeypatch.setattr(ranges, "SAMPLE_SIZE", 1000)
     x = torch.arange(16.0).expand(50, 10, 16, 16)  # every value tells its column; 128,000 of them
@@ -146,7 +148,7 @@ def test_samples_are_even_and_see_every_column(monkeypatch: pytest.MonkeyPatch) 
 
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(*[st.integers(1, 12)] * 4), st.integers(5, 400))
-def test_samples_do_not_hang_on_the_order_in_memory(shape: tuple[int, ...], most: int) -> None:
+def test_samples_do_not_depend_on_the_memory_format(shape: tuple[int, ...], most: int) -> None:
     x = torch.randn(shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranges, "SAMPLE_SIZE", most)
@@ -155,7 +157,7 @@ def test_samples_do_not_hang_on_the_order_in_memory(shape: tuple[int, ...], most
         assert torch.equal(ranges.sample_values(x), expected)
 
 
-def test_percentile_leaves_outliers_out() -> None:
+def test_percentile_excludes_outliers() -> None:
     x = torch.cat([torch.rand(50_000, generator=torch.Generator().manual_seed(0)), torch.tensor([1000.0])])
     assert activation_range(x, 8, "percentile")[1] < 1.01
     assert activation_range(x, 8, "minmax")[1] == 1000

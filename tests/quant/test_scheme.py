@@ -1,5 +1,7 @@
 """The grammar of schemes, their protocols, and what the errors say."""
 
+from __future__ import annotations
+
 import doctest
 from dataclasses import FrozenInstanceError
 
@@ -37,7 +39,9 @@ def test_reads_bit_widths(text: str, weight: int | None, activation: int | None)
 
 @settings(deadline=None, max_examples=100)
 @given(WORDS, st.lists(st.tuples(NAMES, WORDS), max_size=4), st.sampled_from(sorted(PROTOCOLS)))
-def test_a_scheme_and_its_text_are_one(word: str, overrides: list[tuple[str, str]], protocol: str) -> None:
+def test_parsing_the_text_of_a_scheme_gives_the_scheme(
+    word: str, overrides: list[tuple[str, str]], protocol: str
+) -> None:
     scheme = QuantScheme.parse(word, protocol=protocol).override(overrides)
     again = QuantScheme.parse(str(scheme), protocol=protocol)
     assert again == scheme
@@ -56,7 +60,7 @@ def test_protocols() -> None:
     assert QuantScheme.parse("w4a8", protocol="paper", weight_range="mse").weight_range == "mse"
 
 
-def test_a_scheme_passes_through_and_takes_changes() -> None:
+def test_parse_accepts_a_scheme_and_changes() -> None:
     scheme = QuantScheme.parse("w4a8", protocol="paper")
     assert QuantScheme.parse(scheme) is scheme
     assert QuantScheme.parse(scheme, reestimate=True).weight_granularity == "tensor"
@@ -90,7 +94,7 @@ def test_the_last_matching_override_wins() -> None:
         ("w4a4+=w8", ["override pattern ''"]),
     ],
 )
-def test_bad_text_is_told(text: str, parts: list[str]) -> None:
+def test_invalid_notation_is_refused(text: str, parts: list[str]) -> None:
     if text == "w08":
         assert QuantScheme.parse(text) == QuantScheme.parse("w8")
         return
@@ -109,7 +113,7 @@ def test_bad_text_is_told(text: str, parts: list[str]) -> None:
         ({"weight_granularity": "chanel"}, ["granularity", "did you mean 'channel'"]),
     ],
 )
-def test_bad_choices_are_told(changes: dict[str, str], parts: list[str]) -> None:
+def test_invalid_choices_are_refused(changes: dict[str, str], parts: list[str]) -> None:
     with pytest.raises(SchemeError) as caught:
         QuantScheme.parse("w4a8", **changes)
     for part in parts:

@@ -1,5 +1,7 @@
 """Scheme files: read back as written, taken wherever a scheme is, and refused with the place of the mistake."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ def test_round_trip(
     assert QuantScheme.parse(back, overrides=()) == QuantScheme.parse(scheme, overrides=())
 
 
-def test_taken_wherever_a_scheme_is(tmp_path: Path) -> None:
+def test_parse_and_quantize_accept_files(tmp_path: Path) -> None:
     file = tmp_path / "mixed.yml"
     file.write_text("scheme: w4a8\nprotocol: paper\noverrides: {'11': w8a8}\nsteps: [squant]\n")
     expected = QuantScheme.parse("w4a8+11=w8a8", protocol="paper", steps=("squant",))
@@ -57,7 +59,7 @@ def test_taken_wherever_a_scheme_is(tmp_path: Path) -> None:
         assert torch.equal(a, quantize(network(), expected, calibration=CALIBRATION)(TEST))
 
 
-def test_what_is_asked_for_beside_a_file_must_be_what_it_says(tmp_path: Path) -> None:
+def test_a_requested_protocol_or_step_must_agree_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mixed.yaml"
     file.write_text("scheme: w4a8\nsteps: [squant, equalize]\nweight_range: mse\n")
     assert read_scheme(str(file)) == load_scheme(file)
@@ -110,7 +112,7 @@ def test_what_is_asked_for_beside_a_file_must_be_what_it_says(tmp_path: Path) ->
         ("scheme: w4a8\n<<: 3", "cannot be read as YAML"),
     ],
 )
-def test_what_is_no_scheme_is_refused(tmp_path: Path, text: str, part: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, text: str, part: str) -> None:
     file = tmp_path / "scheme.yaml"
     file.write_text(text)
     with pytest.raises(SchemeError, match=part) as caught:

@@ -1,5 +1,7 @@
 """SQuant: what must hold of the sums of rounding errors, and of every single weight."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ def grid(weight: Tensor, bits: int, symmetric: bool, channelwise: bool) -> tuple
     st.booleans(),
     st.integers(0, 10**6),
 )
-def test_errors_cancel_and_no_weight_moves_far(
+def test_errors_cancel_and_no_weight_changes_by_more_than_a_step(
     shape: tuple[int, ...], bits: int, symmetric: bool, channelwise: bool, seed: int
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) ** 3
@@ -55,7 +57,7 @@ def test_errors_cancel_and_no_weight_moves_far(
             assert np.abs(difference.reshape(shape[0], shape[1], -1).sum(2)).max() <= 1 + 1e-3  # over a kernel
 
 
-def test_few_weights_move_and_kernels_are_within_half_a_step_where_channels_allow() -> None:
+def test_few_weights_change_and_most_kernels_are_within_half_a_step() -> None:
     weight = torch.randn(16, 12, 3, 3, generator=torch.Generator().manual_seed(3))
     scale, zero_point = grid(weight, 4, True, True)
     exact = (weight / scale.view(-1, 1, 1, 1)).double()
@@ -72,24 +74,24 @@ def test_few_weights_move_and_kernels_are_within_half_a_step_where_channels_allo
     assert (nearest - exact)[q != nearest].abs().mean() > (nearest - exact)[q == nearest].abs().mean()
 
 
-def test_a_hand_made_kernel() -> None:
+def test_a_kernel_computed_by_hand() -> None:
     weight = torch.tensor([[[[0.4, 0.3], [0.4, 7.0]]]])  # errors -0.4 -0.3 -0.4 0: sum -1.1, one element goes up
     rounded = squant(weight, torch.ones(1), torch.zeros(1), -7, 7)
     assert rounded.flatten().tolist() == [1.0, 0.0, 0.0, 7.0]  # of two equal errors the first
 
 
-def test_clipped_weights_stay_and_are_not_made_up_for() -> None:
+def test_clamped_weights_are_not_compensated() -> None:
     weight = torch.tensor([[[[20.0, 0.2], [0.1, -0.1]]]])
     assert squant(weight, torch.ones(1), torch.zeros(1), -7, 7).flatten().tolist() == [7.0, 0.0, 0.0, 0.0]
 
 
-def test_zeros_stay_zeros() -> None:
+def test_zeros_remain_zeros() -> None:
     weight = torch.zeros(2, 3, 3, 3)
     assert torch.equal(squant(weight, torch.ones(2), torch.zeros(2), -7, 7), weight)
 
 
 @pytest.mark.parametrize("protocol", ["deploy", "paper"])
-def test_a_quantized_network_holds_such_weights(protocol: str) -> None:
+def test_the_weights_of_a_quantized_network(protocol: str) -> None:
     net = network(channels=16)
     plain = QuantScheme.parse("w4a8", protocol=protocol)
     rounded = QuantScheme.parse("w4a8", protocol=protocol, steps=("squant",))
@@ -104,7 +106,7 @@ def test_a_quantized_network_holds_such_weights(protocol: str) -> None:
     assert 0 < moved < 0.3 * total
 
 
-def test_it_pays_at_four_bits() -> None:
+def test_the_error_decreases_at_four_bits() -> None:
     net = network(channels=16)
     plain, rounded = (
         quantize(net, "w4a8", calibration=CALIBRATION, steps=steps) for steps in ((), ("squant",))

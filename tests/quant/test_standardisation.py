@@ -61,7 +61,7 @@ def network() -> Network:
     return network
 
 
-def test_layers_that_meet_no_norm(network: Network) -> None:
+def test_layers_whose_output_reaches_no_norm(network: Network) -> None:
     assert unnormalised_layers(network, IMAGES[:2]) == ["plain", "branch", "pointwise", "last"]
 
 
@@ -70,7 +70,7 @@ def test_layers_are_found_on_meta(network: Network) -> None:
     assert unnormalised_layers(meta, IMAGES[:2].to("meta")) == ["plain", "branch", "pointwise", "last"]
 
 
-def test_looking_leaves_the_network_as_it_was(network: Network) -> None:
+def test_the_network_is_not_changed(network: Network) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     expected = network(IMAGES)
     unnormalised_layers(network, IMAGES[:2])
@@ -144,7 +144,7 @@ def test_equals_standardising_layer_by_layer(network: Network) -> None:
         torch.testing.assert_close(found(images), expected(images), rtol=1e-9, atol=1e-9)
 
 
-def test_folding_is_exact_and_leaves_nothing_behind(network: Network) -> None:
+def test_folding_is_exact_and_removes_norms_and_hooks(network: Network) -> None:
     prepared = prepare(network, IMAGES, standardise=True)
     with torch.no_grad():
         expected = prepared.network(IMAGES)
@@ -156,7 +156,7 @@ def test_folding_is_exact_and_leaves_nothing_behind(network: Network) -> None:
     assert set(folded.state_dict()) - set(network.state_dict()) == {"branch.bias"}
 
 
-def test_without_folding_the_norms_stay(network: Network) -> None:
+def test_without_folding_the_norms_remain(network: Network) -> None:
     prepared = prepare(network, IMAGES, standardise=True)
     scheme = QuantScheme.parse("w8a8", fold=False)
     with torch.no_grad():
@@ -178,14 +178,14 @@ def test_quantized_networks_stay_near(network: Network, steps: tuple[str, ...]) 
     assert found.isfinite().all()
 
 
-def test_a_network_with_norms_is_left_alone() -> None:
+def test_a_network_with_norms_is_not_standardised() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 4))
     first, second = (quantize(network, "w8a8", calibration=IMAGES, standardise=on) for on in (True, False))
     assert torch.equal(first(IMAGES), second(IMAGES))
 
 
-def test_only_predicted_weights_are_standardised_unasked(network: Network) -> None:
+def test_only_predicted_weights_are_standardised_by_default(network: Network) -> None:
     plain = quantize(network, "float32", calibration=IMAGES, standardise=False)(IMAGES)
     assert torch.equal(quantize(network, "float32", calibration=IMAGES)(IMAGES), plain)
     mark_predicted(network)
@@ -221,7 +221,7 @@ def test_constant_channels_are_centred_and_named(network: Network) -> None:
         assert deployed.get_submodule("plain").bias[2].abs() < 1e-3
 
 
-def test_outputs_that_are_not_finite_are_told_by_layer(network: Network) -> None:
+def test_outputs_that_are_not_finite_are_refused(network: Network) -> None:
     with torch.no_grad():
         network.branch.weight.fill_(3e38)
     with pytest.raises(NotFiniteError, match="layer 'branch'"):

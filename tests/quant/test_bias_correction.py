@@ -1,5 +1,7 @@
 """Bias correction: on the calibration images, channel means are those of the float network."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest
@@ -48,7 +50,7 @@ def test_channel_means_are_those_of_the_float_network(word: str) -> None:
     assert worst > 0.01  # there was something to correct
 
 
-def test_integer_biases_stay_what_the_device_holds() -> None:
+def test_biases_are_those_of_the_integers() -> None:
     corrected = quantize(network(channels=16), "w4a8", calibration=CALIBRATION, steps=("correct_bias",))
     for _, layer in quant_layers(corrected):
         assert layer.bias_int is not None
@@ -57,7 +59,7 @@ def test_integer_biases_stay_what_the_device_holds() -> None:
         torch.testing.assert_close(layer.bias.double(), real, rtol=1e-6, atol=0)
 
 
-def test_layers_without_a_bias_get_one_and_those_that_run_twice_keep_theirs() -> None:
+def test_layers_without_a_bias_and_layers_that_run_twice() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -76,7 +78,7 @@ def test_layers_without_a_bias_get_one_and_those_that_run_twice_keep_theirs() ->
     assert corrected.never.bias.requires_grad == net.never.bias.requires_grad
 
 
-def test_norms_that_stay_are_not_corrected_twice() -> None:
+def test_norms_that_are_not_folded_keep_their_statistics() -> None:
     """A norm that stays subtracts a mean itself; where biases are corrected it keeps its float statistics."""
     net = network(channels=16)
     prepared = prepare(net, CALIBRATION)
@@ -92,7 +94,7 @@ def test_norms_that_stay_are_not_corrected_twice() -> None:
     assert ((got - wanted).abs() <= 0.51 * layer.input_scale * layer.weight_scale + 1e-5).all()
 
 
-def test_it_pays_where_nothing_is_reestimated() -> None:
+def test_the_error_decreases_without_reestimation() -> None:
     net = network(channels=16)
     reference = quantize(net, "float32", calibration=CALIBRATION)
     plain, corrected = (
@@ -102,7 +104,7 @@ def test_it_pays_where_nothing_is_reestimated() -> None:
     assert error(corrected, reference) < error(plain, reference)
 
 
-def test_memory_is_bounded() -> None:
+def test_the_batch_is_bounded() -> None:
     """CIFAR's calibration images run at once; of large ones, an even selection."""
     assert len(select_images(torch.zeros(512, 3, 32, 32), 256)) == 512
     large = torch.zeros(1, 3, 224, 224).expand(512, -1, -1, -1)
@@ -111,7 +113,7 @@ def test_memory_is_bounded() -> None:
     assert large[0].numel() * 64 > MAX_INPUT_VALUES
 
 
-def test_a_float_network_is_copied_as_it_is() -> None:
+def test_a_float_network_is_copied() -> None:
     net = quantize(network(), "float32", calibration=CALIBRATION)
     same = correct_bias(net, copy.deepcopy(net), CALIBRATION)
     assert same is not net

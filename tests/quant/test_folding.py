@@ -1,5 +1,7 @@
 """Folding changes no output, folds what it can, and leaves alone what it must."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import pytest
@@ -48,7 +50,7 @@ def test_exact_in_float64_and_to_1e_5_in_float32() -> None:
     assert_same(net, fold_batch_norm(net, images=x[:2].double()), x.double())
 
 
-def test_folds_every_norm_behind_a_layer_and_no_other() -> None:
+def test_folds_norms_after_layers_only() -> None:
     net = network()
     folded = fold_batch_norm(net, images=images(2))
     left = [name for name, child in folded.named_modules() if isinstance(child, _BatchNorm)]
@@ -66,7 +68,7 @@ def test_folds_every_norm_behind_a_layer_and_no_other() -> None:
     )
 
 
-def test_the_module_that_came_is_untouched() -> None:
+def test_the_module_is_not_changed() -> None:
     net = network().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net[1].eval()
@@ -107,7 +109,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize("case", sorted(LEFT_ALONE))
-def test_what_cannot_be_folded_stays(case: str) -> None:
+def test_norms_that_cannot_be_folded(case: str) -> None:
     net = LEFT_ALONE[case].double()
     folded = fold_batch_norm(net, images=images(2).double())
     assert norms(folded) == norms(net)
@@ -132,7 +134,7 @@ FOLDED = {
 
 
 @pytest.mark.parametrize("case", sorted(FOLDED))
-def test_what_can_be_folded_is(case: str) -> None:
+def test_norms_that_can_be_folded(case: str) -> None:
     net = FOLDED[case].double()
     folded = fold_batch_norm(net, images=images(2).double())
     assert norms(folded) == 0
@@ -192,25 +194,25 @@ def test_explicit_pairs() -> None:
         (None, "either images"),
     ],
 )
-def test_bad_pairs_are_told(pairs: list[tuple[str, str]] | None, part: str) -> None:
+def test_invalid_pairs_are_refused(pairs: list[tuple[str, str]] | None, part: str) -> None:
     with pytest.raises(SchemeError, match=part):
         fold_batch_norm(network(), pairs=pairs)
 
 
-def test_a_norm_without_statistics_is_told() -> None:
+def test_a_norm_without_running_statistics_is_refused() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(SchemeError, match="after '0' keeps no running statistics"):
         fold_batch_norm(net, images=images(2))
 
 
-def test_hooks_are_gone_after_a_failing_run() -> None:
+def test_hooks_are_removed_after_an_error() -> None:
     net = network()
     with pytest.raises(RuntimeError):
         observe_data_flow(net, torch.zeros(2, 5, 8, 8))
     assert all(not child._forward_hooks and not child._forward_pre_hooks for child in net.modules())
 
 
-def test_tensors_that_are_gone_are_not_taken_for_later_ones() -> None:
+def test_reused_addresses_of_tensors() -> None:
     """A norm's input may be freed at once and its address given to the next layer's output."""
     cells = [
         nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(12)

@@ -1,5 +1,7 @@
 """Equalization: the closed form of the paper, an unchanged function, and hands off where it would change one."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
@@ -55,7 +57,7 @@ def test_factors_equal_the_closed_form() -> None:
     assert_same_function(new, net)
 
 
-def test_three_in_a_row_end_at_the_geometric_mean() -> None:
+def test_three_layers_converge_to_the_geometric_mean() -> None:
     """With a depthwise layer between, r1 r2 r3 of a channel is kept and shared evenly."""
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 5, 1))
     randomise(net)
@@ -70,7 +72,7 @@ def test_three_in_a_row_end_at_the_geometric_mean() -> None:
     assert_same_function(new, net)
 
 
-def test_grouped_readers_and_norms_are_understood() -> None:
+def test_grouped_convolutions_and_norms() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8, affine=False), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
         nn.Conv2d(8, 12, 3, groups=4, bias=False), nn.BatchNorm2d(12), nn.PReLU(12), nn.AvgPool2d(2),
@@ -92,7 +94,7 @@ def test_grouped_readers_and_norms_are_understood() -> None:
 
 
 @pytest.mark.parametrize(("split", "index"), [("test", 0), ("test", 1), ("test", 17), ("bnfree", 2), ("dense", 3)])
-def test_members_of_the_space_compute_the_same(split: str, index: int) -> None:
+def test_architectures_of_the_space_compute_the_same(split: str, index: int) -> None:
     torch.manual_seed(index)
     net = randomise(convnets.build(convnets.spec(split, index)))
     x = images(8, size=32)
@@ -106,7 +108,7 @@ def test_members_of_the_space_compute_the_same(split: str, index: int) -> None:
     assert changed or not prepared.data_flow.channel_relations
 
 
-def test_dead_and_empty_channels_get_no_factor() -> None:
+def test_channels_of_zeros_are_not_scaled() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     randomise(net)
     with torch.no_grad():
@@ -199,7 +201,7 @@ class Asks(Fan):
      Fan(), Skip(), Twice(), Shown(), Tied(), ChannelMean(), Numpy(), InPlaceBehind()],
     ids=lambda net: "-".join(type(child).__name__ for child in net) if isinstance(net, nn.Sequential) else str(net),
 )  # fmt: skip
-def test_hands_off(net: nn.Module) -> None:
+def test_networks_that_cannot_be_equalized(net: nn.Module) -> None:
     net.eval()
     named = {("0", str(len(net) - 3))} if isinstance(net, nn.Sequential) else {("a", "b"), ("b", "b"), ("b", "c")}
     assert not named & set(found(net))
@@ -209,11 +211,11 @@ def test_hands_off(net: nn.Module) -> None:
             assert torch.equal(new.state_dict()[key], value)
 
 
-def test_questions_about_shape_do_no_harm() -> None:
+def test_reading_the_shape_is_allowed() -> None:
     assert found(Asks()) == [("a", "b")]
 
 
-def test_a_wrong_relation_is_found_out_by_its_numbers() -> None:
+def test_a_wrong_relation_is_detected_from_the_outputs() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 2, 1))
     randomise(net)
     data_flow = observe_data_flow(net, CALIBRATION[:2])
@@ -223,7 +225,7 @@ def test_a_wrong_relation_is_found_out_by_its_numbers() -> None:
     assert torch.equal(new[0].weight, net[0].weight)
 
 
-def test_the_step_is_carried_out_and_the_module_left_alone() -> None:
+def test_the_post_training_step() -> None:
     net = network()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     plain = quantize(net, "w8a8", calibration=CALIBRATION)

@@ -1,5 +1,7 @@
 """The quantizer against numpy (rtol 0), torch, torchao, and autograd."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any
 
@@ -33,20 +35,20 @@ def same(ours: Tensor, expected: np.ndarray) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(VALUES, BITS)
-def test_activations_equal_the_obvious_quantizer(x: np.ndarray, bits: int) -> None:
+def test_activations_equal_the_numpy_quantizer(x: np.ndarray, bits: int) -> None:
     same(fake_quantize_activation(torch.from_numpy(x), bits), oracle.fake_quantize(x, bits, symmetric=False))
 
 
 @settings(deadline=None, max_examples=150)
 @given(MATRICES, BITS, st.booleans(), st.sampled_from(["channel", "tensor"]))
-def test_weights_equal_the_obvious_quantizer(x: np.ndarray, bits: int, symmetric: bool, granularity: str) -> None:
+def test_weights_equal_the_numpy_quantizer(x: np.ndarray, bits: int, symmetric: bool, granularity: str) -> None:
     expected = (oracle.fake_quantize_rows if granularity == "channel" else oracle.fake_quantize)(x, bits, symmetric)
     same(fake_quantize_weight(torch.from_numpy(x), bits, SCHEMES[granularity, symmetric]), expected)
 
 
 @settings(deadline=None, max_examples=150)
 @given(MATRICES, BITS, st.booleans())
-def test_integers_and_back(x: np.ndarray, bits: int, symmetric: bool) -> None:
+def test_encode_and_decode_agree_with_fake_quantize(x: np.ndarray, bits: int, symmetric: bool) -> None:
     """encode, decode and fake_quantize are one quantizer, and encoding what is on the grid changes nothing."""
     weight, limits = torch.from_numpy(x), integer_range(bits, symmetric)
     scale, zero_point = weight_qparams(weight, bits, SCHEMES["channel", symmetric])
@@ -59,7 +61,7 @@ def test_integers_and_back(x: np.ndarray, bits: int, symmetric: bool) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(VALUES, BITS, st.booleans())
-def test_what_a_quantizer_promises(x: np.ndarray, bits: int, symmetric: bool) -> None:
+def test_properties_of_a_quantizer(x: np.ndarray, bits: int, symmetric: bool) -> None:
     """Zero is exact, the error is at most half a step inside the range, signs do not flip, the grid is fine enough."""
     values = torch.from_numpy(x).flatten()
     scale, zero_point = scale_zero_point(values.min(), values.max(), bits, symmetric)
@@ -97,7 +99,7 @@ def test_constant_tensors_have_a_finite_scale(value: float, symmetric: bool) -> 
     torch.testing.assert_close(y, x, rtol=1e-6, atol=1e-37)
 
 
-def test_not_a_number_is_not_hidden() -> None:
+def test_nan_remains_nan() -> None:
     y = fake_quantize(torch.tensor([1.0, float("nan"), float("inf")]), torch.tensor(0.5), torch.tensor(2.0), 0, 15)
     assert y[0] == 1
     assert y[1].isnan()
@@ -105,7 +107,7 @@ def test_not_a_number_is_not_hidden() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_counts_in_float32(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     x = torch.randn(200, generator=torch.Generator().manual_seed(0)).to(dtype)
     y = fake_quantize(x, torch.tensor(0.01), torch.tensor(300.0), 0, 1023)
     assert y.dtype == dtype
@@ -117,7 +119,7 @@ def test_half_precision_counts_in_float32(dtype: torch.dtype) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), BITS, st.booleans())
-def test_gradients_pass_inside_the_clamp_only(seed: int, bits: int, symmetric: bool) -> None:
+def test_gradients_are_zero_where_values_are_clamped(seed: int, bits: int, symmetric: bool) -> None:
     """Against the detach trick: x - x.detach() + y.detach() where x rounds to inside, a constant elsewhere."""
     generator = torch.Generator().manual_seed(seed)
     data, upstream = torch.randn(2, 50, generator=generator)

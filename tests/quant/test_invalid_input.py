@@ -1,5 +1,7 @@
 """What cannot be quantized, and mistakes in the input: told with names, before anything is computed from them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import pytest
@@ -38,7 +40,7 @@ class Attention(nn.Module):
         (parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "conv2d in 'inner'"),
     ],
 )
-def test_weights_out_of_reach_are_told_and_do_not_disturb_float(odd: nn.Module, part: str) -> None:
+def test_functions_with_weights_are_refused_unless_in_float(odd: nn.Module, part: str) -> None:
     net = nn.Sequential()
     net.add_module("stem", nn.Conv2d(3, 3, 1))
     net.add_module("inner", odd)
@@ -48,7 +50,7 @@ def test_weights_out_of_reach_are_told_and_do_not_disturb_float(odd: nn.Module, 
         assert quantize(net, "float32", calibration=images(4))(images(2)).isfinite().all()
 
 
-def test_layers_that_never_run_stay_float() -> None:
+def test_layers_that_never_run_remain_in_float() -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -64,7 +66,7 @@ def test_layers_that_never_run_stay_float() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_named(value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     net = network()
     with torch.no_grad():
         net.get_submodule("3.conv2").weight[2, 0, 1, 1] = value
@@ -72,7 +74,7 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
         quantize(net, "w8a8", calibration=CALIBRATION)
 
 
-def test_activations_that_are_not_finite_are_named() -> None:
+def test_activations_that_are_not_finite_are_refused() -> None:
     class Explodes(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x / 0
@@ -97,7 +99,7 @@ def test_activations_that_are_not_finite_are_named() -> None:
         (torch.zeros(4, 3, 16, 16, dtype=torch.int64), "normalised floats"),
     ],
 )
-def test_bad_calibration_is_told(calibration: Tensor, part: str) -> None:
+def test_invalid_calibration_images_are_refused(calibration: Tensor, part: str) -> None:
     with pytest.raises(DataError, match=part):
         quantize(network(), "w8a8", calibration=calibration)
 
@@ -130,7 +132,7 @@ def insist(right: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("scheme", ["w8a8", "float32"])
-def test_networks_for_one_number_of_images_are_told(
+def test_networks_with_a_fixed_batch_size_are_refused(
     refuse: Callable[[Tensor], object], count: int, says: str, scheme: str
 ) -> None:
     with pytest.raises(DataError, match=rf"cannot run {count} of .*{says}.*in any number"):
@@ -141,7 +143,7 @@ def test_two_images_are_enough_to_calibrate() -> None:
     assert quantize(network(), "w8a8", calibration=CALIBRATION[:2])(TEST).shape == (len(TEST), 10)
 
 
-def test_other_mistakes_are_told() -> None:
+def test_other_invalid_arguments_are_refused() -> None:
     with pytest.raises(SchemeError, match="did you mean 'paper'"):
         quantize(network(), "w8a8", calibration=CALIBRATION, protocol="papr")
     with pytest.raises(SchemeError, match="no convolution or linear layer"):

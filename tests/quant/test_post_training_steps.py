@@ -1,5 +1,7 @@
 """Steps of a scheme: their names and order, what they change, and that nothing changes without them."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.quant import oracle
 from tests.quant.nets import CALIBRATION, TEST, network, quant_layers
 
 
-def test_steps_are_kept_in_the_order_of_the_pipeline() -> None:
+def test_steps_are_sorted() -> None:
     scheme = QuantScheme.parse("w4a8", steps=["correct_bias", "equalize"])
     assert scheme.steps == ("equalize", "correct_bias")
     assert scheme == QuantScheme.parse("w4a8", steps=("equalize", "correct_bias"))
@@ -25,14 +27,14 @@ def test_steps_are_kept_in_the_order_of_the_pipeline() -> None:
     ("steps", "part"),
     [(["equalise"], "did you mean 'equalize'"), (["squant", "squant"], "more than once"), ("squnt", "mean 'squant'")],
 )
-def test_wrong_steps_are_told(steps: list[str], part: str) -> None:
+def test_invalid_steps_are_refused(steps: list[str], part: str) -> None:
     with pytest.raises(SchemeError, match=part):
         QuantScheme.parse("w4a8", steps=steps)
 
 
 @pytest.mark.parametrize("word", ["w4a4", "w2a2", "w4"])
 @pytest.mark.parametrize("step", POST_TRAINING_STEPS)
-def test_every_step_gives_a_new_network_and_touches_nothing(step: str, word: str) -> None:
+def test_every_step_returns_a_new_network(step: str, word: str) -> None:
     net = network(channels=8)
     prepared = prepare(net, CALIBRATION[:32])
     kept = {key: value.clone() for key, value in prepared.network.state_dict().items()}
@@ -54,7 +56,7 @@ def test_steps_of_a_float_scheme_do_nothing() -> None:
         assert torch.equal(plain(TEST), steps(TEST))
 
 
-def test_searches_are_the_estimators_by_another_name() -> None:
+def test_searches_equal_the_mse_estimators() -> None:
     net, few = network(channels=8), CALIBRATION[:32]
     words = quantize(net, "w3a4", calibration=few, steps=("search_weights", "search_activations"))
     fields = QuantScheme.parse("w3a4", weight_range="mse", activation_range="mse")
@@ -64,7 +66,7 @@ def test_searches_are_the_estimators_by_another_name() -> None:
     assert percentile(TEST).isfinite().all()
 
 
-def test_variances_are_held_so_that_a_silent_channel_does_not_shout() -> None:
+def test_variances_of_channels_that_become_constant_are_bounded() -> None:
     """Weak weights that 2 bits per tensor silence, but only on the way through the norm."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
     with torch.no_grad():
@@ -92,7 +94,7 @@ def brute_force(row: np.ndarray, bits: int) -> float:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("shape", [(12, 8, 3, 3), (12, 4, 1, 1), (12, 1, 3, 3), (12, 64)])
 @pytest.mark.parametrize("power", [1, 3])
-def test_the_search_of_weights_is_as_good_as_brute_force(bits: int, shape: tuple[int, ...], power: int) -> None:
+def test_searched_weight_scales_are_as_good_as_brute_force(bits: int, shape: tuple[int, ...], power: int) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(bits)) ** power
     low, high = weight_range(weight, bits, granularity="channel", symmetric=True, estimator="mse")
     chosen, best, naive = [], [], []
@@ -109,7 +111,7 @@ def test_the_search_of_weights_is_as_good_as_brute_force(bits: int, shape: tuple
         assert np.mean(chosen) < 0.4 * np.mean(naive)  # min-max wastes a ternary grid
 
 
-def test_constant_activations_are_no_trouble() -> None:
+def test_constant_activations() -> None:
     class Constant(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.relu(-x.abs())

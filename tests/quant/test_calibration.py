@@ -1,5 +1,7 @@
 """Statistics and ranges from images against numpy over all images at once."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("batch_size", [2, 7, 16, 64, 1000])
-def test_exact_for_a_norm_of_its_own_whatever_the_batch_size(batch_size: int) -> None:
+def test_one_norm_is_exact_at_any_batch_size(batch_size: int) -> None:
     net, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), images(50)
     norm = estimate_batch_norm(net, x, batch_size)[1]
     with torch.no_grad():
@@ -25,7 +27,7 @@ def test_exact_for_a_norm_of_its_own_whatever_the_batch_size(batch_size: int) ->
     torch.testing.assert_close(norm.running_var.double(), var, rtol=1e-5, atol=1e-6)
 
 
-def test_in_one_batch_every_norm_sees_normalised_inputs() -> None:
+def test_one_batch_equals_batch_statistics() -> None:
     """With all images in one batch, eval mode then equals batch-statistics mode up to the unbiased variance."""
     net, x = network().double(), images(32).double()
     estimated = estimate_batch_norm(net, x, batch_size=32)
@@ -40,7 +42,7 @@ def test_in_one_batch_every_norm_sees_normalised_inputs() -> None:
         torch.testing.assert_close(estimated(x), expected, rtol=0.02, atol=0.02)
 
 
-def test_a_shared_norm_pools_all_its_runs() -> None:
+def test_a_norm_that_runs_twice() -> None:
     norm = nn.BatchNorm2d(3)
     x = images(20)
     net = nn.Sequential(norm, nn.Hardtanh(-0.5, 2), norm)
@@ -52,7 +54,7 @@ def test_a_shared_norm_pools_all_its_runs() -> None:
     torch.testing.assert_close(estimated.running_var.double(), var, rtol=1e-4, atol=1e-5)
 
 
-def test_a_norm_without_statistics_gets_them() -> None:
+def test_a_norm_without_running_statistics_gets_them() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False, affine=False))
     estimated = estimate_batch_norm(net, images(8), 4)
     assert net[0].running_mean is None
@@ -62,7 +64,7 @@ def test_a_norm_without_statistics_gets_them() -> None:
         torch.testing.assert_close(estimated(images(8)[:1]), estimated(images(8))[:1])
 
 
-def test_untouched_and_momentum_kept() -> None:
+def test_the_network_and_the_momentum_are_not_changed() -> None:
     net = network().train()
     net[1].momentum = 0.3
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -75,7 +77,7 @@ def test_untouched_and_momentum_kept() -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(3, 2), (5, 2), (9, 4), (257, 256), (2, 256), (512, 256)])
-def test_batches_hold_every_image_once_and_never_one_alone(count: int, size: int) -> None:
+def test_batches_have_every_image_once_and_at_least_two(count: int, size: int) -> None:
     x = torch.arange(count)
     parts = list(batches(x, size))
     assert torch.equal(torch.cat(parts), x)
@@ -96,7 +98,7 @@ def test_batches_hold_every_image_once_and_never_one_alone(count: int, size: int
         (torch.full((4, 3, 16, 16), float("-inf")), "infinite"),
     ],
 )
-def test_bad_images_are_told(bad: torch.Tensor, part: str) -> None:
+def test_invalid_images_are_refused(bad: torch.Tensor, part: str) -> None:
     with pytest.raises(DataError, match=part):
         estimate_batch_norm(network(), bad)
 

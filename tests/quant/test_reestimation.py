@@ -1,5 +1,7 @@
 """Norm statistics estimated once more, through the quantized network, and dead channels."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from tests.quant.nets import CALIBRATION, TEST, error, network, quant_layers
 
 
 @pytest.mark.parametrize("scheme", ["w4a8", "w3a8", "w4a4"])
-def test_reestimation_through_the_quantized_network_helps(net: nn.Module, scheme: str) -> None:
+def test_reestimation_decreases_the_error(net: nn.Module, scheme: str) -> None:
     prepared = prepare(net, CALIBRATION)
     errors = {
         again: error(prepared.quantize(QuantScheme.parse(scheme, reestimate=again)), net) for again in (True, False)
@@ -18,7 +20,7 @@ def test_reestimation_through_the_quantized_network_helps(net: nn.Module, scheme
 
 
 @pytest.mark.parametrize("scheme", ["w6a8", "w4a8", "w4a4"])
-def test_reestimation_per_tensor_renews_means_and_keeps_the_grid(net: nn.Module, scheme: str) -> None:
+def test_reestimation_per_tensor_changes_means_only(net: nn.Module, scheme: str) -> None:
     """Renewing variances too would change the very grid they came from: this network then explodes (error above 1e6)"""
     prepared = prepare(net, CALIBRATION)
     again, stale = (
@@ -50,7 +52,7 @@ def output_of(module: nn.Module, layer: str) -> Tensor:
     return seen[0].transpose(0, 1).flatten(1)
 
 
-def test_reestimated_outputs_have_the_mean_and_width_the_norm_promises(net: nn.Module) -> None:
+def test_reestimated_outputs_have_the_mean_and_deviation_of_the_norm(net: nn.Module) -> None:
     """What a folded layer puts out on calibration images is beta and gamma again, though all is quantized."""
     simulated = quantize(net, "w3a8", calibration=CALIBRATION)
     stale = quantize(net, QuantScheme.parse("w3a8", reestimate=False), calibration=CALIBRATION)
@@ -84,7 +86,7 @@ def test_quantizing_and_folding_commute_per_channel(net: nn.Module) -> None:
         torch.testing.assert_close(unfolded(TEST), folded(TEST), rtol=1e-3, atol=1e-3)
 
 
-def test_a_dead_channel_takes_the_grid_of_per_tensor_weights_unless_variances_have_a_floor() -> None:
+def test_variance_floor_and_per_tensor_weights_with_a_constant_channel() -> None:
     net = network(channels=16)
     with torch.no_grad():
         net[1].bias[:2] = -50.0  # dead behind the ReLU, so the depthwise convolution's channels are dead too
