@@ -11,5 +11,5 @@ from tests.quant.nets import CALIBRATION, network
 
 @pytest.fixture(scope="session")
 def net() -> nn.Module:
-    """A bit of everything, float, with the statistics of the calibration images; not to be changed."""
+    """`tests.quant.nets.network` in float with the statistics of the calibration images; must not be changed."""
     return estimate_batch_norm(network(channels=16), CALIBRATION)

@@ -1,4 +1,4 @@
-"""Small networks with the habits that make folding hard."""
+"""Small networks with structures in which folding is easily wrong."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Residual(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """relu-conv-bn, the order of cells, and a norm in front of everything that nothing can take up."""
+    """bn-relu-conv-bn, the order of cells; the first norm cannot be folded."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class PreActivation(nn.Module):
 
 
 def network(*, channels: int = 8, seed: int = 0) -> nn.Sequential:
-    """A bit of everything, 10 outputs, for images [B, 3, H, W]."""
+    """A network with all of these, 10 outputs, for images [B, 3, H, W]."""
     net = nn.Sequential(
         nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels),
@@ -94,7 +94,7 @@ TEST = images(256, seed=2)
 
 
 def error(module: nn.Module, net: nn.Module) -> float:
-    """Mean squared difference of the logits beside their variance, on images that calibration has not seen."""
+    """Mean squared difference of the logits, relative to their variance, on images not used in calibration."""
     with torch.no_grad():
         logits = net(TEST)
         return float((module(TEST) - logits).square().mean() / logits.var(dim=0).mean())

@@ -1,4 +1,4 @@
-"""The obvious quantizer, in numpy, one textbook step a line: nothing of it is shared with the package."""
+"""A quantizer in numpy that shares no code with the package."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def qparams(low: np.float32, high: np.float32, bits: int, symmetric: bool) -> tu
 
 
 def quantize(x: Array, scale: np.float32, zero_point: int, bits: int, symmetric: bool) -> NDArray[np.int64]:
-    steps = np.rint(x / scale).astype(np.float64) + zero_point
-    return np.clip(steps, *limits(bits, symmetric)).astype(np.int64)
+    q = np.rint(x / scale).astype(np.float64) + zero_point
+    return np.clip(q, *limits(bits, symmetric)).astype(np.int64)
 
 
 def dequantize(q: NDArray[np.int64], scale: np.float32, zero_point: int) -> Array:
@@ -49,7 +49,7 @@ def fake_quantize_rows(x: Array, bits: int, symmetric: bool) -> Array:
 def integer_conv(
     x: NDArray[np.int64], w: NDArray[np.int64], stride: int, padding: int, groups: int
 ) -> NDArray[np.int64]:
-    """Sums of products of integers, x [B, I, H, W], w [O, I / groups, K, K], zero points taken out."""
+    """Integer convolution of x [B, I, H, W] and w [O, I / groups, K, K], both with zero points subtracted."""
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     size = (x.shape[2] - w.shape[2]) // stride + 1
     out = np.zeros((len(x), len(w), size, size), dtype=np.int64)

@@ -49,7 +49,7 @@ def test_weights_equal_the_numpy_quantizer(x: np.ndarray, bits: int, symmetric: 
 @settings(deadline=None, max_examples=150)
 @given(MATRICES, BITS, st.booleans())
 def test_encode_and_decode_agree_with_fake_quantize(x: np.ndarray, bits: int, symmetric: bool) -> None:
-    """encode, decode and fake_quantize are one quantizer, and encoding what is on the grid changes nothing."""
+    """Also, encoding values that are quantized already gives the same integers."""
     weight, limits = torch.from_numpy(x), integer_range(bits, symmetric)
     scale, zero_point = weight_qparams(weight, bits, SCHEMES["channel", symmetric])
     q = encode(weight, scale, zero_point, *limits)
@@ -62,7 +62,7 @@ def test_encode_and_decode_agree_with_fake_quantize(x: np.ndarray, bits: int, sy
 @settings(deadline=None, max_examples=150)
 @given(VALUES, BITS, st.booleans())
 def test_properties_of_a_quantizer(x: np.ndarray, bits: int, symmetric: bool) -> None:
-    """Zero is exact, the error is at most half a step inside the range, signs do not flip, the grid is fine enough."""
+    """Zero is exact, the error is at most half a step in the range, signs are kept, there are at most 2^bits values."""
     values = torch.from_numpy(x).flatten()
     scale, zero_point = scale_zero_point(values.min(), values.max(), bits, symmetric)
     limits = integer_range(bits, symmetric)

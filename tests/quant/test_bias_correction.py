@@ -14,7 +14,7 @@ from tests.quant.nets import CALIBRATION, TEST, error, network, quant_layers, ra
 
 
 def outputs(net: nn.Module, names: list[str], x: Tensor) -> dict[str, Tensor]:
-    """What each layer gives, channels last, one row per position."""
+    """Returns the output of each layer as [values, channels]."""
     seen: dict[str, Tensor] = {}
     handles = []
     for name in names:
@@ -79,7 +79,7 @@ def test_layers_without_a_bias_and_layers_that_run_twice() -> None:
 
 
 def test_norms_that_are_not_folded_keep_their_statistics() -> None:
-    """A norm that stays subtracts a mean itself; where biases are corrected it keeps its float statistics."""
+    """Such a norm subtracts a mean itself; its statistics are not re-estimated if biases are corrected."""
     net = network(channels=16)
     prepared = prepare(net, CALIBRATION)
     corrected = prepared.quantize("w4a4", protocol="deploy")
@@ -105,7 +105,7 @@ def test_the_error_decreases_without_reestimation() -> None:
 
 
 def test_the_batch_is_bounded() -> None:
-    """CIFAR's calibration images run at once; of large ones, an even selection."""
+    """All calibration images of CIFAR-10 run at once; of larger images, an even selection."""
     assert len(select_images(torch.zeros(512, 3, 32, 32), 256)) == 512
     large = torch.zeros(1, 3, 224, 224).expand(512, -1, -1, -1)
     chosen = select_images(large, 64)

@@ -1,4 +1,4 @@
-"""Equalization: the closed form of the paper, an unchanged function, and hands off where it would change one."""
+"""Equalization: the closed form of the paper, unchanged outputs, and networks that cannot be equalized."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_factors_equal_the_closed_form() -> None:
 
 
 def test_three_layers_converge_to_the_geometric_mean() -> None:
-    """With a depthwise layer between, r1 r2 r3 of a channel is kept and shared evenly."""
+    """With a depthwise layer in between, the product r1 r2 r3 of a channel is constant and split evenly."""
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 5, 1))
     randomise(net)
     new = equalize(net, CALIBRATION)
@@ -121,7 +121,7 @@ def test_channels_of_zeros_are_not_scaled() -> None:
 
 
 class Fan(nn.Module):
-    """Two readers of one tensor."""
+    """Two consumers of one tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Twice(Fan):
 
 
 class Shown(Fan):
-    """The tensor between is an output, too."""
+    """The tensor in between is also an output of the network."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu(self.a(x))
@@ -161,7 +161,7 @@ class Tied(Fan):
 
 
 class ChannelMean(Fan):
-    """A mean over channels whose result has, by chance, the same first sizes."""
+    """A mean over channels whose result happens to have the same first two sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)[:, :, :4]
@@ -169,7 +169,7 @@ class ChannelMean(Fan):
 
 
 class Numpy(Fan):
-    """The values leave by a door that tensors cannot see."""
+    """The values are used in numpy."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.a(x))
@@ -177,7 +177,7 @@ class Numpy(Fan):
 
 
 class InPlaceBehind(Fan):
-    """Changed in place after it was read."""
+    """The tensor is changed in place after it was consumed."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)

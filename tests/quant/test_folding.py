@@ -1,4 +1,4 @@
-"""Folding changes no output, folds what it can, and leaves alone what it must."""
+"""Folding: unchanged outputs, which norms are folded and which are not."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def bn(c: int = 4) -> nn.Module:
     return nn.BatchNorm2d(c)
 
 
-LEFT_ALONE = {
+NOT_FOLDED = {
     "output used twice": Net(lambda m, x: m.b(y := m.a(x)) + y, a=conv(), b=bn()),
     "output used by a function before": Net(lambda m, x: (y := m.a(x), y.mean() + m.b(y))[1], a=conv(), b=bn()),
     "output changed in place": Net(lambda m, x: m.b(m.a(x).relu_()), a=conv(), b=bn()),
@@ -108,9 +108,9 @@ LEFT_ALONE = {
 }
 
 
-@pytest.mark.parametrize("case", sorted(LEFT_ALONE))
+@pytest.mark.parametrize("case", sorted(NOT_FOLDED))
 def test_norms_that_cannot_be_folded(case: str) -> None:
-    net = LEFT_ALONE[case].double()
+    net = NOT_FOLDED[case].double()
     folded = fold_batch_norm(net, images=images(2).double())
     assert norms(folded) == norms(net)
     assert_same(net, folded, images(4).double())
@@ -155,12 +155,12 @@ def test_tied_weights_are_untied() -> None:
     assert_same(net, fold_batch_norm(net, images=images(2).double()), images(4).double())
 
 
-PIECES = st.sampled_from(["residual", "depthwise", "pre", "plain", "grouped", "pool"])
+BLOCKS = st.sampled_from(["residual", "depthwise", "pre", "plain", "grouped", "pool"])
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(PIECES, min_size=1, max_size=5), st.booleans(), st.integers(0, 1000))
-def test_random_networks_keep_their_outputs(pieces: list[str], bias: bool, seed: int) -> None:
+@given(st.lists(BLOCKS, min_size=1, max_size=5), st.booleans(), st.integers(0, 1000))
+def test_random_networks_keep_their_outputs(blocks: list[str], bias: bool, seed: int) -> None:
     made: dict[str, Callable[[], nn.Module]] = {
         "residual": lambda: Residual(4, bias=bias),
         "depthwise": lambda: Residual(4, groups=4, bias=bias),
@@ -170,11 +170,11 @@ def test_random_networks_keep_their_outputs(pieces: list[str], bias: bool, seed:
         "pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(4)),
     }
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), *(made[piece]() for piece in pieces), *head).double()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), *(made[block]() for block in blocks), *head).double()
     randomise(net, seed)
     # The stem has no norm of its own, so a leading `pre` or `pool` keeps one that folds into the stem or nowhere.
     folded = fold_batch_norm(net, images=images(2, 8).double())
-    assert norms(folded) <= sum(piece in {"pre", "pool"} for piece in pieces)
+    assert norms(folded) <= sum(block in {"pre", "pool"} for block in blocks)
     assert_same(net, folded, images(3, 8).double())
 
 
@@ -213,7 +213,7 @@ def test_hooks_are_removed_after_an_error() -> None:
 
 
 def test_reused_addresses_of_tensors() -> None:
-    """A norm's input may be freed at once and its address given to the next layer's output."""
+    """The input of a norm may be freed at once and the output of the next layer get its address."""
     cells = [
         nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(12)
     ]

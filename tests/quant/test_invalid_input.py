@@ -1,4 +1,4 @@
-"""What cannot be quantized, and mistakes in the input: told with names, before anything is computed from them."""
+"""Networks that cannot be quantized and invalid arguments: the error names what is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers
 
 
 class Own(nn.Conv2d):
-    """A convolution that standardises its weight, as forward passes of one's own may do."""
+    """A convolution with a forward pass of its own, which normalises the weight."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(x, self.weight / self.weight.norm())
@@ -105,7 +105,7 @@ def test_invalid_calibration_images_are_refused(calibration: Tensor, part: str) 
 
 
 class ForBatches(nn.Module):
-    """Runs one number of images only, and says so in its own way."""
+    """Runs a fixed number of images only, and raises an error of its own for others."""
 
     def __init__(self, refuse: Callable[[Tensor], object]) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_other_invalid_arguments_are_refused() -> None:
 
 
 def test_a_network_that_is_one_layer_is_refused() -> None:
-    """The quantized layer takes the place of a child; the network itself has no place."""
+    """A quantized layer replaces a child of the network, so the network itself cannot be replaced."""
     images = torch.randn(8, 3, 8, 8)
     with pytest.raises(SchemeError, match=r"is a layer itself; put it into nn\.Sequential"):
         quantize(nn.Conv2d(3, 10, 8), "w8a8", calibration=images)

@@ -1,4 +1,4 @@
-"""The whole way, from a float network to its simulation: integers, accuracy, isolation, errors."""
+"""From a float network to its simulation: integers, accuracy, unchanged arguments, biases."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_weights_only(net: nn.Module) -> None:
 
 
 def test_activation_ranges_are_those_of_the_weight_quantized_network(net: nn.Module) -> None:
-    """Activations themselves are in float while their ranges are taken, and so are the biases."""
+    """Activations and biases are in float while the ranges are estimated."""
     prepared = prepare(net, CALIBRATION)
     simulated = prepared.quantize(QuantScheme.parse("w4a3", reestimate=False))
     only_weights = prepared.quantize(QuantScheme.parse("w4", reestimate=False))
@@ -217,7 +217,7 @@ def test_double_precision_and_shared_layers() -> None:
 @pytest.mark.parametrize("weight", [0.0, 1e-12])
 @pytest.mark.parametrize("protocol", ["deploy", "paper"])
 def test_a_channel_with_negligible_weights_keeps_its_bias(weight: float, protocol: str) -> None:
-    """At input_scale * weight_scale such a bias needs more than 32 bits, or has no scale at all."""
+    """At input_scale * weight_scale such a bias exceeds 32 bits, or the weight has no scale."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3))
     with torch.no_grad():
         net[0].weight[1 if protocol == "deploy" else slice(None)] = weight

@@ -1,4 +1,4 @@
-"""Steps of a scheme: their names and order, what they change, and that nothing changes without them."""
+"""Post-training steps: names, order and effects."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_searches_equal_the_mse_estimators() -> None:
 
 
 def test_variances_of_channels_that_become_constant_are_bounded() -> None:
-    """Weak weights that 2 bits per tensor silence, but only on the way through the norm."""
+    """2 bits per tensor round the small weights of a channel to zero, so that its variance becomes 0."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
     with torch.no_grad():
         net[0].weight.copy_(torch.ones(4, 3, 1, 1))

@@ -1,4 +1,4 @@
-"""Range estimators against brute force, and the streaming observer against all values at once."""
+"""Range estimators against brute force, and the observer of batches against all values at once."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_minmax_is_over_all_batches() -> None:
 
 
 def test_samples_are_even_and_from_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stride that divides the image's width would look at one column only."""
+    """A stride that divides the width of the image would sample one column only."""
     monkeypatch.setattr(ranges, "SAMPLE_SIZE", 1000)
     x = torch.arange(16.0).expand(50, 10, 16, 16)  # every value tells its column; 128,000 of them
     sample = ranges.sample_values(x.flatten())

@@ -1,4 +1,4 @@
-"""Norm statistics estimated once more, through the quantized network, and dead channels."""
+"""Batch-norm statistics that are re-estimated through the quantized network, and constant channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_reestimation_decreases_the_error(net: nn.Module, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["w6a8", "w4a8", "w4a4"])
 def test_reestimation_per_tensor_changes_means_only(net: nn.Module, scheme: str) -> None:
-    """Renewing variances too would change the very grid they came from: this network then explodes (error above 1e6)"""
+    """New variances would change the scales they were estimated with: the error of this network exceeds 1e6 then."""
     prepared = prepare(net, CALIBRATION)
     again, stale = (
         prepared.quantize(QuantScheme.parse(scheme, protocol="paper", reestimate=reestimate))
@@ -43,7 +43,7 @@ def test_reestimation_per_tensor_changes_means_only(net: nn.Module, scheme: str)
 
 
 def output_of(module: nn.Module, layer: str) -> Tensor:
-    """What a layer puts out on the calibration images, [channels, values]."""
+    """Returns the output of a layer on the calibration images, [channels, values]."""
     seen: list[Tensor] = []
     handle = module.get_submodule(layer).register_forward_hook(lambda _, __, output: seen.append(output.clone()))
     with torch.no_grad():
@@ -53,7 +53,7 @@ def output_of(module: nn.Module, layer: str) -> Tensor:
 
 
 def test_reestimated_outputs_have_the_mean_and_deviation_of_the_norm(net: nn.Module) -> None:
-    """What a folded layer puts out on calibration images is beta and gamma again, though all is quantized."""
+    """The output of a folded layer on the calibration images has mean beta and deviation gamma, though quantized."""
     simulated = quantize(net, "w3a8", calibration=CALIBRATION)
     stale = quantize(net, QuantScheme.parse("w3a8", reestimate=False), calibration=CALIBRATION)
     for layer, norm in prepare(net, CALIBRATION).data_flow.norm_pairs:
@@ -70,7 +70,7 @@ def test_reestimated_outputs_have_the_mean_and_deviation_of_the_norm(net: nn.Mod
 
 
 def test_quantizing_and_folding_commute_per_channel(net: nn.Module) -> None:
-    """Folding the quantized weight gives the quantized folded weight: re-estimation sees the weights deployed."""
+    """Folding the quantized weight gives the quantized folded weight, so re-estimation uses the deployed weights."""
     unfolded = quantize(net, QuantScheme.parse("w4", fold=False), calibration=CALIBRATION)
     folded = quantize(net, "w4", calibration=CALIBRATION)
     for layer, norm in prepare(net, CALIBRATION).data_flow.norm_pairs:

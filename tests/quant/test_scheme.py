@@ -1,4 +1,4 @@
-"""The grammar of schemes, their protocols, and what the errors say."""
+"""The notation of schemes, protocols, and messages."""
 
 from __future__ import annotations
 

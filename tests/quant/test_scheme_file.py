@@ -1,4 +1,4 @@
-"""Scheme files: read back as written, taken wherever a scheme is, and refused with the place of the mistake."""
+"""Scheme files: round trip, use instead of a notation, and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQuant: what must hold of the sums of rounding errors, and of every single weight."""
+"""SQuant: sums of rounding errors, and the error of each weight."""
 
 from __future__ import annotations
 

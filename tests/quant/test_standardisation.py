@@ -1,4 +1,4 @@
-"""Standardised convolutions: which layers, the statistics, exactness after folding, and when it happens at all."""
+"""Standardisation of convolutions: which layers, statistics, exactness after folding, and the default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGES = torch.randn(64, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 class Network(nn.Module):
-    """Every kind of place: plain, residual, linear bottleneck, depthwise in front of pointwise, shared, normalised."""
+    """Convolutions: plain, residual, depthwise before pointwise, running twice, before a norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,9 +110,9 @@ def test_outputs_have_mean_zero_and_variance_one(network: Network) -> None:
 
 
 def test_equals_standardising_layer_by_layer(network: Network) -> None:
-    """The oracle: one convolution after the other, in float64, each folded before the next one is looked at.
+    """The oracle: one convolution after the other, in float64, each folded before the next one.
 
-    As with any batch norm, what runs on is divided by the biased deviation, what is kept is the unbiased one.
+    As in any batch norm, the output is divided by the biased deviation, and the running variance is unbiased.
     """
     network = network.double()
     images = IMAGES.double()
