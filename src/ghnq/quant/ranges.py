@@ -184,11 +184,6 @@ class ActivationObserver:
         minmax = self._estimator == "minmax"
         self._rows.append(torch.stack(torch.aminmax(in_memory_order(values))) if minmax else sample_values(values))
 
-    @property
-    def seen(self) -> bool:
-        """Whether any batch was observed."""
-        return bool(self._rows)
-
     def range(self) -> Range:
         """Returns the range, []; at least one batch must have been observed."""
         low, high = _RANGE_FUNCTIONS[self._estimator](torch.cat(self._rows)[None], self._bits, False)

@@ -1,4 +1,4 @@
-"""The keys of a scheme file and the types of their values; what a scheme is made of them is in `scheme.py`."""
+"""The keys of a scheme file and the types of their values; `QuantScheme.from_mapping` checks the values."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def parse_mapping(text: str) -> SchemeMapping:
     for key, parts in (("steps", content.get("steps", [])), ("overrides", content.get("overrides", {}).items())):
         for part in parts:
             if not all(isinstance(text, str) for text in (part if isinstance(part, tuple) else (part,))):
-                raise SchemeError(f"key {key!r} holds {part!r}: expected strings only")
+                raise SchemeError(f"key {key!r} contains {part!r}: expected strings only")
     return cast(SchemeMapping, content)
 
 

@@ -110,7 +110,7 @@ class _Call:
 
 @dataclass(eq=False)
 class _Recorder(TorchFunctionMode):
-    """Sees every torch function that is called while it is active, and every module that runs through its hooks."""
+    """Records the torch functions that are called while it is active and, through its hooks, the modules that run."""
 
     network: nn.Module
     operations: list[Operation] = field(default_factory=list)
