@@ -157,7 +157,7 @@ def mixed_table(result: Mixed, title: str) -> Table:
     unit = "bits/weight" if result.budget.measure == "size" else "bits (bit-ops as of wBaB)"
     table = Table(
         title=title,
-        caption=f"on {result.images:,} test images; divergence: mean KL from the float network's answers, nats / 1000",
+        caption=f"on {result.images:,} test images; divergence: mean KL from the float network's outputs, nats / 1000",
         header_style="bold",
     )
     table.add_column("scheme")

@@ -123,7 +123,7 @@ def sensitivity_table(report: Sensitivity, title: str) -> Table:
     """Returns a table with one line per layer, in the order of modules."""
     table = Table(
         title=title,
-        caption=f"on {report.images:,} test images; divergence: mean KL from the float network's answers, nats / 1000",
+        caption=f"on {report.images:,} test images; divergence: mean KL from the float network's outputs, nats / 1000",
         header_style="bold",
     )
     table.add_column("layer")

@@ -69,5 +69,5 @@ def draw_sensitivity(report: Sensitivity, title: str) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_xaxes(title_text="divergence from the float network's answers, nats / 1000", gridcolor=_GRID)
+    figure.update_xaxes(title_text="divergence from the float network's outputs, nats / 1000", gridcolor=_GRID)
     return figure

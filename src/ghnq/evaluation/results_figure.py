@@ -15,7 +15,7 @@ from ghnq.spaces import DEFAULT
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Okabe & Ito's colours, told apart also by the colour-blind; float32 is the darkest.
+# Okabe & Ito's colours, distinguishable with colour blindness; float32 is the darkest.
 _COLOURS = ("#1b3a57", "#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7f7f7f")
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down")
 _INK, _GRID = "#1f2933", "#e4e9ee"
