@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from ghnq.hypernet.model import Parameters
 from ghnq.spaces.convnets import SPACE
-from ghnq.training.networks.architecture_stream import build_for_training
-from ghnq.training.networks.cuda_graphs import Replay, Run
-from ghnq.training.networks.depthwise import with_quick_gradients
+from ghnq.training.networks.architecture_stream import build_on_meta
+from ghnq.training.networks.cuda_graphs import CudaGraphCache, Run
+from ghnq.training.networks.depthwise import with_fast_depthwise
 from ghnq.training.networks.step import run_network
 
 BACKENDS = ("cudnn", "own depthwise")
@@ -64,8 +64,8 @@ def batch(images: int) -> tuple[Tensor, Tensor]:
 def prepare(backend: str, indices: range) -> list[nn.Module]:
     """Members of `train` whose convolutions use this backend."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    modules = [build_for_training(SPACE, index, 3, 10) for index in indices]
-    return modules if backend == "cudnn" else [with_quick_gradients(module) for module in modules]
+    modules = [build_on_meta(SPACE, index, 3, 10) for index in indices]
+    return modules if backend == "cudnn" else [with_fast_depthwise(module) for module in modules]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Network:
         """Runs forward and backward, and returns the loss."""
         return self.run(self.weights, x, y)[0]
 
-    def replayed(self, replay: Replay, x: Tensor, y: Tensor) -> Tensor:
+    def replayed(self, replay: CudaGraphCache, x: Tensor, y: Tensor) -> Tensor:
         return replay(self.module, self.run, self.weights, x, y)[0]
 
 
@@ -105,7 +105,7 @@ def networks_rows(backend: str, images: int, precision: str, networks: int) -> l
     members = ready(backend, range(2 * networks))
     shapes = new_shapes([member.module for member in members], images)
     x, y = batch(images)
-    replay = Replay(len(members))
+    replay = CudaGraphCache(len(members))
 
     def context() -> torch.autocast:
         return torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -179,7 +179,7 @@ def calls_of(backend: str, channels: int, kernel: int, depthwise: bool) -> dict[
     """Milliseconds of a convolution that has not been called, and then called again."""
     layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels if depthwise else 1)
     if backend != "cudnn":
-        with_quick_gradients(layer)
+        with_fast_depthwise(layer)
     layer.to("cuda", memory_format=torch.channels_last)
     x = torch.randn(32, channels, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)
     x.requires_grad_()

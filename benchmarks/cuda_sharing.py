@@ -27,15 +27,15 @@ from cuda_monitor import service, utilisation
 from cuda_networks import Network, apart, batch, parameters_of, prepare, ready, report, timed
 from ghnq.hypernet.model import Parameters
 from ghnq.spaces.convnets import SPACE
-from ghnq.training.networks.architecture_stream import build_for_training
-from ghnq.training.networks.cuda_graphs import Replay
+from ghnq.training.networks.architecture_stream import build_on_meta
+from ghnq.training.networks.cuda_graphs import CudaGraphCache
 
 
 def streams_rows(backend: str, networks: int) -> list[dict[str, Any]]:
     """Recorded networks one after another, and on four streams; each stream's graphs have memory of their own."""
     members, (x, y) = ready(backend, range(networks)), batch(32)
 
-    def run(lanes: list[tuple[torch.cuda.Stream, Replay]]) -> None:
+    def run(lanes: list[tuple[torch.cuda.Stream, CudaGraphCache]]) -> None:
         for number, member in enumerate(members):
             stream, replay = lanes[number % len(lanes)]
             with torch.cuda.stream(stream):
@@ -43,7 +43,7 @@ def streams_rows(backend: str, networks: int) -> list[dict[str, Any]]:
 
     row: dict[str, Any] = {"convolutions": backend}
     for count in (1, 4):
-        lanes = [(torch.cuda.Stream(), Replay(networks)) for _ in range(count)]
+        lanes = [(torch.cuda.Stream(), CudaGraphCache(networks)) for _ in range(count)]
         torch.cuda.synchronize()  # the streams do not wait for what is above
         for _ in range(3):
             run(lanes)
@@ -54,9 +54,9 @@ def streams_rows(backend: str, networks: int) -> list[dict[str, Any]]:
 def vmap_rows(backend: str, member: int, copies: int) -> list[dict[str, Any]]:
     """One structure with several sets of weights: one after another, recorded, and all at once by vmap."""
     (module,) = prepare(backend, range(member, member + 1))
-    plain = build_for_training(SPACE, member, 3, 10)  # vmap refuses changes of layout
+    plain = build_on_meta(SPACE, member, 3, 10)  # vmap refuses changes of layout
     networks, (x, y) = [Network(module, parameters_of(module)) for _ in range(copies)], batch(32)
-    replay = Replay(1)
+    replay = CudaGraphCache(1)
 
     def loss(w: Parameters) -> Tensor:
         return F.cross_entropy(functional_call(plain, w, (x,)), y)
@@ -115,7 +115,7 @@ def _work(
     os.environ.update(mps or {})
     torch.set_num_threads(1)
     members, (x, y) = ready(backend, range(number * networks, (number + 1) * networks)), batch(32)
-    replay = Replay(networks)
+    replay = CudaGraphCache(networks)
     methods: tuple[Callable[[Network], Tensor], ...] = (lambda n: n.eager(x, y), lambda n: n.replayed(replay, x, y))
     for run in methods:
         for _ in range(3):

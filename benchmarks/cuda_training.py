@@ -36,8 +36,8 @@ from rich.table import Table
 from cuda_monitor import service, utilisation
 from ghnq.training import load_recipe
 from ghnq.training.distributed.launch import gather
-from ghnq.training.distributed.process_group import Team
-from ghnq.training.distributed.topology import choose_place
+from ghnq.training.distributed.topology import choose_topology
+from ghnq.training.distributed.worker_group import WorkerGroup
 from references import ghn2_config, load_ghn2
 from training_speed import Task, Theirs, eligible_members
 
@@ -87,12 +87,12 @@ def rows(before: str | None, ppuda: str | None) -> list[Row]:
 
 def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterator[dict[str, float]]:
     """Runs steps of each task in turn for some seconds, with the processes of the first task's recipe."""
-    team = gather(choose_place(tasks[0].recipe, None), follow, tasks)
+    group = gather(choose_topology(tasks[0].recipe, None), follow, tasks)
     torch.set_num_threads(1)
     try:
         for task, warmup in zip(tasks, warmups, strict=True):
-            with closing(task.trainer(team)) as trainer:
-                team.wait_for_all()
+            with closing(task.trainer(group)) as trainer:
+                group.barrier()
                 begun = time.perf_counter()
                 while time.perf_counter() - begun < warmup or trainer.progress.step < 3:
                     trainer.step(fraction_done=0.0, last=False)
@@ -107,14 +107,14 @@ def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterato
             gc.collect()  # a trainer and its prefetcher refer to each other
             torch.cuda.empty_cache()
     finally:
-        team.leave()
+        group.close()
 
 
-def follow(team: Team, tasks: list[Task]) -> None:
+def follow(group: WorkerGroup, tasks: list[Task]) -> None:
     """The steps of every process but the first."""
     for task in tasks:
-        with closing(task.trainer(team)) as trainer:
-            team.wait_for_all()
+        with closing(task.trainer(group)) as trainer:
+            group.barrier()
             while not trainer.step(fraction_done=0.0, last=False).last:
                 pass
         del trainer

@@ -24,8 +24,8 @@ from rich.table import Table
 from ghnq.data import load
 from ghnq.processor import this_processor
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.distributed.process_group import Team
-from ghnq.training.run.recipe import Quantization
+from ghnq.training.distributed.worker_group import WorkerGroup
+from ghnq.training.recipe import Quantization
 from ghnq.training.run.trainer import Trainer
 
 MIX = dict.fromkeys(("w8a8", "w4a8", "w4a4", "w2a2", "mixed"), 1.0)
@@ -83,7 +83,7 @@ def against_float(loaded: Recipe, data: str | None, steps: int) -> Table:
 
 
 def trainer_of(loaded: Recipe, data: str | None) -> Trainer:
-    return Trainer(loaded, load(data or loaded.data, image_size=loaded.image_size), Team())
+    return Trainer(loaded, load(data or loaded.data, image_size=loaded.image_size), WorkerGroup())
 
 
 def step_seconds(trainer: Trainer) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images, load
 from ghnq.training.networks.soft_labels import save_soft_labels
-from ghnq.training.run.validation import held_out
+from ghnq.training.run.validation import split_validation
 from named import resnet20
 
 
@@ -65,7 +65,7 @@ def main(
     torch.manual_seed(0)
     dataset = load(data)
     network = resnet20().to(memory_format=torch.channels_last)
-    steps = fit(network, held_out(dataset, held, seed)[0], minutes)
+    steps = fit(network, split_validation(dataset, held, seed)[0], minutes)
     test = dataset.test.first(2000)
     correct = (answers(network, dataset, test).argmax(1) == test.labels).float().mean()
     save_soft_labels(answers(network, dataset, dataset.train), dataset, out)

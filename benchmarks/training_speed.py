@@ -38,8 +38,8 @@ from ghnq.processor import this_processor
 from ghnq.spaces import convnets
 from ghnq.training import Recipe, load_recipe
 from ghnq.training.distributed.launch import gather
-from ghnq.training.distributed.process_group import Team
-from ghnq.training.distributed.topology import Place
+from ghnq.training.distributed.topology import Topology
+from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.architecture_stream import ArchitectureStream
 from ghnq.training.run.trainer import Trainer
 from references import Reference, ghn2_config, load_ghn2, quiet
@@ -66,8 +66,8 @@ class Task:
     def dataset(self) -> ImageDataset:
         return load(self.data, image_size=self.recipe.image_size or 32)
 
-    def trainer(self, team: Team) -> Trainer:
-        trainer = Trainer(self.recipe, self.dataset(), team)
+    def trainer(self, group: WorkerGroup) -> Trainer:
+        trainer = Trainer(self.recipe, self.dataset(), group)
         if not self.members:
             return trainer
         trainer.stream.__class__ = Members
@@ -79,14 +79,14 @@ class Task:
 class Ours:
     """Steps of one or two processes."""
 
-    def __init__(self, task: Task, team: Team) -> None:
-        self.team, self.trainer = team, task.trainer(team)
+    def __init__(self, task: Task, group: WorkerGroup) -> None:
+        self.group, self.trainer = group, task.trainer(group)
 
     def step(self, number: int, *, last: bool = False) -> float:
         """Seconds of a step; raises RuntimeError where there was nothing to learn."""
         torch.set_num_threads(1)
         self.trainer.progress.step = number
-        self.team.wait_for_all()
+        self.group.barrier()
         started = time.perf_counter()
         report = self.trainer.step(fraction_done=0.0, last=last)
         seconds = time.perf_counter() - started
@@ -98,12 +98,12 @@ class Ours:
         return _learning(self.trainer.ghn)
 
 
-def follow(team: Team, task: Task) -> None:
+def follow(group: WorkerGroup, task: Task) -> None:
     """The second process: a step whenever the first makes one."""
-    trainer = task.trainer(team)
+    trainer = task.trainer(group)
     for number in count():
         trainer.progress.step = number
-        team.wait_for_all()
+        group.barrier()
         if trainer.step(fraction_done=0.0, last=False).last:
             break
 
@@ -233,9 +233,9 @@ def main(
     theirs = Theirs(load_ghn2(ppuda, config), task)
     members = tuple(eligible_members(theirs, -(-networks // loaded.meta_batch) * loaded.meta_batch))
     theirs.task = task = Task(loaded, data, members)
-    team = gather(Place(size=2, here=2), follow, task)
+    group = gather(Topology(size=2, here=2), follow, task)
     try:
-        pair, single = Ours(task, team), Ours(task, Team())
+        pair, single = Ours(task, group), Ours(task, WorkerGroup())
         with closing(pair.trainer), closing(single.trainer):
             turns = len(members) // loaded.meta_batch
             steps = turns * (1 + rounds)
@@ -244,7 +244,7 @@ def main(
                 both = theirs.step(number, threads=2), pair.step(number, last=number + 1 == steps)
                 times.append((*both, theirs.step(number, threads=1), single.step(number)))
     finally:
-        team.leave()
+        group.close()
     counted = [list(column) for column in zip(*times[turns:], strict=True)]
     rows = [_row(2, *counted[:2], loaded.meta_batch), _row(1, *counted[2:], loaded.meta_batch)]
     about = {

@@ -11,12 +11,12 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 
 PAGE = Path(__file__).with_name("recipes.md")
 HEAD = """# Recipes
 
-<!-- Made by docs/make_recipes.py from src/ghnq/training/run/recipe.py; edit there. -->
+<!-- Made by docs/make_recipes.py from src/ghnq/training/recipe/schema.py; edit there. -->
 
 A recipe is a YAML file with everything that decides a training run. Unknown keys and values out of range are refused
 before anything starts. `ghnq train RECIPE --set KEY=VALUE` changes single keys (dotted keys, YAML values):

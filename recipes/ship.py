@@ -23,7 +23,7 @@ from ghnq.evaluation import described, machines_of, markdown_table
 from ghnq.files import write_text
 from ghnq.hypernet import GHN
 from ghnq.hypernet.checkpoint import checkpoint_hash
-from ghnq.training.run.recipe import dump_recipe, load_recipe
+from ghnq.training.recipe import dump_recipe, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "src" / "ghnq" / "checkpoints"
 NAMED = "named.json"

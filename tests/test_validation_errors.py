@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.spaces.convnets.specs import Spec
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 from ghnq.validation_errors import explain
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)

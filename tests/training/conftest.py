@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ghnq.training.run.recipe import Recipe, validate_recipe
+from ghnq.training.recipe import Recipe, validate_recipe
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -1,4 +1,4 @@
-"""Which process trains which network of a step: so that none waits long for another, or so that it comes back."""
+"""Assignment of the networks of a step to processes: by cost, so that none waits long for another, or fixed."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Sequence
 
 from ghnq.spaces import Cost
 
-NODE = 1.8e6
+NODE_OVERHEAD = 1.8e6
 """Multiply-adds that take as long as the overhead of one node, fitted to small networks on a processor core."""
 
 
-def effort(cost: Cost, batch_size: int) -> float:
-    """How long a network takes to train on a batch, in multiply-adds."""
-    return cost.multiply_adds * batch_size + NODE * cost.nodes
+def training_cost(cost: Cost, batch_size: int) -> float:
+    """Returns how long a network takes to train on a batch, in multiply-adds."""
+    return cost.multiply_adds * batch_size + NODE_OVERHEAD * cost.nodes
 
 
-def spread(efforts: Sequence[float], ranks: int) -> list[int]:
-    """The process (0 <= p < ranks) of each network: longest first, each to the process with the least to do.
+def balance_by_cost(costs: Sequence[float], world_size: int) -> list[int]:
+    """Returns the rank that trains each network: the most expensive first, each to the rank with the least to do.
 
-    The same arguments give the same answer everywhere. None is left without a network if there are as many of them, and
-    efforts are above 0. An architecture that is reused may meet another process than the one that has it built: keeping
-    it where it is would cost more, in waiting, than it saves, in tracing.
+    The same arguments give the same answer in every process. No rank is without a network if there are at least as many
+    networks as ranks and costs are positive. An architecture that is reused may be assigned to another rank than the
+    one that has built it: keeping it there would cost more, in waiting, than it saves, in tracing.
     """
-    loads, owners = [0.0] * ranks, [0] * len(efforts)
-    for network in sorted(range(len(efforts)), key=lambda i: (-efforts[i], i)):
-        owner = min(range(ranks), key=lambda rank: (loads[rank], rank))
-        owners[network] = owner
-        loads[owner] += efforts[network]
-    return owners
+    loads, ranks = [0.0] * world_size, [0] * len(costs)
+    for network in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        chosen = min(range(world_size), key=lambda rank: (loads[rank], rank))
+        ranks[network] = chosen
+        loads[chosen] += costs[network]
+    return ranks
 
 
-def homes(indices: Sequence[int], ranks: int) -> list[int]:
-    """The process of each architecture, the same in every step, so that what it keeps of it is of use again.
+def assign_fixed(indices: Sequence[int], world_size: int) -> list[int]:
+    """Returns the rank that trains each architecture, the same in every step, so that cached graphs are used again.
 
-    Where that leaves a process without a network, it gets the last one of the process that has most.
+    Where that leaves a rank without a network, it gets the last one of the rank that has most.
     """
-    owners = [index % ranks for index in indices]
-    for rank in set(range(ranks)) - set(owners):
-        most = max(owners, key=owners.count)
-        owners[len(owners) - 1 - owners[::-1].index(most)] = rank
-    return owners
+    ranks = [index % world_size for index in indices]
+    for rank in set(range(world_size)) - set(ranks):
+        most = max(ranks, key=ranks.count)
+        ranks[len(ranks) - 1 - ranks[::-1].index(most)] = rank
+    return ranks

@@ -1,4 +1,4 @@
-"""Fabric for one process of a run: its device, its precision, and, under torchrun, the group it belongs to."""
+"""Lightning Fabric for one process of a run: its device, its precision, and, under torchrun, its process group."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
-from ghnq.training.distributed.topology import PATIENCE, Place
+from ghnq.training.distributed.topology import TIMEOUT, Topology
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would greet in the middle of a progress bar
+# Fabric's greeting would be printed in the middle of a progress bar.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
-class _Started(LightningEnvironment):
-    """Processes that the first one of a team has started, on one machine; `launch.py` has made them a group."""
+class _LocalEnvironment(LightningEnvironment):
+    """Processes on one machine that the first one has started; `launch.py` has made them a process group."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, topology: Topology) -> None:
         super().__init__()
-        self._place = place
+        self._topology = topology
 
     @property
     def creates_processes_externally(self) -> bool:
         return True
 
     def local_rank(self) -> int:
-        return self._place.local
+        return self._topology.local_rank
 
     def node_rank(self) -> int:
         return 0
 
 
-def make_fabric(place: Place) -> Fabric:
-    """Fabric, launched: its device is this process's, and collectives of `torch.distributed` reach all of the run."""
+def make_fabric(topology: Topology) -> Fabric:
+    """Returns a launched Fabric on this process's device; `torch.distributed` reaches all processes of the run."""
     strategy: Strategy
-    alone = place.size == 1 or place.sharing > 1  # Fabric knows one process for each device, or a single one
-    if alone:
-        strategy = SingleDeviceStrategy(place.where)
+    # Fabric supports a single process, or one process for each device.
+    single = topology.world_size == 1 or topology.processes_per_device > 1
+    if single:
+        strategy = SingleDeviceStrategy(topology.device)
     else:
-        environment = TorchElasticEnvironment() if place.external else _Started(place)
-        strategy = DDPStrategy(cluster_environment=environment, timeout=PATIENCE)
+        environment = TorchElasticEnvironment() if topology.by_torchrun else _LocalEnvironment(topology)
+        strategy = DDPStrategy(cluster_environment=environment, timeout=TIMEOUT)
     fabric = Fabric(
-        accelerator=place.device,
-        devices=1 if alone else place.here,
-        num_nodes=1 if alone else place.size // place.here,
+        accelerator=topology.device_type,
+        devices=1 if single else topology.local_world_size,
+        num_nodes=1 if single else topology.world_size // topology.local_world_size,
         strategy=strategy,
-        precision="32-true" if place.precision == 32 else "bf16-mixed",
+        precision="32-true" if topology.precision == 32 else "bf16-mixed",
     )
     fabric.launch()
     return fabric

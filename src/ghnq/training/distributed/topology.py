@@ -1,4 +1,4 @@
-"""Where a run takes place: on which kind of device, in how many processes, and who starts them."""
+"""The processes of a run: on which kind of device, how many, and who starts them."""
 
 from __future__ import annotations
 
@@ -10,73 +10,98 @@ from typing import Literal
 import torch
 
 from ghnq.errors import TrainingError
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 
-PATIENCE = timedelta(minutes=30)
-"""Longer than any validation, during which the others wait for the first process."""
+TIMEOUT = timedelta(minutes=30)
+"""Timeout of collectives; longer than any validation, during which the other processes wait for the first one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Processes of a run, one for each device or several that share one.
+class Topology:
+    """Processes of a run: one for each device, or several that share one.
 
-    size: of them in all. here: of them on this machine. rank: of this process among all, local: among those here.
-    external: torchrun has started them; else the first process starts the others. sharing: how many have one device.
+    Attributes:
+        device_type: Kind of device that networks run on.
+        precision: Precision of the networks' forward and backward passes.
+        world_size: Number of processes.
+        local_world_size: Number of processes on this machine.
+        rank: Rank of this process among all.
+        local_rank: Rank of this process among those on this machine.
+        by_torchrun: Whether torchrun has started the processes; otherwise the first process starts the others.
+        processes_per_device: Number of processes that share a device.
     """
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    device_type: Literal["cpu", "cuda"] = "cpu"
     precision: Literal[32, "bf16"] = 32
-    size: int = 1
-    here: int = 1
+    world_size: int = 1
+    local_world_size: int = 1
     rank: int = 0
-    local: int = 0
-    external: bool = False
-    sharing: int = 1
+    local_rank: int = 0
+    by_torchrun: bool = False
+    processes_per_device: int = 1
 
     @property
-    def backend(self) -> str:
-        """What exchanges the gradients; NCCL refuses two processes on one device."""
-        return "nccl" if self.device == "cuda" and self.sharing == 1 else "gloo"
+    def backend(self) -> Literal["nccl", "gloo"]:
+        """Backend of `torch.distributed`; NCCL does not allow two processes on one device."""
+        return "nccl" if self.device_type == "cuda" and self.processes_per_device == 1 else "gloo"
 
     @property
-    def where(self) -> torch.device:
-        """This process's device."""
-        return torch.device("cuda", self.local // self.sharing) if self.device == "cuda" else torch.device("cpu")
+    def device(self) -> torch.device:
+        """Device of this process."""
+        if self.device_type == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", self.local_rank // self.processes_per_device)
 
 
 def launched_rank() -> int:
-    """The rank of a process that torchrun has started; 0 for one that a person has."""
+    """Returns the rank of a process that torchrun has started, and 0 for any other."""
     return int(os.environ["RANK"]) if torch.distributed.is_torchelastic_launched() else 0
 
 
-def choose_place(recipe: Recipe, devices: int | None) -> Place:
-    """The place that a recipe, `--devices`, and this machine come to; raises TrainingError if they do not agree."""
-    device = recipe.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+def choose_topology(recipe: Recipe, devices: int | None) -> Topology:
+    """Returns the topology that follows from a recipe, `--devices`, and this machine.
+
+    Raises:
+        TrainingError: They contradict each other.
+    """
+    device_type = recipe.device
+    if device_type == "auto":
+        device_type = "cuda" if torch.cuda.is_available() else "cpu"
     if devices is not None and devices < 1:
         raise TrainingError(f"--devices is {devices}; give the number of devices to train on, at least 1")
-    external = torch.distributed.is_torchelastic_launched()
-    sharing = recipe.cuda_workers if device == "cuda" else 1
-    if external:
-        size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-        if devices is not None and devices != here:
+    by_torchrun = torch.distributed.is_torchelastic_launched()
+    processes_per_device = recipe.cuda_workers if device_type == "cuda" else 1
+    if by_torchrun:
+        world_size, local_world_size = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        if devices is not None and devices != local_world_size:
             raise TrainingError(
-                f"--devices is {devices}, but torchrun has started {here} processes here; leave --devices out"
+                f"--devices is {devices}, but torchrun has started {local_world_size} processes here; leave --devices "
+                "out"
             )
     else:
-        size = here = sharing * (devices or (recipe.workers if device == "cpu" else 1))
-        rank = local = 0
-    if device == "cuda":
-        _check_cuda(-(-here // sharing))
-    if recipe.meta_batch < size:
-        fewer = "start fewer by torchrun" if external else f"take fewer {'cuda_workers' if sharing > 1 else 'devices'}"
+        per_run = devices or (recipe.workers if device_type == "cpu" else 1)
+        world_size = local_world_size = processes_per_device * per_run
+        rank = local_rank = 0
+    if device_type == "cuda":
+        _check_cuda(-(-local_world_size // processes_per_device))
+    if recipe.meta_batch < world_size:
+        option = "cuda_workers" if processes_per_device > 1 else "devices"
+        fewer = "start fewer by torchrun" if by_torchrun else f"take fewer {option}"
         raise TrainingError(
-            f"meta_batch {recipe.meta_batch} is fewer than {size} processes, and each needs a network of every step; "
-            f"set meta_batch={size} or more, or {fewer}"
+            f"meta_batch {recipe.meta_batch} is fewer than {world_size} processes, and each needs a network of every "
+            f"step; set meta_batch={world_size} or more, or {fewer}"
         )
-    return Place(device, recipe.precision, size, here, rank, local, external, sharing)
+    return Topology(
+        device_type=device_type,
+        precision=recipe.precision,
+        world_size=world_size,
+        local_world_size=local_world_size,
+        rank=rank,
+        local_rank=local_rank,
+        by_torchrun=by_torchrun,
+        processes_per_device=processes_per_device,
+    )
 
 
 def _check_cuda(wanted: int) -> None:

@@ -1,13 +1,13 @@
-"""Depthwise convolutions that do not cost many times what they should, there and back.
+"""Faster depthwise convolutions, forward and backward, where oneDNN or cuDNN are slow.
 
-What oneDNN is slow at, measured on AVX2 for 32 images of 96 channels of 8 x 8: the gradient of a depthwise weight wider
-than 3 (5 x 5: 1.9 ms, a 5 x 3 one 0.2), and everything about dilated depthwise convolutions (3 x 3: 3.9 ms, undilated
-0.2). So the gradient of a wide weight is put together from strips three wide, and a dilated convolution is an undilated
-one of the images that every second row and column make: the same sums, in another order.
+oneDNN is slow, measured on AVX2 for 32 images of 96 channels of 8 x 8, at the gradient of a depthwise weight wider than
+3 (5 x 5: 1.9 ms, 5 x 3: 0.2 ms), and at dilated depthwise convolutions, forward and backward (3 x 3: 3.9 ms, undilated:
+0.2 ms). So the gradient of a wide weight is computed in strips of three columns, and a dilated convolution as an
+undilated one of the images that consist of every second row and column: the same sums, in another order.
 
-What cuDNN is slow at, measured on an H200: the first call of every shape of a depthwise convolution in channels-last
-layout, 240 ms there and 217 ms back (other convolutions 3 ms each; docs/training.md, "On a GPU"). Architectures of a
-space bring new shapes all the time. In NCHW PyTorch has kernels of its own, for which no shape is new.
+cuDNN is slow, measured on an H200, at the first call for every shape of a depthwise convolution in channels last:
+240 ms forward and 217 ms backward (other convolutions 3 ms each; docs/training.md, "On a GPU"), and architectures of a
+space have new shapes all the time. In NCHW, PyTorch uses its own kernels, which are not compiled for each shape.
 
 Dimensions: B images, C channels, H height, W width.
 """
@@ -26,14 +26,17 @@ STRIP = 3
 """The widest kernel whose weight gradient oneDNN computes quickly."""
 
 
-def with_quick_gradients(module: nn.Module) -> nn.Module:
-    """Makes the module's depthwise convolutions take the quick way wherever there is one; returns the module.
+def with_fast_depthwise(module: nn.Module) -> nn.Module:
+    """Replaces the forward of the module's depthwise convolutions by a faster one where there is one.
 
     Values change by rounding only; under autocast nothing changes on the CPU.
+
+    Returns:
+        The module.
     """
     for layer in module.modules():
         if type(layer) is nn.Conv2d and _is_depthwise(layer):
-            layer._conv_forward = _Quick(layer)  # type: ignore[method-assign,assignment]
+            layer._conv_forward = _FastDepthwise(layer)  # type: ignore[method-assign,assignment]
     return module
 
 
@@ -42,8 +45,8 @@ def _is_depthwise(layer: nn.Conv2d) -> bool:
     return known and layer.groups == layer.in_channels == layer.out_channels > 1
 
 
-class _Quick:
-    """What a layer does instead of its own `_conv_forward`."""
+class _FastDepthwise:
+    """The function that replaces a layer's own `_conv_forward`."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         assert isinstance(layer.padding, tuple)
@@ -56,7 +59,7 @@ class _Quick:
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             if self.dilation == (1, 1) and weight.shape[3] > STRIP:
                 return _biased(depthwise(x, weight, self.stride, self.padding), bias)
-            if self.dilation != (1, 1) and self._makes_images_of_every(x, weight):
+            if self.dilation != (1, 1) and self._splits_evenly(x, weight):
                 return _biased(self._dilated(x, weight), bias)
         if x.is_cuda:
             return self._plain(*_in_nchw(x, weight), bias).contiguous(memory_format=torch.channels_last)
@@ -65,8 +68,8 @@ class _Quick:
     def _plain(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def _makes_images_of_every(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether rows and columns fall apart into `dilation` sets that never meet, each padded by whole cells."""
+    def _splits_evenly(self, x: Tensor, weight: Tensor) -> bool:
+        """Returns whether rows and columns split into `dilation` independent images of equal size and whole padding."""
         return all(
             size % d == 0 and 2 * p == d * (k - 1) and k % 2 == 1 and s in (1, d)
             for size, k, s, p, d in zip(
@@ -75,9 +78,9 @@ class _Quick:
         )
 
     def _dilated(self, x: Tensor, weight: Tensor) -> Tensor:
-        """[B, C, H, W] -> the images of all rows and columns of equal remainder -> undilated -> back in their places.
+        """Convolves the images of all rows and columns with equal remainder, undilated, and interleaves the results.
 
-        A stride equal to the dilation keeps the remainder 0 alone.
+        A stride equal to the dilation keeps only the remainder 0. [B, C, H, W] -> [B, C, H / stride, W / stride].
         """
         (dh, dw), (sh, sw) = self.dilation, self.stride
         padding = (weight.shape[2] // 2, weight.shape[3] // 2)
@@ -92,19 +95,19 @@ class _Quick:
 
 
 def _in_nchw(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Copies: a weight of one channel in may have the strides of either layout, and by them cuDNN would be chosen."""
+    """Copies in NCHW: a weight with one in-channel may have the strides of either layout, so that cuDNN is used."""
     return x.clone(memory_format=torch.contiguous_format), weight.clone(memory_format=torch.contiguous_format)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """The depthwise convolution of x [B, C, H, W] with a weight [C, 1, kh, kw], of any width; differentiable once."""
+    """Returns the depthwise convolution of x [B, C, H, W] with a weight [C, 1, kh, kw]; differentiable once."""
     if weight.shape[3] <= STRIP:
         return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
     return torch.as_tensor(_Wide.apply(x, weight, stride, padding))  # type: ignore[no-untyped-call]
 
 
 class _Wide(torch.autograd.Function):
-    """A weight wider than STRIP, whose gradient comes in strips."""
+    """A weight wider than STRIP, whose gradient is computed in strips."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
@@ -125,9 +128,9 @@ class _Wide(torch.autograd.Function):
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """[C, 1, kh, kw]: each strip is the gradient of a narrow weight that sees the image from its own column on."""
+    """Returns [C, 1, kh, kw]; each strip is the gradient of a narrow weight on the image from its column on."""
     width, (ph, pw) = weight.shape[3], padding
-    wide = F.pad(x.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph))  # [B, H, W, C], which is copied in the order of memory
+    wide = F.pad(x.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph))  # [B, H, W, C], copied in the order of memory
     seen = (grad.shape[3] - 1) * stride[1] + STRIP
     found = torch.empty_like(weight)
     for start in [*range(0, width - STRIP, STRIP), width - STRIP]:

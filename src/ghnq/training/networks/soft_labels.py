@@ -1,6 +1,6 @@
-"""Soft labels: what a trained teacher network answers to every training image, in a file that a recipe names.
+"""Soft labels: a trained teacher's class probabilities for every training image, in a file that a recipe names.
 
-Distillation (Hinton et al. 2015, arXiv 1503.02531) with the teacher asked once instead of in every step.
+Distillation (Hinton et al. 2015, arXiv 1503.02531) with the teacher evaluated once instead of in every step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def with_soft_labels(dataset: ImageDataset, file: str | Path) -> ImageDataset:
     """Returns the data set with the soft labels of a file in its training split.
 
     Raises:
-        RecipeError: there is no such file, it is no file of soft labels, or of other images.
+        RecipeError: There is no such file, it does not hold soft labels, or they belong to other images.
     """
     try:
         with safe_open(file, "pt") as opened:

@@ -1,7 +1,7 @@
-"""The gradient of one step: predict, run every network, collect gradients, go back through the hypernetwork once.
+"""The gradient of one step: predict, run every network, collect gradients, one backward pass of the hypernetwork.
 
-The predicted tensors are cut off from the hypernetwork's graph before the networks run, so each network's activations
-are freed as soon as its own backward pass is done.
+The predicted tensors are detached before the networks run, so each network's activations are freed as soon as its own
+backward pass is done.
 
 Dimensions: M networks, B images.
 """
@@ -22,17 +22,17 @@ from torch.func import functional_call
 from ghnq.hypernet.model import FLOAT, GHN, Parameters
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.networks.architecture_stream import MetaBatch
-from ghnq.training.networks.cuda_graphs import Replay, Result
-from ghnq.training.networks.fake_quant import Noise, activations_on_grid, layers_of, on_grid
+from ghnq.training.networks.cuda_graphs import CudaGraphCache, Result
+from ghnq.training.networks.fake_quant import Noise, fake_quantize_inputs, fake_quantize_weights, quantizable_layers
 
-# oneDNN compiles a kernel for every new shape and keeps the last 1,024. A few networks use that many; compiling anew
-# each time costs more than running small convolutions. Read by oneDNN when it first runs.
+# oneDNN compiles a kernel for every new shape and keeps the last 1,024, which a few networks use up; compiling again
+# costs more than running small convolutions. oneDNN reads the variable when it first runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Mean loss and accuracy (percent) over networks: scalars that may still be on their way on the device."""
+class StepResult:
+    """Mean loss and mean accuracy (percent) over networks, as scalar tensors on the device."""
 
     loss: Tensor
     accuracy: Tensor
@@ -48,14 +48,17 @@ def accumulate_gradients(
     noise: Sequence[Noise] | None = None,
     label_smoothing: float = 0.0,
     precision: Callable[[], AbstractContextManager[None]] = nullcontext,
-    replay: Replay | None = None,
-) -> Outcome:
+    cuda_graphs: CudaGraphCache | None = None,
+) -> StepResult:
     """Adds the gradient of the mean loss over the meta-batch to the hypernetwork's parameters.
 
-    images, labels: per network [B, C, H, W] and [B], or [B, classes] if soft. schemes: the precision each network is
-    trained for; absent: float. noise: for each network, instead of rounding, noise from this generator. precision:
-    gives the context in which networks run. replay: records networks in float and plays them again; those under other
-    schemes seldom come back in the same one.
+    Args:
+        images: For each network [B, C, H, W].
+        labels: For each network [B], or [B, classes] if soft.
+        schemes: The scheme that each network is trained for; float if None.
+        noise: For each network a generator of noise that replaces rounding.
+        precision: Returns the context in which networks run.
+        cuda_graphs: Captures and replays float networks; the same network seldom has the same quantized scheme again.
     """
     graphs = batch.graphs
     schemes = schemes or [FLOAT] * graphs.size
@@ -70,8 +73,8 @@ def accumulate_gradients(
     for module, tensors, x, y, scheme, source in runs:
         run = partial(run_network, module, scheme=scheme, noise=source, label_smoothing=label_smoothing)
         with precision():
-            if replay is not None and scheme.is_float:
-                loss, accuracy, gradient = replay(module, run, tensors, x, y)
+            if cuda_graphs is not None and scheme.is_float:
+                loss, accuracy, gradient = cuda_graphs(module, run, tensors, x, y)
             else:
                 loss, accuracy, gradient = run(tensors, x, y)
         losses.append(loss)
@@ -80,7 +83,7 @@ def accumulate_gradients(
     share = 1.0 / graphs.size
     collected = [torch.stack([gradients[s.graph][s.name] for s in g.slots]).mul_(share) for g in graphs.groups]
     torch.autograd.backward(groups, collected)
-    return Outcome(torch.stack(losses).mean(), 100 * torch.stack(accuracies).mean())
+    return StepResult(torch.stack(losses).mean(), 100 * torch.stack(accuracies).mean())
 
 
 def run_network(
@@ -93,11 +96,11 @@ def run_network(
     noise: Noise = None,
     label_smoothing: float,
 ) -> Result:
-    """Forward and backward of one network."""
+    """Runs forward and backward of one network."""
     leaves = {name: t.detach().requires_grad_() for name, t in parameters.items()}
-    layers = {} if scheme.is_float else layers_of(module)
-    with activations_on_grid(layers, scheme, noise):
-        used = on_grid(leaves, layers, scheme, noise)
+    layers = {} if scheme.is_float else quantizable_layers(module)
+    with fake_quantize_inputs(layers, scheme, noise):
+        used = fake_quantize_weights(leaves, layers, scheme, noise)
         logits = functional_call(module, used, (images.contiguous(memory_format=torch.channels_last),)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     gradients = torch.autograd.grad(loss, list(leaves.values()))

@@ -1,4 +1,4 @@
-"""Where a run starts that does not start from random weights: the checkpoint that a recipe names under `init`."""
+"""The checkpoint that a run starts from, where the recipe names one under `init`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import warnings
 
 from ghnq.errors import GhnqWarning
 from ghnq.hypernet.config import GHNConfig
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 
 
-def with_hypernet(recipe: Recipe, config: GHNConfig) -> Recipe:
-    """The recipe with the checkpoint's hypernetwork; warns where the recipe describes another one.
+def use_checkpoint_config(recipe: Recipe, config: GHNConfig) -> Recipe:
+    """Returns the recipe with the checkpoint's `hypernet`, and warns if the recipe describes another one.
 
-    `condition` may be added, without effect at first: a float hypernetwork learns to be told the precision. So may
-    `channel_rank`, with little effect at first: the channels of wide layers are told apart from then on.
+    `condition` may be added: its weights start at zero, so that predictions are the same at first. So may
+    `channel_rank`: its factors start close to 1.
     """
     if recipe.hypernet.condition and not config.condition:
         config = config.model_copy(update={"condition": True})

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next step, with a state to resume from."""
+"""SIGINT and SIGTERM end a run after the current step, with its state saved."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Interrupted(BaseException):
         self.signal = number
 
 
-class SignalWatch:
-    """Within this context the first SIGINT or SIGTERM is noted in `received`; a second one acts at once."""
+class SignalHandler:
+    """Within this context the first SIGINT or SIGTERM is stored in `received`; a second one acts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,9 +24,9 @@ class SignalWatch:
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> SignalWatch:
+    def __enter__(self) -> SignalHandler:
         if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            self._before = {number: signal.signal(number, self._store) for number in self.SIGNALS}
         return self
 
     def __exit__(
@@ -34,7 +34,7 @@ class SignalWatch:
     ) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _store(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
 

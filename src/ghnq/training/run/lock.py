@@ -9,23 +9,27 @@ from pathlib import Path
 
 from ghnq.errors import TrainingError
 from ghnq.files import lock
-from ghnq.training.run.write_errors import writing
+from ghnq.training.run.write_errors import report_write_errors
 
 LOCK = ".lock"
 
 
-class Claim(AbstractContextManager["Claim"]):
-    """A directory that this process alone trains in, from `take` to the end of the block, however it ends."""
+class RunLock(AbstractContextManager["RunLock"]):
+    """An exclusive lock on the directory of a run, from `acquire` to the end of the block, however it ends."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._descriptor = -1
 
-    def take(self) -> None:
-        """Makes the directory if it is missing; raises TrainingError where another process trains in it."""
+    def acquire(self) -> None:
+        """Acquires the lock; the directory is made if it is missing.
+
+        Raises:
+            TrainingError: Another process trains in it.
+        """
         if self._descriptor >= 0 or sys.platform == "win32":
             return
-        with writing(self.directory):
+        with report_write_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         if not lock(self._descriptor):
@@ -39,5 +43,5 @@ class Claim(AbstractContextManager["Claim"]):
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)  # and with it the lock
+            os.close(self._descriptor)  # releases the lock
             self._descriptor = -1

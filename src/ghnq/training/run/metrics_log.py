@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, and the same figures for TensorBoard."""
+"""The metrics of a run: one JSON object on each line, and the same values for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from pathlib import Path
 from types import TracebackType
 
 from ghnq.files import write_text
-from ghnq.training.run.tensorboard import Board, append
+from ghnq.training.run.tensorboard import EventFile, append
 
 LOG = "log.jsonl"
 
 
-class Journal:
-    """Appends figures to `log.jsonl` and to `tensorboard/` in a directory; unbuffered, so a killed run loses no line.
+class MetricsLog:
+    """Appends metrics to `log.jsonl` and to `tensorboard/` in a directory, unbuffered: a killed run loses no line.
 
-    resume_at: the step that a run goes on from; what was logged after it is dropped.
+    Args:
+        directory: Directory of the run.
+        resume_at: Step from which the run continues; later lines are dropped.
     """
 
     def __init__(self, directory: Path, *, resume_at: int) -> None:
         self.path = directory / LOG
-        self._forget_after(resume_at)
-        self._board = Board(directory / "tensorboard", resume_at=resume_at)
+        self._drop_after(resume_at)
+        self._events = EventFile(directory / "tensorboard", resume_at=resume_at)
         self._file = self.path.open("ab", buffering=0)
 
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """figures: name -> value, null in the file if not finite; a name with a slash is grouped by TensorBoard."""
-        self.note(step, {name: value if math.isfinite(value) else None for name, value in figures.items()})
-        for name, value in figures.items():
-            self._board.add(name, value, step)
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes metrics by name; a value that is not finite is null in the file."""
+        self.write_facts(step, {name: value if math.isfinite(value) else None for name, value in metrics.items()})
+        for name, value in metrics.items():
+            self._events.add(name, value, step)
 
-    def note(self, step: int, facts: dict[str, object]) -> None:
-        """Writes a line of anything JSON can hold, to `log.jsonl` alone."""
+    def write_facts(self, step: int, facts: dict[str, object]) -> None:
+        """Writes a line of any JSON values, to `log.jsonl` only."""
         append(self._file, (json.dumps({"step": step, **facts}, allow_nan=False) + "\n").encode())
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        self._events.close()
 
-    def _forget_after(self, step: int) -> None:
-        """Drops what an interrupted run logged after the state that it is resumed from, and a line cut short."""
+    def _drop_after(self, step: int) -> None:
+        """Drops lines after the step of the state that the run resumes from, and a line that was cut off."""
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
 
 
 def _step_of(line: str) -> float:
-    """The step of a log line; infinite for a line that a crash cut short."""
+    """Returns the step of a log line, infinity for a line that was cut off."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

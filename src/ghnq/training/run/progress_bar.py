@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: a bar with loss, speed and time left, and a line per validation."""
+"""Progress of a training run on the terminal: a bar with loss, speed and time left, and a line for each validation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 from ghnq.training.run.state import Progress
 from ghnq.training.run.trainer import StepReport
 
-SMOOTH = 0.95
+SMOOTHING = 0.95
 
 
 class TrainingBar:
-    """A progress bar over steps, or over seconds where the time is what ends the run."""
+    """A progress bar over steps, or over minutes if these end the run first."""
 
     def __init__(self, console: Console, recipe: Recipe) -> None:
         self.console, self.recipe = console, recipe
@@ -34,10 +34,10 @@ class TrainingBar:
         self._task = self._bar.add_task(recipe.name, total=1.0, step=0, loss=nan, accuracy=nan, speed=nan)
 
     def update(self, progress: Progress, report: StepReport) -> None:
-        """Shows a step."""
-        self._loss = _smooth(self._loss, report.loss)
-        self._accuracy = _smooth(self._accuracy, report.accuracy)
-        self._speed = _smooth(self._speed, report.speed)
+        """Updates the bar after a step."""
+        self._loss = _exponential_average(self._loss, report.loss)
+        self._accuracy = _exponential_average(self._accuracy, report.accuracy)
+        self._speed = _exponential_average(self._speed, report.speed)
         done = progress.step / self.recipe.steps
         if self.recipe.max_minutes is not None:
             done = max(done, progress.seconds / (60 * self.recipe.max_minutes))
@@ -46,11 +46,11 @@ class TrainingBar:
             loss=self._loss, accuracy=self._accuracy, speed=self._speed,
         )  # fmt: skip
 
-    def validated(self, progress: Progress, figures: dict[str, float]) -> None:
-        """Prints a measurement."""
+    def validated(self, progress: Progress, metrics: dict[str, float]) -> None:
+        """Prints the result of a validation."""
         self.console.print(
             f"step {progress.step:>6}  {progress.seconds / 60:5.1f} min  {self._speed:5.1f} networks/s  "
-            f"val [bold]{figures['val/accuracy']:.2f}[/] ± {figures['val/sem']:.2f} %  max {figures['val/max']:.1f} %"
+            f"val [bold]{metrics['val/accuracy']:.2f}[/] ± {metrics['val/sem']:.2f} %  max {metrics['val/max']:.1f} %"
         )
 
     def __enter__(self) -> TrainingBar:
@@ -63,6 +63,6 @@ class TrainingBar:
         self._bar.stop()
 
 
-def _smooth(before: float, now: float) -> float:
-    """Exponential average that starts at the first value."""
-    return now if before != before else SMOOTH * before + (1 - SMOOTH) * now
+def _exponential_average(before: float, now: float) -> float:
+    """Returns an exponential moving average that starts at the first value."""
+    return now if before != before else SMOOTHING * before + (1 - SMOOTHING) * now

@@ -1,4 +1,4 @@
-"""Which recipe a resumed run goes on with: the one it was started with, or, with --override, a changed one."""
+"""The recipe of a resumed run: the one it was started with, or, with --override, a changed one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ghnq.data import ImageDataset
 from ghnq.errors import CheckpointError, TrainingError
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 from ghnq.training.run.state import State
 from ghnq.training.run.trainer import task_of
 from ghnq.validation_errors import explain
@@ -20,30 +20,35 @@ FIXED = {
     "seed": "images held out for validation would have been trained on",
     "validation.images": "images held out for validation would have been trained on",
 }
-"""Keys, or groups of keys, that cannot change while a run lasts, and why."""
+"""Keys, or groups of keys, that cannot change during a run, and why."""
 
 FREE = ("max_minutes", "workers", "cuda_workers", "cuda_graphs", "device", "prefetch")
-"""Keys that say where and how long a run takes place, not what it does; they may change with every resume."""
+"""Keys about where and how long a run takes place, not about its result; they may change with every resume."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and now."""
 
 
-def started_with(state: State) -> Recipe:
-    """The recipe of a saved run; raises CheckpointError for one that this version does not understand."""
+def recipe_of(state: State) -> Recipe:
+    """Returns the recipe of a saved run.
+
+    Raises:
+        CheckpointError: This version cannot read it.
+    """
     try:
         return Recipe.model_validate_json(state.recipe)
     except ValidationError as error:
         raise CheckpointError(
-            f"{state.path} holds a recipe that this version of ghnq does not know ({explain(error, Recipe)}); "
+            f"{state.path} holds a recipe that this version of ghnq cannot read ({explain(error, Recipe)}); "
             "resume the run with the version that made it"
         ) from error
 
 
-def resumed(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Recipe, Changes]:
-    """The recipe a run goes on with, with the minutes it was given, and what is changed in it.
+def merge_recipes(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Recipe, Changes]:
+    """Returns the recipe that a run continues with, with the minutes it was given, and the keys that changed.
 
-    Raises TrainingError for a change without `override`, and for one that cannot be made.
+    Raises:
+        TrainingError: A key changed without `override`, or one that cannot change.
     """
     changes = _changes(json.loads(before.model_dump_json()), json.loads(recipe.model_dump_json()), "")
     for key in FREE:
@@ -63,7 +68,11 @@ def resumed(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Recipe, 
 
 
 def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDataset) -> None:
-    """Raises TrainingError for data with other classes or another input shape, or other images under the same name."""
+    """Checks that the images fit a resumed run.
+
+    Raises:
+        TrainingError: Classes or input shape differ, or there are other images under the same name.
+    """
     task, classes = state.task, before.hypernet.num_classes
     if (dataset.input_shape, dataset.num_classes) != (task.image_shape, classes):
         raise TrainingError(

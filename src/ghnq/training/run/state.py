@@ -1,7 +1,7 @@
-"""The training state: one safetensors file with everything a resumed run needs, and a checksum of it.
+"""The training state: one safetensors file with everything that a resumed run needs, and a checksum of it.
 
 Architectures, images and augmentation are pure functions of the step, the learning rate one of the step and of the time
-trained, and no random generator runs on from step to step: with the step, all of these are in the state.
+trained, and no random generator keeps state between steps: the number of the step determines all of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ FORMAT = "ghnq-training-2"
 class Progress:
     """Counters of a run.
 
-    step: updates done or skipped; seconds: time spent training, over all resumes; skipped: steps that were not finite.
-    best: best validation accuracy so far, percent; NaN before the first. measured: the step of the last validation.
+    Attributes:
+        step: Updates made or skipped.
+        seconds: Time spent in steps, over all resumes.
+        skipped: Steps with a non-finite loss or gradient.
+        skipped_in_a_row: The last of them without a finite one in between.
+        best: Best validation accuracy so far, percent; NaN before the first.
+        measured: Step of the last validation.
     """
 
     step: int = 0
@@ -41,9 +46,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state that was read and found to be what was written.
+    """A state that was read and whose checksum is right.
 
-    recipe: JSON of the recipe it was made with. task: the images it was made with.
+    Attributes:
+        path: The file.
+        recipe: The recipe of the run, as JSON.
+        task: The images of the run.
+        progress: Counters.
+        tensors: Weights, average and optimizer, by prefixed name.
     """
 
     path: Path
@@ -53,9 +63,12 @@ class State:
     tensors: dict[str, Tensor]
 
     def restore(self, ghn: GHN, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Puts the tensors into hypernetwork, weight average and optimizer; raises CheckpointError if they do not fit.
+        """Loads the tensors into hypernetwork, weight average and optimizer.
 
-        An average that the state lacks, because the recipe had none so far, starts at the weights.
+        An average that the state does not have, because the recipe had none before, starts at the weights.
+
+        Raises:
+            CheckpointError: The tensors do not fit.
         """
         weights, kept = self._part("weights"), self._part("average")
         moments: dict[int, dict[str, Tensor]] = {}
@@ -84,7 +97,7 @@ def write_state(
     recipe: str,
     task: Task,
 ) -> None:
-    """Writes the state to `path` itself; `keep.next_state` gives the path."""
+    """Writes a state to the path that `state_files.writing_state` yields."""
     tensors = {f"weights.{k}": v for k, v in ghn.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for number, moments in optimizer.state_dict()["state"].items():
@@ -96,9 +109,10 @@ def write_state(
 
 
 def read_state(path: Path) -> State:
-    """Reads a state; raises CheckpointError where it is missing, truncated, changed in any byte, or of another format.
+    """Reads a state and checks its checksum; safetensors itself checks only sizes.
 
-    safetensors itself checks sizes and nothing else.
+    Raises:
+        CheckpointError: It is missing, truncated, changed in any byte, or of another format.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no training state at {path}; start the run without --resume")
@@ -120,7 +134,7 @@ def read_state(path: Path) -> State:
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over metadata, and name, type, shape and bytes of every tensor."""
+    """Returns the SHA-256 over the metadata and over name, type, shape and bytes of every tensor."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,7 +1,7 @@
-"""The two last states of a run: at every instant at least one of them is whole, and a damaged one does not end a run.
+"""The two last states of a run: at least one of them is intact at any time, and a damaged one does not end a run.
 
-A new state is written beside them and flushed to the disk; then the last becomes the one before, then the new one
-becomes the last. A crash between the two renames leaves the one before, which is the newest whole state of that moment.
+A new state is written to a temporary file and synced; then the last state is renamed to be the previous one, and the
+new one to be the last. A crash between the two renames leaves the previous one, which is then the newest intact state.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ from ghnq.training.run.state import State, read_state
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 
 
-def holds_run(directory: Path) -> bool:
-    """Whether there is a state in a directory, whole or not."""
+def has_state(directory: Path) -> bool:
+    """Returns whether there is a state in a directory, intact or not."""
     return (directory / STATE).exists() or (directory / PREVIOUS).exists()
 
 
 @contextmanager
-def next_state(directory: Path) -> Iterator[Path]:
-    """Yields a path to write a state to, which then is the directory's last; the last becomes the one before.
+def writing_state(directory: Path) -> Iterator[Path]:
+    """Yields a path to write a state to, which then becomes the last state; the last one becomes the previous one.
 
-    On any exception both are as they were. Raises WriteError where the directory cannot be written.
+    On any exception both are as they were.
+
+    Raises:
+        WriteError: The directory cannot be written.
     """
     with atomic_path(directory / STATE, previous=directory / PREVIOUS) as temporary:
         yield temporary
 
 
-def last_state(directory: Path) -> State:
-    """The last state that is whole; warns where that is not the last one written. Raises CheckpointError for none."""
+def load_last_state(directory: Path) -> State:
+    """Returns the newest intact state, and warns if it is not the one that was written last.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     last, before = directory / STATE, directory / PREVIOUS
     if not last.exists() and before.exists():  # killed between the two renames
         return read_state(before)
@@ -51,14 +58,14 @@ def last_state(directory: Path) -> State:
                 f"no state to resume from: {damage}; {other}; start again in another --out"
             ) from other
         warnings.warn(
-            f"{damage}; going on from step {state.progress.step}, the state before it ({before.name})",
+            f"{damage}; resuming from step {state.progress.step}, the state before it ({before.name})",
             GhnqWarning,
             stacklevel=3,
         )
         return state
 
 
-def settle(directory: Path, state: State) -> None:
-    """Makes the state that a run goes on from the last one, so that no damaged one ever pushes it out."""
+def promote_state(directory: Path, state: State) -> None:
+    """Renames the state that a run resumes from to be the last one, so that a damaged one never replaces it."""
     if state.path.name == PREVIOUS:
         os.replace(state.path, directory / STATE)

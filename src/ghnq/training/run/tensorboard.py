@@ -1,6 +1,6 @@
-"""Figures for TensorBoard, in its event format, on the disk as soon as they are written.
+"""Scalars in TensorBoard's event format, on the disk as soon as they are written.
 
-`torch.utils.tensorboard` writes from a thread, up to two minutes late: a run that is killed would lose what its log
+`torch.utils.tensorboard` writes from a thread, up to two minutes late: a killed run would lose values that its log
 has, and a full disk would be reported by that thread instead of the run.
 """
 
@@ -15,15 +15,21 @@ from typing import Any, BinaryIO
 
 
 def append(file: BinaryIO, line: bytes) -> None:
-    """Writes all of `line` to an unbuffered file; raises OSError."""
+    """Writes all of `line` to an unbuffered file.
+
+    Raises:
+        OSError: The disk is full, for example.
+    """
     while line:
         line = line[file.write(line) :]
 
 
-class Board:
-    """Appends scalars to an event file of its own in a directory; what earlier files hold after a step is void.
+class EventFile:
+    """An event file in a directory; it invalidates the events of earlier files after a step.
 
-    resume_at: the step after which a resumed run writes its own figures.
+    Args:
+        directory: Where the event files are.
+        resume_at: Step from which a resumed run continues.
     """
 
     def __init__(self, directory: Path, *, resume_at: int) -> None:
@@ -39,7 +45,7 @@ class Board:
         self._write(step=resume_at + 1, session_log=start)
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Writes one figure; a name with a slash is grouped."""
+        """Writes one scalar; TensorBoard groups names by what is before a slash."""
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, simple_value=value)]))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What every process of a run holds and does: the same hypernetwork, its share of the networks, the same update."""
+"""What every process of a run does in a step: its share of the networks, then the same update of the hypernetwork."""
 
 from __future__ import annotations
 
@@ -18,26 +18,32 @@ from ghnq.hypernet.model import GHN
 from ghnq.memory import keep_freed_memory
 from ghnq.quant.scheme import QuantScheme
 from ghnq.torch_compat import interpolate_tensors
-from ghnq.training.distributed.process_group import Team
+from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.architecture_stream import ArchitectureStream, MetaBatch
-from ghnq.training.networks.cuda_graphs import Replay
-from ghnq.training.networks.fake_quant import layers_of
-from ghnq.training.networks.prefetch import Ahead
-from ghnq.training.networks.scheme_mix import MIXED, draw_scheme
+from ghnq.training.networks.cuda_graphs import CudaGraphCache
+from ghnq.training.networks.fake_quant import quantizable_layers
+from ghnq.training.networks.prefetch import Prefetcher
 from ghnq.training.networks.step import accumulate_gradients
+from ghnq.training.recipe import Recipe
+from ghnq.training.recipe.scheme_mix import MIXED, draw_scheme
 from ghnq.training.run.lr_schedule import rate_factor
-from ghnq.training.run.recipe import Recipe
 from ghnq.training.run.state import Progress
 
-MOST_SKIPPED = 20
-"""So many steps in a row that are not finite end the run."""
+MAX_SKIPPED = 20
+"""Number of consecutive steps with a non-finite loss or gradient that ends a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """A step as the whole team did it.
+    """One step of all processes.
 
-    loss: mean. accuracy: percent. speed: networks per second. last: no more steps.
+    Attributes:
+        loss: Mean over networks.
+        accuracy: Mean over networks on training images, percent.
+        gradient_norm: Norm of the hypernetwork's gradient before clipping.
+        lr: Learning rate.
+        speed: Networks per second.
+        last: Whether this was the last step.
     """
 
     loss: float
@@ -49,26 +55,26 @@ class StepReport:
 
 
 class Trainer:
-    """Hypernetwork, weight average, optimizer, progress, and this process's share of the networks."""
+    """The hypernetwork, its weight average, the optimizer and this process's share of the networks."""
 
-    def __init__(self, recipe: Recipe, dataset: ImageDataset, team: Team) -> None:
+    def __init__(self, recipe: Recipe, dataset: ImageDataset, group: WorkerGroup) -> None:
         keep_freed_memory()
-        self.recipe, self.dataset, self.team = recipe, dataset, team
+        self.recipe, self.dataset, self.group = recipe, dataset, group
         if recipe.crop is not None and recipe.crop > min(dataset.input_shape[1:]):
             raise TrainingError(
                 f"crop is {recipe.crop} pixels, but the images of '{dataset.name}' are "
                 f"{dataset.input_shape[1]} x {dataset.input_shape[2]}; give a smaller crop, or leave the key out"
             )
-        self._near = replace(dataset, train=dataset.train.to(team.device))
+        self._device_dataset = replace(dataset, train=dataset.train.to(group.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset)).to(team.device)
+            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset)).to(group.device)
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
         o = recipe.optimizer
         self.optimizer = kind(self.ghn.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True)
         self.progress = Progress()
-        record = recipe.cuda_graphs and team.device.type == "cuda"
+        record = recipe.cuda_graphs and group.device.type == "cuda"
         self.stream = ArchitectureStream(
             size=recipe.meta_batch,
             input_shape=dataset.input_shape,
@@ -78,19 +84,24 @@ class Trainer:
             batch_size=recipe.batch_size,
             space=recipe.space,
             curriculum=recipe.curriculum,
-            rank=team.rank,
-            world=team.size,
-            at_home=record,
+            rank=group.rank,
+            world_size=group.world_size,
+            fixed_assignment=record,
         )
-        most = 2 * recipe.meta_batch * recipe.reuse // team.size  # few come back later than that
-        self.replay = Replay(most) if record else None
-        usual = 2 if team.device.type == "cuda" else 0
-        self.batches = Ahead(self._batch, usual if recipe.prefetch is None else recipe.prefetch)
+        capacity = (
+            2 * recipe.meta_batch * recipe.reuse // group.world_size
+        )  # few architectures are reused later than that
+        self.cuda_graphs = CudaGraphCache(capacity) if record else None
+        default_depth = 2 if group.device.type == "cuda" else 0
+        self.batches = Prefetcher(self._batch, default_depth if recipe.prefetch is None else recipe.prefetch)
 
     def start_from(self, ghn: GHN) -> None:
-        """Takes the weights of a hypernetwork before the first step.
+        """Loads the weights of a hypernetwork, before the first step.
 
-        Its configuration is the same, but for `condition` and `channel_rank`, which may be new.
+        Its configuration is the same, except that `condition` and `channel_rank` may be new.
+
+        Raises:
+            TrainingError: The configuration is another.
         """
         loaded = self.ghn.load_state_dict(ghn.state_dict(), strict=False)
         new = ("precision.", "vector_modulation.", "decoder.modulation.")
@@ -99,9 +110,14 @@ class Trainer:
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if self.recipe.ema else {}
 
     def step(self, *, fraction_done: float, last: bool) -> StepReport:
-        """One update. Both arguments are the first process's to say; what the others give is ignored.
+        """Makes one update. Both arguments are taken from the first process and ignored in the others.
 
-        Raises TrainingError where loss or gradient stay non-finite for MOST_SKIPPED steps.
+        Args:
+            fraction_done: How much of the run is done, from 0 to 1, for the learning rate.
+            last: Whether this is the last step.
+
+        Raises:
+            TrainingError: Loss or gradient were non-finite in MAX_SKIPPED consecutive steps.
         """
         started = time.perf_counter()
         recipe, progress = self.recipe, self.progress
@@ -109,21 +125,21 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.batches(progress.step)
         images, labels = self._images(progress.step, batch.positions)
-        outcome = accumulate_gradients(
+        result = accumulate_gradients(
             self.ghn,
             batch,
-            self._shrunk(images, progress.step, batch.positions),
+            self._prepared(images, progress.step, batch.positions),
             labels,
             schemes=self._schemes(batch),
             noise=self._noise(batch),
             label_smoothing=recipe.label_smoothing,
-            precision=self.team.precision,
-            replay=self.replay,
+            precision=self.group.precision,
+            cuda_graphs=self.cuda_graphs,
         )
-        said = torch.tensor([fraction_done, float(last)] if self.team.leads else [0.0, 0.0])
-        shared = self._exchange(torch.stack([outcome.loss, outcome.accuracy]), said, len(batch.positions))
+        from_first = torch.tensor([fraction_done, float(last)] if self.group.is_first else [0.0, 0.0])
+        shared = self._exchange(torch.stack([result.loss, result.accuracy]), from_first, len(batch.positions))
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.optimizer.clip)
-        # All that the step tells the host, in one go: no network waits for the device before this line.
+        # One transfer to the host: nothing before this line waits for the device.
         loss, accuracy, fraction, stop, norm = torch.cat([shared, gradient_norm.view(1)]).tolist()
         lr = recipe.optimizer.lr * rate_factor(recipe.schedule, step=progress.step, progress=fraction)
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -135,81 +151,87 @@ class Trainer:
         return StepReport(loss, accuracy, norm, lr, recipe.meta_batch / seconds, bool(stop))
 
     def close(self) -> None:
-        """Ends what runs beside the steps."""
+        """Ends the prefetching thread."""
         self.batches.close()
 
     def averaged(self) -> GHN:
-        """The hypernetwork that is measured and saved: with averaged weights where the recipe asks for them."""
-        ghn = GHN(self.ghn.config, task=self.ghn.task)  # on the CPU
+        """Returns a copy on the CPU with averaged weights if the recipe has `ema`: what is validated and saved."""
+        ghn = GHN(self.ghn.config, task=self.ghn.task)
         ghn.load_state_dict(self.average or self.ghn.state_dict())
         return ghn.eval()
 
     def _batch(self, step: int) -> MetaBatch:
-        """This process's networks of a step, on its device, with all that the encoder will ask of their graphs."""
+        """Returns this process's networks of a step on its device, with the traversals that the encoder needs."""
         batch = self.stream.meta_batch_at(step)
-        graphs = batch.graphs.to(self.team.device)
+        graphs = batch.graphs.to(self.group.device)
         if self.recipe.hypernet.encoder == "gatedgnn":
-            _ = graphs.forward, graphs.backward  # made when they are first asked for, which is here
+            _ = graphs.forward, graphs.backward  # computed on first access
         return replace(batch, graphs=graphs)
 
     def _exchange(self, averaged: Tensor, summed: Tensor, networks: int) -> Tensor:
-        """Averages gradients and figures over all networks of the step, sums the rest; one vector, one exchange.
+        """Averages gradients and metrics over all networks of the step and sums the rest, in one exchange.
 
-        networks: of this process, over which the gradients and figures so far are means. Returns the figures.
+        Args:
+            averaged: Metrics of this process, means over its networks.
+            summed: Values that are summed over processes.
+            networks: Number of networks of this process, over which its gradients and metrics are means.
+
+        Returns:
+            The averaged metrics, followed by the sums.
         """
         summed = summed.to(averaged.device)
-        if self.team.size == 1:
+        if self.group.world_size == 1:
             return torch.cat([averaged, summed])
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.ghn.parameters()]
         means = torch.cat([*(g.flatten() for g in gradients), averaged]).mul_(networks / self.recipe.meta_batch)
-        total = self.team.sum(torch.cat([means, summed]))
-        *parts, figures = torch.split(total, [*(g.numel() for g in gradients), len(averaged) + len(summed)])
+        total = self.group.sum(torch.cat([means, summed]))
+        *parts, metrics = torch.split(total, [*(g.numel() for g in gradients), len(averaged) + len(summed)])
         for parameter, part in zip(self.ghn.parameters(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
-        return figures
+        return metrics
 
     def _schemes(self, batch: MetaBatch) -> list[QuantScheme]:
-        """The precision that each of this process's networks is trained for."""
+        """Returns the scheme that each of this process's networks is trained for."""
         mix, layered = self.recipe.quantization.mix, MIXED in self.recipe.quantization.mix
         steps = self.recipe.quantization.steps
         return [
-            draw_scheme(mix, list(layers_of(module)) if layered else [], self._key(position), steps)
+            draw_scheme(mix, list(quantizable_layers(module)) if layered else [], self._key(position), steps)
             for module, position in zip(batch.modules, batch.positions, strict=True)
         ]
 
     def _noise(self, batch: MetaBatch) -> list[torch.Generator] | None:
-        """For each of this process's networks what its noise is drawn from."""
+        """Returns a generator of quantization noise for each of this process's networks, or None for rounding."""
         if self.recipe.quantization.strategy == "round":
             return None
         seeds = [int(np.random.SeedSequence(self._key(p)).generate_state(1)[0]) for p in batch.positions]
-        return [torch.Generator(self.team.device).manual_seed(seed) for seed in seeds]
+        return [torch.Generator(self.group.device).manual_seed(seed) for seed in seeds]
 
     def _key(self, position: int) -> tuple[int, int, int]:
-        """What the random choices for one network of this step hang on, in whatever process it runs."""
+        """Returns the seed of the random choices for one network of this step; it does not depend on the process."""
         return (self.recipe.seed, self.progress.step, position)
 
     def _images(self, step: int, positions: tuple[int, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """One batch for each of these places of the meta-batch, or the same for all networks of all processes."""
-        recipe, near = self.recipe, self._near
+        """Returns one batch for each of these positions of the meta-batch, or the same batch for all networks."""
+        recipe, dataset = self.recipe, self._device_dataset
         if recipe.share_images:
-            x, y = near.train_batch(step, recipe.batch_size, recipe.seed, augment=recipe.augment)
+            x, y = dataset.train_batch(step, recipe.batch_size, recipe.seed, augment=recipe.augment)
             return (x,) * len(positions), (y,) * len(positions)
         numbers = (step * recipe.meta_batch + position for position in positions)
-        batches = [near.train_batch(n, recipe.batch_size, recipe.seed, augment=recipe.augment) for n in numbers]
+        batches = [dataset.train_batch(n, recipe.batch_size, recipe.seed, augment=recipe.augment) for n in numbers]
         images, labels = zip(*batches, strict=True)
         return images, labels
 
-    def _shrunk(self, images: tuple[Tensor, ...], step: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """The images cropped as the recipe wants them, and shrunk as the curriculum does at a step."""
+    def _prepared(self, images: tuple[Tensor, ...], step: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Returns the images with the recipe's crop and the curriculum's size."""
         if self.recipe.crop is not None:
-            images = tuple(self._cropped(x, step, position) for x, position in zip(images, positions, strict=True))
+            images = tuple(self._random_crop(x, step, position) for x, position in zip(images, positions, strict=True))
         size = self.recipe.curriculum.image_size
         if size is None or step >= self.recipe.curriculum.steps:
             return images
         return tuple(F.interpolate(x, size=(size, size), mode="bilinear", antialias=True) for x in images)
 
-    def _cropped(self, images: Tensor, step: int, position: int) -> Tensor:
-        """[B, C, H, W] -> [B, C, crop, crop]: the same random window of all images of one network."""
+    def _random_crop(self, images: Tensor, step: int, position: int) -> Tensor:
+        """Returns the same random window of all images of one network, [B, C, H, W] -> [B, C, crop, crop]."""
         size = self.recipe.crop
         assert size is not None
         rng = np.random.default_rng((self.recipe.seed, 1, step, position))
@@ -221,7 +243,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         if self.average:
-            # A short memory at first, or the average would remember the random start.
+            # The decay rises from 0.1, or the average would contain the random initial weights for long.
             decay = min(self.recipe.ema, (1 + self.progress.step) / (10 + self.progress.step))
             state = self.ghn.state_dict()
             interpolate_tensors(list(self.average.values()), [state[k] for k in self.average], 1 - decay)
@@ -231,15 +253,15 @@ class Trainer:
         progress.step += 1
         progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
         progress.skipped += not finite
-        if progress.skipped_in_a_row >= MOST_SKIPPED:
+        if progress.skipped_in_a_row >= MAX_SKIPPED:
             raise TrainingError(
-                f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row (up to step {progress.step}); "
+                f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row (up to step {progress.step}); "
                 "start again with a lower optimizer.lr or optimizer.clip"
             )
 
 
 def task_of(recipe: Recipe, dataset: ImageDataset) -> Task:
-    """What a recipe and its data make of the hypernetwork's task."""
+    """Returns what the checkpoint stores about the images and the space."""
     return Task(
         data=dataset.name,
         image_shape=dataset.input_shape,

@@ -1,4 +1,4 @@
-"""Measuring a run on the way: unseen `val` architectures on training images that were held out."""
+"""Validation during a run: architectures of split `val` on training images that were held out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from ghnq.errors import TrainingError
 from ghnq.evaluation.evaluator import Evaluator
 from ghnq.hypernet.model import GHN
 from ghnq.quant.scheme import QuantScheme
-from ghnq.training.run.recipe import Recipe
+from ghnq.training.recipe import Recipe
 
 PROTOCOL = "deploy"
 
 
-def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset, Images]:
-    """Splits training images into (what is trained on, `count` for validation, balanced over classes)."""
+def split_validation(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset, Images]:
+    """Returns the data set without, and the images with, `count` training images for validation, balanced over classes.
+
+    Raises:
+        TrainingError: That is more than half of them.
+    """
     if count > len(dataset.train) // 2:
         raise TrainingError(
             f"validation.images is {count}, more than half of the {len(dataset.train)} training images of "
@@ -28,10 +32,11 @@ def held_out(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset
 
 
 def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) -> dict[str, float]:
-    """Accuracy of predicted networks in percent (mean, standard error, max), calibrated, under the recipe's schemes.
+    """Returns the accuracy of calibrated predicted networks under the recipe's schemes, in percent.
 
-    `val/accuracy` is the mean over the schemes, of which each has its own figure where there are several. Measured as
-    an evaluation measures: answers that are not finite count as wrong, and are counted.
+    `val/accuracy`, `val/sem` and `val/max` are mean, standard error and maximum over architectures of the mean over
+    schemes; with several schemes each has its own mean as well. As in an evaluation, images with non-finite logits
+    count as wrong; `val/nonfinite` is their number.
     """
     count = min(recipe.validation.calibration, len(dataset.train))
     schemes = recipe.validation.schemes
@@ -41,7 +46,7 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
         images=images,
         calibration=dataset.calibration(count, recipe.seed),
         protocol=PROTOCOL,
-        named={word: QuantScheme.parse(word, steps=recipe.quantization.steps) for word in schemes},
+        named={name: QuantScheme.parse(name, steps=recipe.quantization.steps) for name in schemes},
     )
     rows = [evaluator.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
     values = np.array([[100 * row["correct"] / row["images"] for row in under] for under in rows])  # [M, schemes]

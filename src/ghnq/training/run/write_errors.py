@@ -1,4 +1,4 @@
-"""What a run does when its directory cannot be written: a disk that is full, a quota, permissions that changed."""
+"""Errors of a run whose directory cannot be written: a full disk, a quota, changed permissions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from ghnq.errors import TrainingError, WriteError
 
 
 @contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Turns a failure to write into a TrainingError; what was there before is still there."""
+def report_write_errors(directory: Path) -> Iterator[None]:
+    """Turns a failure to write into a TrainingError; existing files are unchanged.
+
+    Raises:
+        TrainingError: The directory cannot be written.
+    """
     try:
         yield
     except (OSError, WriteError) as error:
         reason = error.__cause__ if isinstance(error, WriteError) else error
         raise TrainingError(
             f"'{directory}' cannot be written ({reason}); the run ends with its last saved state as it was. "
-            "Make room there, then go on with --resume"
+            "Free space there, then continue with --resume"
         ) from error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ghnq.errors import CheckpointError
 from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.training.run.state import Progress, read_state, write_state
-from ghnq.training.run.state_files import PREVIOUS, STATE, last_state, next_state
+from ghnq.training.run.state_files import PREVIOUS, STATE, load_last_state, writing_state
 
 TASK = Task(data="digits", image_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
 
@@ -78,7 +78,7 @@ def test_a_crash_between_the_renames_leaves_a_state(
 
     (tmp_path / STATE).write_bytes(written)
     monkeypatch.setattr(os, "replace", crashes)
-    with pytest.raises(KeyboardInterrupt), next_state(tmp_path) as path:
+    with pytest.raises(KeyboardInterrupt), writing_state(tmp_path) as path:
         path.write_bytes(written)
     monkeypatch.undo()
-    assert last_state(tmp_path).path.name == (PREVIOUS if renames else STATE)
+    assert load_last_state(tmp_path).path.name == (PREVIOUS if renames else STATE)

@@ -11,13 +11,13 @@ from ghnq.quant import QuantScheme
 from ghnq.quant.affine import fake_quantize, integer_range, scale_zero_point
 from ghnq.quant.ranges import activation_range as searched_activations
 from ghnq.quant.ranges import weight_range
-from ghnq.training.networks.fake_quant import layers_of, on_grid
-from ghnq.training.networks.fast_ranges import activation_grid, weight_scale
-from ghnq.training.networks.scheme_mix import draw_scheme
+from ghnq.training.networks.fake_quant import fake_quantize_weights, quantizable_layers
+from ghnq.training.networks.fast_ranges import activation_qparams, weight_scale
 from ghnq.training.networks.step import run_network
-from ghnq.training.run.recipe import validate_recipe
+from ghnq.training.recipe import validate_recipe
+from ghnq.training.recipe.scheme_mix import draw_scheme
 from tests.training.conftest import TINY
-from tests.training.test_simulation import network, run
+from tests.training.networks.test_fake_quant import network, run
 
 STEPS = ("search_weights", "search_activations")
 
@@ -46,7 +46,7 @@ def test_weights_are_fitted_nearly_as_well_as_searched(bits: int, shape: tuple[i
 def test_activations_are_searched_nearly_as_well(bits: int, rectified: bool) -> None:
     x = torch.randn(32, 12, 9, 9, generator=torch.Generator().manual_seed(bits))
     x = x.relu() if rectified else x
-    rough = error(x, *activation_grid(x.permute(0, 2, 3, 1), bits), bits, False)
+    rough = error(x, *activation_qparams(x.permute(0, 2, 3, 1), bits), bits, False)
     searched = error(x, *scale_zero_point(*searched_activations(x, bits, "mse"), bits, False), bits, False)
     widest = error(x, *scale_zero_point(*searched_activations(x, bits, "minmax"), bits, False), bits, False)
     assert rough < 1.1 * searched
@@ -55,7 +55,7 @@ def test_activations_are_searched_nearly_as_well(bits: int, rectified: bool) -> 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 def test_constants_stay_finite(value: float) -> None:
-    step, zero = activation_grid(torch.full((4, 4), value), 2)
+    step, zero = activation_qparams(torch.full((4, 4), value), 2)
     torch.testing.assert_close(fake_quantize(torch.full((4,), value), step, zero, 0, 3), torch.full((4,), value))
     scale = weight_scale(torch.full((4, 4), value), 2)
     torch.testing.assert_close(
@@ -67,8 +67,8 @@ def test_a_drawn_scheme_asks_for_them_and_a_step_takes_them() -> None:
     plain, fitted = (draw_scheme({"w2a2": 1.0}, [], (0, 0, 0), steps) for steps in ((), STEPS))
     module, images = network().train(), torch.randn(32, 3, 8, 8)
     weights = dict(module.named_parameters())
-    used = on_grid(weights, layers_of(module), fitted, None)["6.weight"].detach()
-    wasted = on_grid(weights, layers_of(module), plain, None)["6.weight"].detach()
+    used = fake_quantize_weights(weights, quantizable_layers(module), fitted, None)["6.weight"].detach()
+    wasted = fake_quantize_weights(weights, quantizable_layers(module), plain, None)["6.weight"].detach()
     assert len(used[0].unique()) <= 3
     assert (used == 0).sum() < (wasted == 0).sum()
     assert not torch.equal(run(module, images, plain), run(module, images, fitted))

@@ -16,9 +16,9 @@ import torch
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
 from ghnq.training.distributed import topology as place_module
-from ghnq.training.distributed.balance import homes, spread
-from ghnq.training.distributed.topology import Place, choose_place
-from ghnq.training.run.recipe import dump_recipe, validate_recipe
+from ghnq.training.distributed.balance import assign_fixed, balance_by_cost
+from ghnq.training.distributed.topology import Topology, choose_topology
+from ghnq.training.recipe import dump_recipe, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
 
@@ -192,13 +192,13 @@ class TestPlace:
     def test_workers_on_the_cpu_and_one_cuda_device(self, tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe = tiny.model_copy(update={"workers": 2})
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert choose_place(recipe, None) == Place("cpu", size=2, here=2)
-        assert choose_place(recipe, 1) == Place("cpu", size=1, here=1)
+        assert choose_topology(recipe, None) == Topology("cpu", world_size=2, local_world_size=2)
+        assert choose_topology(recipe, 1) == Topology("cpu", world_size=1, local_world_size=1)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        assert choose_place(recipe, None) == Place("cuda", size=1, here=1)
-        assert choose_place(recipe, 2) == Place("cuda", size=2, here=2)
-        assert choose_place(recipe.model_copy(update={"device": "cpu"}), None).device == "cpu"
+        assert choose_topology(recipe, None) == Topology("cuda", world_size=1, local_world_size=1)
+        assert choose_topology(recipe, 2) == Topology("cuda", world_size=2, local_world_size=2)
+        assert choose_topology(recipe.model_copy(update={"device": "cpu"}), None).device_type == "cpu"
 
     @pytest.mark.parametrize(
         ("found", "devices", "message"),
@@ -213,7 +213,7 @@ class TestPlace:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: found > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
         with pytest.raises(TrainingError, match=message):
-            choose_place(tiny.model_copy(update={"device": "cuda", "meta_batch": 8}), devices)
+            choose_topology(tiny.model_copy(update={"device": "cuda", "meta_batch": 8}), devices)
 
     def test_more_processes_than_networks(self, tiny: Recipe, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="meta_batch 2 is fewer than 3 processes"):
@@ -222,22 +222,22 @@ class TestPlace:
 
     def test_no_processes(self, tiny: Recipe) -> None:
         with pytest.raises(TrainingError, match="--devices is 0"):
-            choose_place(tiny, 0)
+            choose_topology(tiny, 0)
 
     def test_processes_that_share_a_cuda_device(self, tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         recipe = tiny.model_copy(update={"cuda_workers": 3, "meta_batch": 6})
-        place = choose_place(recipe, 2)
-        assert place == Place("cuda", size=6, here=6, sharing=3)
+        place = choose_topology(recipe, 2)
+        assert place == Topology("cuda", world_size=6, local_world_size=6, processes_per_device=3)
         assert place.backend == "gloo"  # NCCL refuses two processes on one device
-        devices = [replace(place, rank=rank, local=rank).where.index for rank in range(6)]
+        devices = [replace(place, rank=rank, local_rank=rank).device.index for rank in range(6)]
         assert devices == [0, 0, 0, 1, 1, 1]
-        assert choose_place(recipe.model_copy(update={"cuda_workers": 1}), 2).backend == "nccl"
+        assert choose_topology(recipe.model_copy(update={"cuda_workers": 1}), 2).backend == "nccl"
         with pytest.raises(TrainingError, match="PyTorch finds 2 CUDA devices"):
-            choose_place(recipe.model_copy(update={"meta_batch": 9}), 3)
+            choose_topology(recipe.model_copy(update={"meta_batch": 9}), 3)
         with pytest.raises(TrainingError, match=r"fewer than 9 processes.* take fewer cuda_workers"):
-            choose_place(recipe.model_copy(update={"cuda_workers": 9}), 1)
+            choose_topology(recipe.model_copy(update={"cuda_workers": 9}), 1)
 
     def test_what_is_for_cuda_changes_nothing_on_the_cpu(self, tiny: Recipe, tmp_path: Path) -> None:
         recipe = tiny.model_copy(update={"device": "cpu"})
@@ -250,10 +250,12 @@ class TestPlace:
         for name, value in numbers.items():
             monkeypatch.setenv(name, str(value))
         recipe = tiny.model_copy(update={"device": "cpu", "meta_batch": 4})
-        assert choose_place(recipe, None) == Place("cpu", size=4, here=2, rank=3, local=1, external=True)
+        assert choose_topology(recipe, None) == Topology(
+            "cpu", world_size=4, local_world_size=2, rank=3, local_rank=1, by_torchrun=True
+        )
         assert place_module.launched_rank() == 3
         with pytest.raises(TrainingError, match="--devices is 4, but torchrun has started 2"):
-            choose_place(recipe, 4)
+            choose_topology(recipe, 4)
 
 
 class TestSpread:
@@ -263,26 +265,26 @@ class TestSpread:
     def test_none_is_idle_and_none_has_much_more_than_another(self, ranks: int) -> None:
         generator = torch.Generator().manual_seed(ranks)
         for _ in range(50):
-            efforts = torch.rand(ranks + 4, generator=generator).add(0.01).tolist()
-            owners = spread(efforts, ranks)
-            loads = [sum(e for e, o in zip(efforts, owners, strict=True) if o == rank) for rank in range(ranks)]
+            costs = torch.rand(ranks + 4, generator=generator).add(0.01).tolist()
+            owners = balance_by_cost(costs, ranks)
+            loads = [sum(e for e, o in zip(costs, owners, strict=True) if o == rank) for rank in range(ranks)]
             assert min(loads) > 0
-            assert max(loads) <= max(4 / 3 * sum(efforts) / ranks + 1e-9, *efforts) + max(efforts) * (ranks > 2) / 3
+            assert max(loads) <= max(4 / 3 * sum(costs) / ranks + 1e-9, *costs) + max(costs) * (ranks > 2) / 3
 
     def test_an_architecture_has_one_home(self) -> None:
-        assert homes([7, 4, 9, 1, 3], 2) == [1, 0, 1, 1, 1]
-        assert homes([8, 2, 4, 6], 2) == [0, 0, 0, 1]  # none is idle
+        assert assign_fixed([7, 4, 9, 1, 3], 2) == [1, 0, 1, 1, 1]
+        assert assign_fixed([8, 2, 4, 6], 2) == [0, 0, 0, 1]  # none is idle
         rng = np.random.default_rng(0)
         for ranks in (1, 2, 5, 16):
             for _ in range(100):
                 indices = rng.choice(1000, 16, replace=False).tolist()
-                owners = homes(indices, ranks)
+                owners = assign_fixed(indices, ranks)
                 assert set(owners) == set(range(ranks))
                 moved = sum(owner != index % ranks for owner, index in zip(owners, indices, strict=True))
                 assert moved == ranks - len({index % ranks for index in indices})
 
     def test_longest_first(self) -> None:
-        assert spread([1, 9, 5, 5], 2) == [0, 0, 1, 1]
+        assert balance_by_cost([1, 9, 5, 5], 2) == [0, 0, 1, 1]
 
 
 def test_bf16_trains(tiny: Recipe, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ghnq.hypernet.model import Parameters
-from ghnq.training.networks.cuda_graphs import Replay, Result
+from ghnq.training.networks.cuda_graphs import CudaGraphCache, Result
 
 LIVE: Counter[int] = Counter()
 DEAD: set[int] = set()
@@ -56,7 +56,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     return []
 
 
-def play(replay: Replay, module: nn.Module, ran: list[nn.Module]) -> None:
+def play(replay: CudaGraphCache, module: nn.Module, ran: list[nn.Module]) -> None:
     def run(parameters: Parameters, images: torch.Tensor, labels: torch.Tensor) -> Result:
         ran.append(module)
         return torch.zeros(()), torch.zeros(()), {name: torch.zeros_like(t) for name, t in parameters.items()}
@@ -65,14 +65,14 @@ def play(replay: Replay, module: nn.Module, ran: list[nn.Module]) -> None:
 
 
 def test_a_network_is_run_once_recorded_once_and_then_played(ran: list[nn.Module]) -> None:
-    replay, module = Replay(4), nn.Identity()
+    replay, module = CudaGraphCache(4), nn.Identity()
     for _ in range(5):
         play(replay, module, ran)
     assert ran == [module, module]
 
 
 def test_when_all_graphs_are_forgotten_new_ones_have_memory_of_their_own(ran: list[nn.Module]) -> None:
-    replay, old, new = Replay(2), nn.Identity(), nn.Identity()
+    replay, old, new = CudaGraphCache(2), nn.Identity(), nn.Identity()
     play(replay, old, ran)
     play(replay, old, ran)
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_when_all_graphs_are_forgotten_new_ones_have_memory_of_their_own(ran: li
 
 
 def test_a_module_that_takes_the_place_of_another_is_new(ran: list[nn.Module]) -> None:
-    replay = Replay(100)
+    replay = CudaGraphCache(100)
     for _ in range(50):  # each would have the address of the one before, were that not kept
         play(replay, nn.Identity(), ran)
     assert len({id(module) for module in ran}) == len(replay._seen) == 50

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ghnq.training import Recipe
-from ghnq.training.networks.prefetch import Ahead
+from ghnq.training.networks.prefetch import Prefetcher
 from tests.training.runs import assert_same_run, die_and_resume, go
 
 
@@ -18,7 +18,7 @@ def test_steps_come_in_any_order(depth: int) -> None:
         made.append(step)
         return step * step
 
-    ahead = Ahead(make, depth)
+    ahead = Prefetcher(make, depth)
     assert [ahead(step) for step in (0, 1, 2, 7, 8, 3)] == [0, 1, 4, 49, 64, 9]
     ahead.close()
     assert set(made) >= {0, 1, 2, 7, 8, 3}
@@ -34,7 +34,7 @@ def test_a_step_is_made_before_it_is_asked_for_and_once() -> None:
             third.set()
         return step
 
-    ahead = Ahead(make, 2)
+    ahead = Prefetcher(make, 2)
     assert ahead(0) == 0
     assert third.wait(10)
     assert [ahead(1), ahead(2)] == [1, 2]
@@ -47,7 +47,7 @@ def test_a_failure_is_raised_where_its_step_is_asked_for(depth: int) -> None:
     def make(step: int) -> int:
         return 1 // (2 - step)
 
-    ahead = Ahead(make, depth)
+    ahead = Prefetcher(make, depth)
     assert [ahead(0), ahead(1)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         ahead(2)

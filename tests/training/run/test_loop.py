@@ -12,8 +12,8 @@ from rich.console import Console
 from ghnq.errors import CheckpointError, RecipeError, TrainingError
 from ghnq.hypernet.model import GHN
 from ghnq.training import Recipe, train
+from ghnq.training.recipe import Quantization, validate_recipe
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.recipe import Quantization, validate_recipe
 from ghnq.training.run.state_files import STATE
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
@@ -60,11 +60,11 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_reported(
     before: list[torch.Tensor] = []
 
     def poisoned(ghn: GHN, *arguments: Any, **options: Any) -> Any:
-        outcome = real(ghn, *arguments, **options)
+        result_of_step = real(ghn, *arguments, **options)
         if len(before) == 2:
             next(iter(ghn.parameters())).grad.fill_(math.nan)  # type: ignore[union-attr]
         before.append(ghn.embed.op.weight.detach().clone())
-        return outcome
+        return result_of_step
 
     monkeypatch.setattr(trainer_module, "accumulate_gradients", poisoned)
     console = Console(file=io.StringIO(), width=200)
@@ -76,13 +76,13 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_reported(
 
 
 def test_a_run_that_stays_not_finite_ends(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "MOST_SKIPPED", 3)
+    monkeypatch.setattr(trainer_module, "MAX_SKIPPED", 3)
     real = trainer_module.accumulate_gradients
 
     def poisoned(ghn: GHN, *arguments: Any, **options: Any) -> Any:
-        outcome = real(ghn, *arguments, **options)
+        result_of_step = real(ghn, *arguments, **options)
         next(iter(ghn.parameters())).grad.fill_(math.inf)  # type: ignore[union-attr]
-        return outcome
+        return result_of_step
 
     monkeypatch.setattr(trainer_module, "accumulate_gradients", poisoned)
     with pytest.raises(TrainingError, match="3 steps in a row"):

@@ -17,11 +17,11 @@ import torch
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
 from ghnq.training import Recipe
+from ghnq.training.recipe import dump_recipe
 from ghnq.training.run import loop as loop_module
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.metrics_log import Journal
-from ghnq.training.run.recipe import dump_recipe
-from ghnq.training.run.state_files import PREVIOUS, STATE, last_state
+from ghnq.training.run.metrics_log import MetricsLog
+from ghnq.training.run.state_files import PREVIOUS, STATE, load_last_state
 from tests.training.runs import assert_same_end, go, go_until
 
 
@@ -37,7 +37,7 @@ def test_a_damaged_state_costs_the_steps_since_the_one_before(
     go_until(tiny, tmp_path / "run", 5, monkeypatch)
     state = tmp_path / "run" / STATE
     state.write_bytes(state.read_bytes()[:size])
-    with pytest.warns(GhnqWarning, match=rf"{STATE} is truncated .*going on from step 2, .*{PREVIOUS}"):
+    with pytest.warns(GhnqWarning, match=rf"{STATE} is truncated .*resuming from step 2, .*{PREVIOUS}"):
         go(tiny, tmp_path / "run", resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "run")
 
@@ -50,7 +50,7 @@ def test_a_damaged_state_never_pushes_out_the_good_one(
     monkeypatch.setattr(loop_module, "write_state", lambda *_: 1 / 0)  # dies in the first saving after the resume
     with pytest.warns(GhnqWarning, match="step 2"), pytest.raises(ZeroDivisionError):
         go(tiny, tmp_path, resume=True)
-    assert last_state(tmp_path).progress.step == 2
+    assert load_last_state(tmp_path).progress.step == 2
 
 
 def test_two_damaged_states_are_told_and_nothing_starts(
@@ -101,11 +101,11 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state(
     assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["note", "write"])
+@pytest.mark.parametrize("name", ["write_facts", "write"])
 def test_a_log_that_cannot_be_written_ends_the_run_in_words(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(Journal, name, lambda self, *_: _full(self.path.with_name("x")))
+    monkeypatch.setattr(MetricsLog, name, lambda self, *_: _full(self.path.with_name("x")))
     with pytest.raises(TrainingError, match="No space left"):
         go(tiny, tmp_path)
 

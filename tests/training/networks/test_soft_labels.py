@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from ghnq.data import ImageDataset, load
 from ghnq.errors import DataError, RecipeError
 from ghnq.training.networks.soft_labels import save_soft_labels, with_soft_labels
-from ghnq.training.run.recipe import validate_recipe
-from ghnq.training.run.validation import held_out
+from ghnq.training.recipe import validate_recipe
+from ghnq.training.run.validation import split_validation
 from tests.training.conftest import TINY
 from tests.training.runs import go, losses
 
@@ -32,7 +32,7 @@ def mark(pixels: torch.Tensor) -> torch.Tensor:
 
 def test_every_image_keeps_its_own(digits: ImageDataset, tmp_path: Path) -> None:
     save_soft_labels(mark(digits.train.pixels), digits, tmp_path / "soft.safetensors")
-    dataset, _ = held_out(with_soft_labels(digits, tmp_path / "soft.safetensors"), 100, seed=3)
+    dataset, _ = split_validation(with_soft_labels(digits, tmp_path / "soft.safetensors"), 100, seed=3)
     x, y = dataset.train_batch(7, 32, 0, augment=False)
     pixels = (x * dataset.std.view(-1, 1, 1) + dataset.mean.view(-1, 1, 1)).mul(255).round().to(torch.uint8)
     torch.testing.assert_close(y, mark(pixels), atol=1e-3, rtol=0)

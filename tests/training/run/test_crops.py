@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ghnq.errors import TrainingError
 from ghnq.training.networks import step as step_module
-from ghnq.training.run.recipe import validate_recipe
+from ghnq.training.recipe import validate_recipe
 from tests.training.conftest import TINY as SMALL
 from tests.training.runs import die_and_resume, go, losses
 

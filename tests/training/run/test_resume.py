@@ -10,9 +10,9 @@ import torch
 from ghnq.data import ImageDataset, load
 from ghnq.errors import CheckpointError, TrainingError
 from ghnq.training import Recipe
+from ghnq.training.recipe import validate_recipe
 from ghnq.training.run import loop as loop_module
-from ghnq.training.run.recipe import validate_recipe
-from ghnq.training.run.state_files import STATE, last_state
+from ghnq.training.run.state_files import STATE, load_last_state
 from tests.training.conftest import TINY
 from tests.training.runs import go, log
 
@@ -70,14 +70,14 @@ def test_an_override_is_in_the_state_before_the_first_step(run: Path, monkeypatc
     monkeypatch.setattr(loop_module.Trainer, "step", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(changed(steps=8), run, resume=True, override=True)
-    assert json.loads(last_state(run).recipe)["steps"] == 8
+    assert json.loads(load_last_state(run).recipe)["steps"] == 8
 
 
 def test_an_average_that_begins_with_an_override_begins_at_the_weights(tmp_path: Path) -> None:
     go(changed(ema=0.0), tmp_path)
-    weights = {k: v for k, v in last_state(tmp_path).tensors.items() if k.startswith("weights.")}
+    weights = {k: v for k, v in load_last_state(tmp_path).tensors.items() if k.startswith("weights.")}
     go(changed(ema=0.9), tmp_path, resume=True, override=True)
-    state = last_state(tmp_path).tensors
+    state = load_last_state(tmp_path).tensors
     assert all(torch.equal(state[k.replace("weights.", "average.")], v) for k, v in weights.items())
 
 
@@ -120,9 +120,9 @@ def test_other_images_under_the_same_name_are_noticed(run: Path, monkeypatch: py
 
 
 def test_another_measure_makes_another_best(run: Path) -> None:
-    assert last_state(run).progress.best > 0
+    assert load_last_state(run).progress.best > 0
     go(changed(validation={**TINY["validation"], "calibration": 30}), run, resume=True, override=True)
-    assert last_state(run).progress.best != last_state(run).progress.best  # NaN: nothing was measured since
+    assert load_last_state(run).progress.best != load_last_state(run).progress.best  # NaN: nothing was measured since
 
 
 def test_override_without_resume_is_refused(tmp_path: Path) -> None:
@@ -132,7 +132,9 @@ def test_override_without_resume_is_refused(tmp_path: Path) -> None:
 
 def test_a_recipe_of_another_version_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        loop_module, "last_state", lambda out: type(s := last_state(out))(s.path, '{"a": 1}', s.task, s.progress, {})
+        loop_module,
+        "load_last_state",
+        lambda out: type(s := load_last_state(out))(s.path, '{"a": 1}', s.task, s.progress, {}),
     )
-    with pytest.raises(CheckpointError, match="does not know"):
+    with pytest.raises(CheckpointError, match="cannot read"):
         go(changed(), run, resume=True)

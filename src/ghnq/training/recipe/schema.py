@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ghnq import spaces
-from ghnq.errors import RecipeError, SpaceError, nearest
+from ghnq.errors import SpaceError, nearest
 from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
 from ghnq.spaces import Space, Spec
-from ghnq.training.networks.scheme_mix import check_mix
-from ghnq.validation_errors import ErrorFields, dotted, explain_one
-from ghnq.yaml_loader import load_yaml
+from ghnq.training.recipe.scheme_mix import check_mix
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -252,77 +248,3 @@ class Recipe(BaseModel):
                 f"validation.architectures is {self.validation.architectures}; split 'val' of the space "
                 f"'{space.name}' has {available}"
             )
-
-
-def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Reads a YAML recipe and applies `key=value` overrides (dotted keys, YAML values); raises RecipeError."""
-    path = Path(path)
-    if not path.is_file():
-        near = [p.name for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
-        raise RecipeError(
-            f"there is no recipe '{path}'{nearest(path.name, near)}; "
-            f"recipes in '{path.parent}': {', '.join(near) or 'none'}"
-        )
-    try:
-        raw = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path} must hold a mapping of keys to values, not {type(raw).__name__}")
-    for override in overrides:
-        _apply(raw, override)
-    return validate_recipe(raw, str(path))
-
-
-def validate_recipe(raw: dict[str, Any], source: str) -> Recipe:
-    """Checks keys and values; raises RecipeError that names each wrong key, what came, and the nearest known key."""
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise RecipeError(f"{source}: " + "; ".join(map(_explain, error.errors(include_url=False)))) from error
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, every key spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def known_keys() -> list[str]:
-    """Every key of a recipe, dotted."""
-    return _keys(Recipe, "")
-
-
-def _keys(model: type[BaseModel], prefix: str) -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys += _keys(kind, f"{prefix}{name}.")
-    return keys
-
-
-def _explain(problem: ErrorFields) -> str:
-    key = dotted(problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return explain_one(problem, Recipe)
-    keys = known_keys()
-    siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"unknown key '{key}'{nearest(key, siblings) or nearest(key, keys)}; known here: {', '.join(siblings)}"
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"'{override}' is not KEY=VALUE, for example steps=100 or optimizer.lr=0.001")
-    *parents, last = key.split(".")
-    target: dict[str, Any] = raw
-    for parent in parents:
-        child = target.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise RecipeError(f"'{override}': '{parent}' is a value, not a group of keys")
-        target = child
-    try:
-        target[last] = load_yaml(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"'{override}': the value is not YAML: {error}") from error

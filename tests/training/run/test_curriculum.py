@@ -13,9 +13,9 @@ from torch import Tensor
 from ghnq.errors import RecipeError
 from ghnq.spaces import convnets
 from ghnq.training.networks import step as step_module
-from ghnq.training.networks.architecture_stream import _STRIDE, ArchitectureStream
+from ghnq.training.networks.architecture_stream import _INDEX_STRIDE, ArchitectureStream
+from ghnq.training.recipe import Curriculum, validate_recipe
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.recipe import Curriculum, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, losses
 
@@ -57,11 +57,11 @@ def test_only_some_kinds_of_networks(family: Literal["stages", "cells"], stride:
 
 
 def test_every_member_can_follow_every_other() -> None:
-    assert gcd(_STRIDE, convnets.SPLITS["train"]) == 1
+    assert gcd(_INDEX_STRIDE, convnets.SPLITS["train"]) == 1
 
 
 def test_every_process_draws_the_same() -> None:
-    parts = [stream(rank=rank, world=2) for rank in range(2)]
+    parts = [stream(rank=rank, world_size=2) for rank in range(2)]
     for step in range(6):
         assert parts[0].indices(step) == parts[1].indices(step) == stream().indices(step)
 
@@ -90,10 +90,10 @@ def test_shrinking_averages() -> None:
     recipe = validate_recipe({**TINY, "curriculum": {"steps": 1, "image_size": 8}}, "small")
     trainer = trainer_module.Trainer.__new__(trainer_module.Trainer)
     trainer.recipe = recipe
-    small = trainer._shrunk((flat, board), 0, (0, 1))
+    small = trainer._prepared((flat, board), 0, (0, 1))
     torch.testing.assert_close(small[0], flat[..., :8, :8])
     torch.testing.assert_close(small[1][..., 1:-1, 1:-1], torch.full((2, 3, 6, 6), 0.5))
-    assert trainer._shrunk((flat,), 1, (0,))[0] is flat
+    assert trainer._prepared((flat,), 1, (0,))[0] is flat
 
 
 def test_a_run_resumes_through_it_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,15 @@ from torch.func import functional_call
 from ghnq.errors import GhnqError
 from ghnq.quant import QuantScheme, prepare
 from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_weight
-from ghnq.training.networks.fake_quant import Noise, _round, activations_on_grid, layers_of, on_grid
-from ghnq.training.networks.scheme_mix import MIXED_BITS, check_mix, draw_scheme
+from ghnq.training.networks.fake_quant import (
+    Noise,
+    fake_quantize_inputs,
+    fake_quantize_min_max,
+    fake_quantize_weights,
+    quantizable_layers,
+)
 from ghnq.training.networks.step import run_network
+from ghnq.training.recipe.scheme_mix import MIXED_BITS, check_mix, draw_scheme
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -28,9 +34,9 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def run(module: nn.Module, images: Tensor, scheme: QuantScheme, noise: Noise = None) -> Tensor:
-    layers = layers_of(module)
-    with activations_on_grid(layers, scheme, noise), torch.no_grad():
-        used = on_grid(dict(module.named_parameters()), layers, scheme, noise)
+    layers = quantizable_layers(module)
+    with fake_quantize_inputs(layers, scheme, noise), torch.no_grad():
+        used = fake_quantize_weights(dict(module.named_parameters()), layers, scheme, noise)
         return functional_call(module, used, (images,))
 
 
@@ -40,7 +46,7 @@ def test_activations_are_rounded_as_defined(bits: int, sign: float) -> None:
     torch.manual_seed(bits)
     x = torch.randn(2, 3, 7, 5)
     x = (x.abs() * sign if sign else x).requires_grad_()
-    ours, defined = _round(x, 2**bits - 1), fake_quantize_activation(x.detach(), bits)
+    ours, defined = fake_quantize_min_max(x, 2**bits - 1), fake_quantize_activation(x.detach(), bits)
     low, high = float(x.detach().min()), float(x.detach().max())
     step = (max(high, 0) - min(low, 0)) / (2**bits - 1)
     # Where x / step and x * (1 / step) fall on two sides of a tie, the two differ by one step; nowhere else.
@@ -52,14 +58,14 @@ def test_activations_are_rounded_as_defined(bits: int, sign: float) -> None:
 
 
 def test_constant_and_empty_ranges_stay_what_they_are() -> None:
-    assert torch.equal(_round(torch.zeros(4), 15), torch.zeros(4))
-    torch.testing.assert_close(_round(torch.full((4,), 3.0), 15), torch.full((4,), 3.0))
+    assert torch.equal(fake_quantize_min_max(torch.zeros(4), 15), torch.zeros(4))
+    torch.testing.assert_close(fake_quantize_min_max(torch.full((4,), 3.0), 15), torch.full((4,), 3.0))
 
 
 def test_each_layer_has_its_own_bits() -> None:
     module, scheme = network(), QuantScheme.parse("w4a8+0=float32+11=w2a2")
     parameters = dict(module.named_parameters())
-    used = on_grid(parameters, layers_of(module), scheme, None)
+    used = fake_quantize_weights(parameters, quantizable_layers(module), scheme, None)
     assert used["0.weight"] is parameters["0.weight"]
     for name, bits in (("3.weight", 4), ("6.weight", 4), ("11.weight", 2)):
         assert torch.equal(used[name], fake_quantize_weight(parameters[name], bits, scheme))
@@ -70,7 +76,7 @@ def test_noise_stays_within_half_a_step_and_is_not_zero() -> None:
     module, scheme = network(), QuantScheme.parse("w4a4")
     parameters = dict(module.named_parameters())
     source = torch.Generator().manual_seed(0)
-    noisy = on_grid(parameters, layers_of(module), scheme, source)
+    noisy = fake_quantize_weights(parameters, quantizable_layers(module), scheme, source)
     for name in ("0.weight", "6.weight", "11.weight"):
         weight = parameters[name].detach()
         step = weight.abs().flatten(1).amax(1) / 7

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghnq.training.networks.depthwise import _in_nchw, _Quick, with_quick_gradients
+from ghnq.training.networks.depthwise import _FastDepthwise, _in_nchw, with_fast_depthwise
 
 
 def gradients(layer: nn.Conv2d, x: Tensor, seed: int) -> list[Tensor]:
@@ -51,7 +51,7 @@ def test_equals_pytorch(
     images = torch.randn(3, channels, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     expected = gradients(layer, images, seed)
 
-    found = gradients(with_quick_gradients(copy.deepcopy(layer)), images, seed)
+    found = gradients(with_fast_depthwise(copy.deepcopy(layer)), images, seed)
 
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
@@ -73,13 +73,13 @@ def test_equals_pytorch(
     ],
 )
 def test_which_layers(layer: nn.Conv2d, quick: bool) -> None:
-    with_quick_gradients(nn.Sequential(layer))
+    with_fast_depthwise(nn.Sequential(layer))
 
-    assert isinstance(layer._conv_forward, _Quick) == quick
+    assert isinstance(layer._conv_forward, _FastDepthwise) == quick
 
 
 def test_the_result_stays_channels_last() -> None:
-    layer = with_quick_gradients(nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8))
+    layer = with_fast_depthwise(nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8))
 
     y = layer(torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last))
 
@@ -93,7 +93,7 @@ def test_narrow_ones_are_left_to_pytorch_on_the_cpu(
     layer = nn.Conv2d(8, 8, kernel, padding=padding, groups=8)
     x = torch.randn(2, 8, 9, 9)
 
-    y = with_quick_gradients(copy.deepcopy(layer))(x)
+    y = with_fast_depthwise(copy.deepcopy(layer))(x)
 
     assert torch.equal(y, layer(x))
     assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
@@ -128,7 +128,7 @@ def test_a_gpu_gives_what_the_cpu_gives(kernel: int, dilation: int) -> None:
         return [y, *torch.autograd.grad(y, [images, *layer.parameters()], upstream.to(device))]
 
     expected = run(layer, "cpu")
-    found = run(with_quick_gradients(copy.deepcopy(layer)), "cuda")
+    found = run(with_fast_depthwise(copy.deepcopy(layer)), "cuda")
 
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-10, atol=1e-10)

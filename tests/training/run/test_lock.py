@@ -12,13 +12,13 @@ import pytest
 
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
-from ghnq.training.run.lock import Claim
+from ghnq.training.run.lock import RunLock
 from tests.training.runs import go
 
 
 def hold(directory: Path, taken: Event) -> None:
-    with Claim(directory) as claim:
-        claim.take()
+    with RunLock(directory) as lock:
+        lock.acquire()
         taken.set()
         signal.pause()
 
@@ -43,8 +43,8 @@ def test_another_process_is_refused_until_the_holder_is_gone(tiny: Recipe, tmp_p
 
 def test_a_claim_ends_with_its_block(tmp_path: Path) -> None:
     for _ in range(2):
-        with Claim(tmp_path / "new") as claim:
-            claim.take()
-            claim.take()
-            with Claim(tmp_path / "new") as other, pytest.raises(TrainingError, match="another --out"):
-                other.take()
+        with RunLock(tmp_path / "new") as lock:
+            lock.acquire()
+            lock.acquire()
+            with RunLock(tmp_path / "new") as other, pytest.raises(TrainingError, match="another --out"):
+                other.acquire()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ghnq.errors import RecipeError
-from ghnq.training.run.recipe import dump_recipe, known_keys, load_recipe, validate_recipe
+from ghnq.training.recipe import dump_recipe, known_keys, load_recipe, validate_recipe
 from tests.training.conftest import TINY
 
 
@@ -29,7 +29,7 @@ def test_overrides_reach_every_depth_and_are_yaml(file: Path) -> None:
     assert recipe.hypernet.max_shape == (8, 8, 5, 5)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
@@ -91,7 +91,7 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
 def test_every_key_is_described() -> None:
     from pydantic import BaseModel
 
-    from ghnq.training.run.recipe import Recipe
+    from ghnq.training.recipe import Recipe
 
     def undescribed(model: type[BaseModel]) -> list[str]:
         return [name for name, field in model.model_fields.items() if not field.description]

@@ -15,8 +15,8 @@ from ghnq.hypernet.model import GHN
 from ghnq.spaces import convnets
 from ghnq.training.networks.architecture_stream import ArchitectureStream
 from ghnq.training.networks.step import accumulate_gradients
+from ghnq.training.recipe import Schedule
 from ghnq.training.run.lr_schedule import rate_factor
-from ghnq.training.run.recipe import Schedule
 
 
 def stream(**changes: int) -> ArchitectureStream:
@@ -38,10 +38,10 @@ def test_cutting_the_graph_between_hypernetwork_and_networks_changes_nothing(smo
     loss = torch.stack(losses).mean()
     wanted = torch.autograd.grad(loss, list(ghn.parameters()), allow_unused=True)
 
-    outcome = accumulate_gradients(ghn, batch, images, targets, label_smoothing=smoothing)
-    assert float(outcome.loss) == pytest.approx(loss.item(), rel=1e-5)
+    result_of_step = accumulate_gradients(ghn, batch, images, targets, label_smoothing=smoothing)
+    assert float(result_of_step.loss) == pytest.approx(loss.item(), rel=1e-5)
     right = [(z.argmax(1) == y).float().mean().item() for z, y in zip(logits, targets, strict=True)]
-    assert float(outcome.accuracy) == pytest.approx(100 * sum(right) / 3, abs=1e-4)
+    assert float(result_of_step.accuracy) == pytest.approx(100 * sum(right) / 3, abs=1e-4)
     largest = max(float(w.abs().max()) for w in wanted if w is not None)
     for parameter, expected in zip(ghn.parameters(), wanted, strict=True):
         if expected is not None:
@@ -60,8 +60,8 @@ def test_a_step_stays_on_its_device(encoder: Literal["graphormer", "mlp"]) -> No
     batch = stream().meta_batch_at(0)
     images, labels = torch.empty(8, 1, 8, 8, device=meta), torch.empty(8, dtype=torch.long, device=meta)
     moved = replace(batch, graphs=batch.graphs.to(meta))
-    outcome = accumulate_gradients(ghn, moved, (images,) * 3, (labels,) * 3)
-    assert (outcome.loss.device, outcome.accuracy.device) == (meta, meta)
+    result_of_step = accumulate_gradients(ghn, moved, (images,) * 3, (labels,) * 3)
+    assert (result_of_step.loss.device, result_of_step.accuracy.device) == (meta, meta)
     with pytest.raises(RuntimeError, match="is not on the expected device"):
         accumulate_gradients(ghn, moved, (torch.empty(8, 1, 8, 8),) * 3, (labels,) * 3)
 
@@ -87,7 +87,7 @@ def test_architectures_are_used_as_often_as_asked_and_never_twice_in_a_step(reus
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_out_the_meta_batch_of_one(world: int) -> None:
     whole = stream(size=5, reuse=2)
-    parts = [stream(size=5, reuse=2, rank=rank, world=world) for rank in range(world)]
+    parts = [stream(size=5, reuse=2, rank=rank, world_size=world) for rank in range(world)]
     for step in range(20):
         batches = [part.meta_batch_at(step) for part in parts]
         assert sorted(p for batch in batches for p in batch.positions) == list(range(5))
