@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.quant import QuantLayer
+from ghnq.torch_compat import BatchNorm
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -24,7 +24,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
                 child.weight.copy_(normal(child.weight) * (2 / child.weight[0].numel()) ** 0.5)
                 if child.bias is not None:
                     child.bias.copy_(normal(child.bias) * 0.2)
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, BatchNorm):
                 if child.affine:
                     child.weight.copy_(1 + 0.5 * normal(child.weight))
                     child.bias.copy_(0.3 * normal(child.bias))

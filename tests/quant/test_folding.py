@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghnq.errors import SchemeError
 from ghnq.quant import estimate_batch_norm, fold_batch_norm
 from ghnq.quant.data_flow import observe_data_flow
+from ghnq.torch_compat import BatchNorm
 from tests.quant.nets import PreActivation, Residual, images, network, randomise
 
 
@@ -32,7 +32,7 @@ class Net(nn.Module):
 
 
 def norms(module: nn.Module) -> int:
-    return sum(isinstance(child, _BatchNorm) for child in module.modules())
+    return sum(isinstance(child, BatchNorm) for child in module.modules())
 
 
 def assert_same(module: nn.Module, folded: nn.Module, x: Tensor) -> None:
@@ -53,7 +53,7 @@ def test_exact_in_float64_and_to_1e_5_in_float32() -> None:
 def test_folds_norms_after_layers_only() -> None:
     net = network()
     folded = fold_batch_norm(net, images=images(2))
-    left = [name for name, child in folded.named_modules() if isinstance(child, _BatchNorm)]
+    left = [name for name, child in folded.named_modules() if isinstance(child, BatchNorm)]
     assert left == ["4.bn0"]
     assert isinstance(folded.get_submodule("3.bn1"), nn.Identity)
     assert all(child.bias is not None for child in folded.modules() if isinstance(child, nn.Conv2d))
