@@ -174,22 +174,27 @@ def quantize_layer(
     new = copy.deepcopy(layer)
     new.__class__ = _QUANTIZED_CLASSES[layer_class]
     assert isinstance(new, QuantLayer)
-    scale, zero_point = weight_qparams(new.weight, bits.weight, scheme)
+    scale, zero_point = qparams = weight_qparams(new.weight, bits.weight, scheme)
     new.bits, new.scheme, new.observer = bits, scheme, None
     new.register_buffer("weight_scale", scale)
     new.register_buffer("weight_zero_point", zero_point.to(torch.int32))
     for buffer in ("input_scale", "input_zero_point", "bias_int"):
         new.register_buffer(buffer, None)
-    if "squant" in scheme.steps:
-        weight = _round_with_squant(new.weight, bits.weight, scheme, gain)
-    elif gain is None:
-        weight = fake_quantize(new.weight, scale, zero_point, *new.weight_limits)
-    else:
-        weight = fake_quantize_weight(new.weight, bits.weight, scheme, gain)
+    weight = _quantize_weight(new.weight, qparams, bits.weight, scheme, gain)
     new.weight = nn.Parameter(weight, requires_grad=False)
     if new.bias is not None:
         new.bias = nn.Parameter(new.bias.clone(), requires_grad=False)
     return new
+
+
+def _quantize_weight(
+    weight: Tensor, qparams: tuple[Tensor, Tensor], bits: int, scheme: QuantScheme, gain: Tensor | None
+) -> Tensor:
+    if "squant" in scheme.steps:
+        return _round_with_squant(weight, bits, scheme, gain)
+    if gain is None:  # `fake_quantize_weight` would estimate the same scale and zero point again.
+        return fake_quantize(weight, *qparams, *integer_range(bits, scheme.weight_symmetric))
+    return fake_quantize_weight(weight, bits, scheme, gain)
 
 
 def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None) -> Tensor:
