@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnq.quant import equalize, estimate_batch_norm, fold_batch_norm, prepare, quantize
@@ -14,18 +13,7 @@ from ghnq.quant.data_flow import ChannelRelation, observe_data_flow
 from ghnq.quant.equalization import equalize_by_data_flow
 from ghnq.spaces import convnets
 from tests.quant.nets import CALIBRATION, TEST, images, network, quant_layers, randomise
-
-
-def found(net: nn.Module) -> list[tuple[str, str]]:
-    relations = observe_data_flow(net.eval(), CALIBRATION[:2]).channel_relations
-    return [(relation.first, relation.second) for relation in relations]
-
-
-def chain(*between: nn.Module) -> nn.Sequential:
-    net = nn.Sequential(nn.Conv2d(3, 6, 3), *between, nn.Conv2d(6, 5, 1), nn.Flatten(), nn.LazyLinear(4))
-    net(TEST[:1])  # the lazy layer becomes a linear one
-    randomise(net)
-    return net
+from tests.quant.not_related import NOT_RELATED, ChannelMean, TwoConsumers
 
 
 def assert_same_function(new: nn.Module, old: nn.Module, x: Tensor = TEST) -> None:
@@ -79,7 +67,8 @@ def test_grouped_convolutions_and_norms() -> None:
         nn.Conv2d(12, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Dropout(), nn.Flatten(), nn.Linear(6, 4),
     )  # fmt: skip
     net = estimate_batch_norm(randomise(net), CALIBRATION)
-    assert found(net) == [("0", "4"), ("4", "8"), ("8", "12")]
+    relations = observe_data_flow(net, CALIBRATION[:2]).channel_relations
+    assert [(r.first, r.second) for r in relations] == [("0", "4"), ("4", "8"), ("8", "12")]
     new = equalize(net, CALIBRATION)
     assert_same_function(new, net)
     assert_same_function(fold_batch_norm(new, images=CALIBRATION), net)
@@ -120,99 +109,12 @@ def test_channels_of_zeros_are_not_scaled() -> None:
     assert_same_function(new, net)
 
 
-class Fan(nn.Module):
-    """Two consumers of one tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.a(x))
-        return self.b(x) + self.c(x)
-
-
-class Skip(Fan):
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.a(x))
-        return x + self.b(x)
-
-
-class Twice(Fan):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.b(F.relu(self.b(F.relu(self.a(x)))))
-
-
-class Shown(Fan):
-    """The tensor in between is also an output of the network."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu(self.a(x))
-        return self.b(x), x
-
-
-class Tied(Fan):
-    def __init__(self) -> None:
-        super().__init__()
-        self.c.weight = self.b.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c(torch.sigmoid(self.b(F.relu(self.a(x)))))
-
-
-class ChannelMean(Fan):
-    """A mean over channels whose result happens to have the same first two sizes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.a(x)[:, :, :4]
-        return self.b(y.mean(1)[..., None])
-
-
-class Numpy(Fan):
-    """The values are used in numpy."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.a(x))
-        return self.b(y) + float(y.detach().numpy().mean())
-
-
-class InPlaceBehind(Fan):
-    """The tensor is changed in place after it was consumed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.a(x)
-        z = F.relu(y)
-        y.add_(1)
-        return self.b(z) + y
-
-
-class Asks(Fan):
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.a(x), inplace=True)
-        assert y.shape[1] == y.size(1) == 4
-        return self.b(y.contiguous())
-
-
-@pytest.mark.parametrize(
-    "net",
-    [chain(nn.ReLU6()), chain(nn.Sigmoid()), chain(nn.Hardswish()), chain(nn.GELU()), chain(nn.Softmax(1)),
-     chain(nn.BatchNorm2d(6), nn.ReLU6()), chain(nn.Hardtanh()), chain(nn.ReLU(), nn.LocalResponseNorm(2)),
-     chain(nn.ReLU(), nn.BatchNorm2d(6)), chain(nn.ReLU(), nn.GroupNorm(2, 6)), chain(nn.ChannelShuffle(2)),
-     Fan(), Skip(), Twice(), Shown(), Tied(), ChannelMean(), Numpy(), InPlaceBehind()],
-    ids=lambda net: "-".join(type(child).__name__ for child in net) if isinstance(net, nn.Sequential) else str(net),
-)  # fmt: skip
-def test_networks_that_cannot_be_equalized(net: nn.Module) -> None:
-    net.eval()
-    named = {("0", str(len(net) - 3))} if isinstance(net, nn.Sequential) else {("a", "b"), ("b", "b"), ("b", "c")}
-    assert not named & set(found(net))
-    new = equalize(net, CALIBRATION[:, :, :4, :4] if isinstance(net, ChannelMean) else CALIBRATION)
-    if not isinstance(net, nn.Sequential):
-        for key, value in net.state_dict().items():
-            assert torch.equal(new.state_dict()[key], value)
-
-
-def test_reading_the_shape_is_allowed() -> None:
-    assert found(Asks()) == [("a", "b")]
+@pytest.mark.parametrize("network_class", NOT_RELATED)
+def test_networks_without_related_layers_are_not_changed(network_class: type[TwoConsumers]) -> None:
+    net = network_class().eval()
+    new = equalize(net, CALIBRATION[:, :, :4, :4] if network_class is ChannelMean else CALIBRATION)
+    for key, value in net.state_dict().items():
+        assert torch.equal(new.state_dict()[key], value)
 
 
 def test_a_wrong_relation_is_detected_from_the_outputs() -> None:
