@@ -1,4 +1,4 @@
-"""Accuracy of predicted weights for networks with names that are in no space: ResNet-20, MobileNetV2, VGG-11.
+"""Accuracy of predicted weights for networks with names that are in no space (benchmarks/named.py).
 
     python benchmarks/named_accuracy.py CHECKPOINT --data ../shared/data [--images 2000] [--steps A,B] [--out FILE.json]
 
