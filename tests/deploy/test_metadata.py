@@ -144,7 +144,7 @@ def _one_mean(model: Any) -> None:
         ),
         (_other_size, "takes images of batch x 3 x 9 x 8"),
         (_two_inputs, "takes images of batch x 3 x 8 x 8 x batch"),
-        (_no_scale, "a scale that is no positive number"),
+        (_no_scale, "a scale is not positive and finite"),
         (_one_mean, "not one number for each of 3 channels"),
     ],
 )

@@ -112,11 +112,11 @@ def test_refuses_files_that_are_not_ours(file: Path, dataset: ImageDataset, tmp_
             prop.value = "[3, 8]"
     for name, content, says in (
         ("missing.onnx", None, "there is no file"),
-        ("empty.onnx", b"", "no ONNX model"),
-        ("text.onnx", b"hello, this is text", "no ONNX model"),
-        ("cut.onnx", data[: len(data) // 2], "no ONNX model"),
+        ("empty.onnx", b"", "not an ONNX model"),
+        ("text.onnx", b"hello, this is text", "not an ONNX model"),
+        ("cut.onnx", data[: len(data) // 2], "not an ONNX model"),
         ("foreign.onnx", foreign.SerializeToString(), "was not written by ghnq export"),
-        ("op.onnx", other_op.SerializeToString(), "no ONNX model|not as ghnq writes it"),
+        ("op.onnx", other_op.SerializeToString(), "not an ONNX model|not as ghnq writes it"),
         ("facts.onnx", other_facts.SerializeToString(), "damaged metadata"),
     ):
         if content is not None:

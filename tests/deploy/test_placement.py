@@ -95,7 +95,7 @@ def test_a_clip_is_dropped_only_where_it_changes_nothing(limits: tuple[float | N
         low, high = (clipped.min(), clipped.max()) if torch.rand((), generator=generator) < 0.5 else (low, high)
         grid = Grid.of_range(low, high, bits)
         parts = grid.scale, grid.zero_point.float(), 0, grid.largest
-        if grid.cuts_like(*limits):
+        if grid.clips_at(*limits):
             dropped += 1
             assert torch.equal(fake_quantize(x, *parts), fake_quantize(clipped, *parts))
     # Zero is on every grid; -1 and 1 may lie between two steps, and then the clip stays.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ghnq.deploy import Exported, export_program, in_integers, load_program
 from ghnq.deploy.onnx import runtime
-from ghnq.deploy.onnx.writer import Storage, write_model
+from ghnq.deploy.onnx.storage import Storage
+from ghnq.deploy.onnx.writer import write_model
 from ghnq.deploy.pt2e.operators import quantized_decomposed
 from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import ExportError, SchemeError

@@ -10,7 +10,7 @@ from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin
 from ghnq.deploy.export import check_float32, export_prepared
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
-from ghnq.deploy.onnx.writer import Storage
+from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import GhnqError
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.quant import read_scheme

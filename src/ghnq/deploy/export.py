@@ -14,7 +14,7 @@ from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
 from ghnq.deploy.graph.finite import check_simulation
 from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
-from ghnq.deploy.onnx.writer import Storage
+from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import DataError, ExportError
 from ghnq.quant import Prepared, QuantScheme, prepare
 from ghnq.quant.calibration import batches

@@ -9,7 +9,8 @@ from typing import Protocol
 from torch import fx
 
 from ghnq.deploy.metadata import Facts
-from ghnq.deploy.onnx.writer import Storage, write_model
+from ghnq.deploy.onnx.storage import Storage
+from ghnq.deploy.onnx.writer import write_model
 from ghnq.deploy.pt2e.program_file import save_program
 from ghnq.deploy.pt2e.writer import to_program
 from ghnq.errors import GhnqError

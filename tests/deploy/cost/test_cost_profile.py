@@ -272,7 +272,7 @@ def test_refuses_files_that_are_not_ours(exports: Exports, tmp_path: Path) -> No
     next(prop for prop in shaped.metadata_props if prop.key == "ghnq.input_shape").value = "[3, 9, 11]"
     for name, content, says in (
         ("missing.onnx", None, "there is no file"),
-        ("cut.onnx", path.read_bytes()[:900], "no ONNX model"),
+        ("cut.onnx", path.read_bytes()[:900], "not an ONNX model"),
         ("foreign.onnx", foreign.SerializeToString(), "was not written by ghnq export"),
         ("shaped.onnx", shaped.SerializeToString(), "metadata say batch x 3 x 9 x 11"),
     ):

@@ -18,7 +18,8 @@ from ghnq.deploy.graph.tensor_shapes import with_shapes
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.reader import facts_of, load_model, read_simulation
-from ghnq.deploy.onnx.writer import Storage, write_model
+from ghnq.deploy.onnx.storage import Storage
+from ghnq.deploy.onnx.writer import write_model
 from ghnq.errors import GhnqError
 from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import fx
 
-from ghnq.deploy.graph.dequantized import largest, rounding
-from ghnq.deploy.graph.quantize_ops import dequantize
+from ghnq.deploy.graph.quantize_ops import dequantize, largest_integer, quantize_node
 from ghnq.deploy.graph.supported_ops import LAYERS
 from ghnq.graph.multiply_adds import layer_multiply_adds
 from ghnq.quant import QuantScheme
@@ -51,4 +50,4 @@ def _input_bits(source: fx.Node) -> int:
         return FLOAT_BITS
     integers = source.args[0]
     assert isinstance(integers, fx.Node)
-    return largest(rounding(integers)).bit_length()
+    return largest_integer(quantize_node(integers)).bit_length()

@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 from torch import fx
 
-from ghnq.deploy.graph.dequantized import holds_integers, rounding
-from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.quantize_ops import dequantize, is_quantized, quantize, quantize_node
 from ghnq.deploy.graph.supported_ops import KINDS, aten, kind_of
 
 FLOAT_BYTES = 4
@@ -65,8 +64,8 @@ def steps(simulation: fx.GraphModule) -> Iterator[Step]:
             source = node.args[0]
             reads = _integers(source, at) if _returns_integers(source) else _values(node, at)
             yield Step(reads, node, _elements(node))
-        elif holds_integers(node):
-            at[node] = at[rounding(node)]
+        elif is_quantized(node):
+            at[node] = at[quantize_node(node)]
         elif node.target is dequantize:
             if all(_runs_in_integers(user) for user in node.users):
                 continue
@@ -85,7 +84,9 @@ def steps(simulation: fx.GraphModule) -> Iterator[Step]:
 def _runs_in_integers(node: fx.Node) -> bool:
     """Returns whether an integer kernel computes the node."""
     kind = "float" if node.target not in KINDS else kind_of(node)
-    if kind not in ("layer", "integer", "keep") or any(source.target is not dequantize for source in _inputs(node)):
+    if kind not in ("layer", "integer", "same_grid") or any(
+        source.target is not dequantize for source in _inputs(node)
+    ):
         return False
     return _one_user(node, lambda user: user.target is quantize) or node.target is aten.linear.default
 

@@ -1,40 +1,76 @@
-"""The rules of `normal.py` for convolutions: all of them become `conv2d` with numbers for its padding."""
+"""The decomposition rules for convolutions: all of them become `conv2d` with numbers for its padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import fx
 
-from ghnq.deploy.graph.builder import Builder, full_args, pair, place_of
+from ghnq.deploy.graph.decomposer import Decomposer, Size, height_width, source_location
 from ghnq.deploy.graph.supported_ops import aten
 from ghnq.errors import ExportError
 
 
-def conv(b: Builder, node: fx.Node) -> fx.Node:
-    """A convolution in two dimensions, padded by numbers."""
-    x, weight, bias, stride, padding, dilation, groups = b.mapped(full_args(node))
-    return b.call(aten.conv2d.default, x, weight, bias, pair(stride), pair(padding), pair(dilation), groups, like=node)
+def conv2d(
+    graph: Decomposer,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+) -> fx.Node:
+    """Adds a 2-D convolution that is padded by numbers."""
+    sizes = height_width(stride), height_width(padding), height_width(dilation)
+    return graph.call(aten.conv2d.default, x, weight, bias, *sizes, groups, like=node)
 
 
-def padded_conv(b: Builder, node: fx.Node) -> fx.Node:
-    """A convolution whose padding is a word, `valid` or `same`; as torch does, `same` puts an odd zero behind."""
-    x, weight, bias, stride, word, dilation, groups = b.mapped(full_args(node))
-    dilation = pair(dilation)
-    sizes = weight.meta["val"].shape[2:] if word == "same" else (1, 1)
-    whole = [step * (size - 1) for step, size in zip(dilation, sizes, strict=True)]
-    if any(zeros % 2 for zeros in whole):
-        (above, left), (below, right) = [n // 2 for n in whole], [n - n // 2 for n in whole]
-        sides = [left, right, above, below]
-        x = b.call(aten.constant_pad_nd.default, x, sides, 0.0, like=node, value=F.pad(x.meta["val"], sides))
-        whole = [0, 0]
-    padding = [zeros // 2 for zeros in whole]
-    return b.call(aten.conv2d.default, x, weight, bias, pair(stride), padding, dilation, groups, like=node)
+def conv2d_named_padding(
+    graph: Decomposer,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    stride: Size,
+    padding: str,
+    dilation: Size,
+    groups: int,
+) -> fx.Node:
+    """Adds a 2-D convolution with padding `valid` or `same`; as in torch, `same` pads an odd zero at the end."""
+    steps = height_width(dilation)
+    kernel = weight.meta["val"].shape[2:] if padding == "same" else (1, 1)
+    totals = [step * (size - 1) for step, size in zip(steps, kernel, strict=True)]
+    if any(total % 2 for total in totals):
+        (top, left), (bottom, right) = [n // 2 for n in totals], [n - n // 2 for n in totals]
+        sides = [left, right, top, bottom]
+        x = graph.call(aten.constant_pad_nd.default, x, sides, 0.0, like=node, value=F.pad(x.meta["val"], sides))
+        totals = [0, 0]
+    zeros = [total // 2 for total in totals]
+    return graph.call(aten.conv2d.default, x, weight, bias, height_width(stride), zeros, steps, groups, like=node)
 
 
-def other_conv(b: Builder, node: fx.Node) -> fx.Node:
-    """Any other convolution, of which only one in two dimensions has a word."""
-    *args, transposed, _, groups = full_args(node)
-    x, weight, bias, *sizes = b.mapped(args)
-    stride = sizes[0]
+def convolution(
+    graph: Decomposer,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> fx.Node:
+    """Adds a convolution of any kind.
+
+    Raises:
+        ExportError: It is transposed, or has one or three dimensions.
+    """
     if len(stride) == 2 and not transposed:
-        return b.call(aten.conv2d.default, x, weight, bias, *(pair(size) for size in sizes), groups, like=node)
+        return conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups)
     kind = "transposed convolution" if transposed else f"{len(stride)}-D convolution"
-    raise ExportError(f"{place_of(node)} is a {kind}; only 2-D convolutions (nn.Conv2d) can be exported")
+    raise ExportError(f"{source_location(node)} is a {kind}; only 2-D convolutions (nn.Conv2d) can be exported")

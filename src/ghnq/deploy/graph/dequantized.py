@@ -1,129 +1,74 @@
-"""The float32 network of a quantized file: its dequantized weights, and nothing rounded on the way.
+"""The float32 network of a quantized file: its dequantized weights, and no quantizers.
 
-A file does not hold a ReLU that the grid behind it makes redundant. Where a grid begins at 0 and what lies on it could
-be negative, the ReLU comes back; where such a grid ends at 6 (within half a step), it is a ReLU6. Other clips that a
-grid made redundant are not known any more.
+A file does not hold a ReLU that the grid behind it makes redundant. Where a grid begins at 0 and its values could be
+negative, the ReLU is restored; where such a grid ends at 6 (within half a step), it is a ReLU6. Other clips that a
+grid made redundant cannot be restored.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from torch import fx
 
-import torch
-from torch import Tensor, fx
-
-from ghnq.deploy.graph.capture import module_of
-from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.quantize_ops import dequantize, is_quantized, largest_integer, quantize_node
+from ghnq.deploy.graph.rewriter import GraphRewriter, constant_argument, node_argument
 from ghnq.deploy.graph.supported_ops import aten, clip_limits
 
-_MOVES = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.mean.dim, aten.reshape.default, aten.permute.default,
-          aten.slice.Tensor)  # fmt: skip
-_JOINS = (aten.add.Tensor, aten.mul.Tensor, aten.cat.default)
+_KEEP_SIGN = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.mean.dim, aten.reshape.default,
+              aten.permute.default, aten.slice.Tensor)  # fmt: skip
+_COMBINE = (aten.add.Tensor, aten.mul.Tensor, aten.cat.default)
 
 
 def in_floats(simulation: fx.GraphModule) -> fx.GraphModule:
-    """Returns the float32 counterpart of a simulation, which stays as it is."""
-    return _Builder(simulation).build()
+    """Returns the float32 counterpart of a simulation, which is not changed."""
+    return _QuantizerRemoval(simulation).rewrite()
 
 
-class _Builder:
-    def __init__(self, simulation: fx.GraphModule) -> None:
-        self.old = simulation
-        self.graph = fx.Graph()
-        self.tensors: dict[str, Tensor] = {}
-        self.values: dict[fx.Node, fx.Node] = {}
-        self.positive: set[fx.Node] = set()
-        """New nodes without negative values."""
+class _QuantizerRemoval(GraphRewriter):
+    """Removes the quantizers of a graph; `nonnegative` are the new nodes whose values are known to be 0 or more."""
 
-    def build(self) -> fx.GraphModule:
-        for node in self.old.graph.nodes:
-            if node.op == "placeholder":
-                self._keep(node, self.graph.placeholder(str(node.target)))
-            elif node.op == "output":
-                self.graph.output(self.values[node.args[0]])
-            elif node.op == "call_function" and not holds_integers(node):
-                self._call(node)
-        return module_of(self.graph, self.tensors)
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.nonnegative: set[fx.Node] = set()
 
-    def _call(self, node: fx.Node) -> None:
+    def call_node(self, node: fx.Node) -> fx.Node | None:
+        """Returns the value of a call; what a quantizer gives is what it reads, with the clip that its grid implies."""
+        if is_quantized(node):
+            return None
         if node.target is dequantize:
-            source: Any = node.args[0]
-            if source.op == "get_attr":
-                values = dequantize(*(self._old_tensor(arg) for arg in node.args))
-                self._keep(node, self._tensor(str(source.target), values))
-            else:
-                self.values[node] = self._unrounded(rounding(source))
-            return
-        assert callable(node.target)
-        call = self.graph.call_function(node.target, fx.map_arg(node.args, self._value))
-        self._keep(node, call)
-        if self._never_negative(call):
-            self.positive.add(call)
+            return self._dequantize(node)
+        call = super().call_node(node)
+        assert call is not None
+        if self._is_nonnegative(call):
+            self.nonnegative.add(call)
+        return call
 
-    def _unrounded(self, rounded: fx.Node) -> fx.Node:
-        """What was rounded, with the clip that the grid stands for."""
-        x, scale, zero_point = (arg for arg in rounded.args[:3] if isinstance(arg, fx.Node))
-        value = self.values[x]
-        if int(self._old_tensor(zero_point)) != 0 or value in self.positive or value.op == "placeholder":
+    def _dequantize(self, node: fx.Node) -> fx.Node:
+        source = node_argument(node)
+        if source.op == "get_attr":
+            integers, scale, zero_point = (constant_argument(self.module, node, i) for i in range(3))
+            values = dequantize(integers, scale, zero_point)
+            return self.new.copy_meta(node, self.new.constant(str(source.target), values))
+        quantizer = quantize_node(source)
+        value = self.value(node_argument(quantizer))
+        zero_point = constant_argument(self.module, quantizer, 2)
+        if int(zero_point) != 0 or value in self.nonnegative or value.op == "placeholder":
             return value
-        step = self._old_tensor(scale).item()
-        six = abs(step * largest(rounded) - 6) <= step / 2
-        clip = self.graph.call_function(aten.clamp.default, (value, 0.0, 6.0)) if six else (
-            self.graph.call_function(aten.relu.default, (value,))
-        )  # fmt: skip
-        self.positive.add(clip)
-        return self._like(rounded, clip)
+        step = constant_argument(self.module, quantizer, 1).item()
+        ends_at_six = abs(step * largest_integer(quantizer) - 6) <= step / 2
+        clip = (
+            self.new.call(aten.clamp.default, value, 0.0, 6.0, like=node)
+            if ends_at_six
+            else self.new.call(aten.relu.default, value, like=node)
+        )
+        self.nonnegative.add(clip)
+        return clip
 
-    def _never_negative(self, call: fx.Node) -> bool:
+    def _is_nonnegative(self, call: fx.Node) -> bool:
         if call.target in (aten.relu.default, aten.clamp.default):
             low = clip_limits(call)[0]
             return low is not None and low >= 0
         if call.target in (aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int):
             return True
-        if call.target in _MOVES:
-            return call.args[0] in self.positive
-        return call.target in _JOINS and all(source in self.positive for source in call.all_input_nodes)
-
-    def _keep(self, old: fx.Node, new: fx.Node) -> None:
-        self.values[old] = self._like(old, new)
-
-    def _like(self, old: fx.Node, new: fx.Node) -> fx.Node:
-        new.meta.update({key: old.meta[key] for key in ("where", "layer") if key in old.meta})
-        if "val" in old.meta:
-            new.meta["val"] = old.meta["val"].to(torch.float32)
-        return new
-
-    def _value(self, node: fx.Node) -> fx.Node:
-        if node.op == "get_attr":
-            return self._tensor(str(node.target), self._old_tensor(node))
-        return self.values[node]
-
-    def _tensor(self, name: str, tensor: Tensor) -> fx.Node:
-        self.tensors[name] = tensor.detach()
-        node = self.graph.create_node("get_attr", name)
-        node.meta["val"] = tensor.detach()
-        return node
-
-    def _old_tensor(self, node: Any) -> Tensor:
-        tensor: Tensor = getattr(self.old, str(node.target))
-        return tensor
-
-
-def holds_integers(node: fx.Node) -> bool:
-    """Whether a node is a `quantize`, or the clip behind it that stands for a grid of fewer bits."""
-    if node.target is quantize:
-        return True
-    return node.target is aten.clamp.default and isinstance(node.args[0], fx.Node) and node.args[0].target is quantize
-
-
-def rounding(integers: fx.Node) -> fx.Node:
-    """The `quantize` that made integers."""
-    source = integers if integers.target is quantize else integers.args[0]
-    assert isinstance(source, fx.Node)
-    return source
-
-
-def largest(rounded: fx.Node) -> int:
-    """The largest integer of the grid that a `quantize` rounds to, also where the clip behind it ends it earlier."""
-    clips = [user.args[2] for user in rounded.users if user.target is aten.clamp.default]
-    return int(min([rounded.args[4], *clips]))  # type: ignore[type-var, arg-type]
+        if call.target in _KEEP_SIGN:
+            return node_argument(call) in self.nonnegative
+        return call.target in _COMBINE and all(source in self.nonnegative for source in call.all_input_nodes)

@@ -1,4 +1,4 @@
-"""Whether a network gives numbers: NaN and infinity agree with nothing, and mean nothing on a device."""
+"""Checks that a network computes finite numbers: no comparison and no device can do anything with NaN or infinity."""
 
 from __future__ import annotations
 
@@ -8,46 +8,52 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx
 
+from ghnq.deploy.graph.rewriter import visit_tensors
 from ghnq.errors import ExportError, NotFiniteError
 
 
 @torch.no_grad()
 def check_simulation(simulation: fx.GraphModule, batches: Iterable[Tensor], scheme: str) -> None:
-    """Runs a simulation on images [B, C, H, W]; raises NotFiniteError where any logit is NaN or infinite."""
+    """Runs a simulation on batches of images [B, C, H, W] and checks its logits.
+
+    Raises:
+        NotFiniteError: A logit is NaN or infinite; the message names the function that computed it first.
+    """
     for images in batches:
-        bad = _bad_images(simulation(images))
+        bad = _count_bad_images(simulation(images))
         if bad:
             raise NotFiniteError(
                 f"under scheme {scheme} the network gives NaN or infinite logits for {bad} of {len(images)} "
-                f"calibration images, first in {_first_bad(simulation, images)}: look there for a constant that is "
-                "not finite, or for values that overflow float32"
+                f"calibration images, first in {_first_bad_place(simulation, images)}: look there for a constant that "
+                "is not finite, or for values that overflow float32"
             )
 
 
-def check_logits(path: Path, who: str, logits: Tensor) -> None:
-    """Raises ExportError where logits [B, K] that `who` computed from a file are NaN or infinite."""
-    bad = _bad_images(logits)
+def check_logits(path: Path, backend: str, logits: Tensor) -> None:
+    """Checks the logits [B, K] that `backend` computed from a file.
+
+    Raises:
+        ExportError: A logit is NaN or infinite.
+    """
+    bad = _count_bad_images(logits)
     if bad:
         raise ExportError(
-            f"'{path}': {who} gives NaN or infinite logits for {bad} of {len(logits)} images, so there is nothing to "
-            "compare: mend the network and export it again"
+            f"'{path}': {backend} gives NaN or infinite logits for {bad} of {len(logits)} images, so there is nothing "
+            "to compare: repair the network and export it again"
         )
 
 
-def _bad_images(logits: Tensor) -> int:
+def _count_bad_images(logits: Tensor) -> int:
     return int((~logits.isfinite()).flatten(1).any(1).sum())
 
 
-def _first_bad(simulation: fx.GraphModule, images: Tensor) -> str:
-    """The function that first gives NaN or infinity, and where it stands."""
+def _first_bad_place(simulation: fx.GraphModule, images: Tensor) -> str:
+    """Returns the first function that computes NaN or infinity, and its place in the user's code."""
     places: list[str] = []
 
-    class Watching(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if "where" in n.meta and isinstance(result, Tensor) and not bool(result.isfinite().all()):
-                places.append(n.meta["where"])
-            return result
+    def visit(node: fx.Node, tensor: Tensor) -> None:
+        if "where" in node.meta and not bool(tensor.isfinite().all()):
+            places.append(node.meta["where"])
 
-    Watching(simulation).run(images)
+    visit_tensors(simulation, [images], visit)
     return places[0]

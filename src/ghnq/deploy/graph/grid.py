@@ -1,4 +1,4 @@
-"""The grid a stored tensor lies on."""
+"""The quantization grid of a stored tensor."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Grid:
 
     @classmethod
     def of_range(cls, low: Tensor, high: Tensor, bits: int) -> Grid:
-        """The grid of a range, as `ghnq.quant` makes it."""
+        """Returns the grid of a range, as `ghnq.quant` computes it."""
         scale, zero_point = scale_zero_point(low, high, bits, False)
         return cls(scale, zero_point.to(torch.int32), bits)
 
     @classmethod
     def of_input(cls, layer: QuantLayer) -> Grid:
-        """The grid a quantized layer reads its input on."""
+        """Returns the grid of a quantized layer's input."""
         assert layer.input_scale is not None
         assert layer.input_zero_point is not None
         assert layer.bits.activation is not None
@@ -39,7 +39,7 @@ class Grid:
         return (1 << self.bits) - 1
 
     def equals(self, other: Grid) -> bool:
-        """Whether both hold exactly the same values."""
+        """Returns whether both have exactly the same values."""
         return (
             self.bits == other.bits
             and torch.equal(self.scale, other.scale)
@@ -47,17 +47,17 @@ class Grid:
         )
 
     def close_to(self, other: Grid) -> bool:
-        """Whether both are grids of one range, seen once before and once after the biases were rounded.
+        """Returns whether both are grids of one range, observed once before and once after the biases were rounded.
 
         A thousandth of the scale is a quarter of a step at the end of 8 bits.
         """
         same_steps = torch.allclose(self.scale, other.scale, rtol=1e-3, atol=0)
         return self.bits == other.bits and same_steps and torch.equal(self.zero_point, other.zero_point)
 
-    def cuts_like(self, low: float | None, high: float | None) -> bool:
-        """Whether rounding to the grid cuts off all that a clip to low..high would, so that the clip changes nothing.
+    def clips_at(self, low: float | None, high: float | None) -> bool:
+        """Returns whether quantizing limits values at least as much as a clip to low..high, so the clip is redundant.
 
-        Rounding is monotone, so it is enough that both limits of the clip land on the ends of the grid or beyond.
+        Rounding is monotone, so it is enough that both limits are rounded to the ends of the grid or beyond.
         """
         scale, zero_point = self.scale.item(), int(self.zero_point)
 

@@ -1,11 +1,11 @@
-"""Which tensors of a network lie on a grid, and on which: the *integer placement* that a runtime's kernels ask for.
+"""Which tensors of a network are quantized, and to which grid: the *integer placement* that integer kernels require.
 
 - The input of a quantized layer has exactly the grid of the layer-only simulation (`ghnq.quant`).
-- A tensor read by nothing but quantized layers of one grid is stored on that grid.
+- A tensor that only quantized layers of one grid read is stored on that grid.
 - Every other tensor between integer kernels (convolutions in front of sums, sums, concatenations, pools, averages) is
-  stored in 8 bits with its own range; a layer of fewer bits rounds it once more.
-- What only moves values (max pooling, reshapes) keeps the grid, and a ReLU goes into the grid of what it follows.
-- Results that feed nothing but the output stay in float; a convolution has no such kernel, so it is rounded even there.
+  stored in 8 bits with its own range; a layer of fewer bits quantizes it once more.
+- What only moves values (max pooling, reshapes) keeps the grid, and a ReLU is merged into the grid of its result.
+- Results that only the output reads stay in float; a convolution has no such kernel, so its result is quantized.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, fx, nn
 
 from ghnq.deploy.graph.grid import Grid
+from ghnq.deploy.graph.rewriter import node_argument, visit_tensors
 from ghnq.deploy.graph.supported_ops import aten, clip_limits, kind_of
 from ghnq.errors import NotFiniteError, SchemeError
 from ghnq.quant.calibration import batches
@@ -25,48 +25,57 @@ from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import Estimator
 
 STORED_BITS = 8
-"""Bits of a stored tensor that more than layers read; also the widest that integer kernels take."""
+"""Bits of a stored tensor that not only layers read; also the most that integer kernels support."""
+
+Range = tuple[Tensor, Tensor]
+"""Smallest and largest value of a tensor, both []."""
 
 
 @dataclass
 class Placement:
-    """`grids` of stored tensors by the node that makes them, and `dropped`: clips that a grid makes redundant."""
+    """Where the quantizers of a graph are.
+
+    Attributes:
+        layers: The quantized layers, by node.
+        grids: The grids of stored tensors, by the node that computes them.
+        dropped: Clips that a grid makes redundant.
+    """
 
     layers: dict[fx.Node, QuantLayer]
     grids: dict[fx.Node, Grid] = field(default_factory=dict)
     dropped: set[fx.Node] = field(default_factory=set)
 
 
-def place(
+def place_quantizers(
     graph: fx.GraphModule, network: nn.Module, images: Tensor, batch_size: int, estimator: Estimator
 ) -> Placement:
-    """Decides the placement for the graph of a quantized network, with ranges from calibration images [B, C, H, W].
+    """Returns the placement for the graph of a quantized network, with ranges from calibration images [B, C, H, W].
 
     Raises:
-        SchemeError: activations of more than 8 bits, or a tensor that is constant on all images; both are named.
-        NotFiniteError: a tensor that is NaN or infinite on the images.
+        SchemeError: Activations of more than 8 bits, or a tensor that is constant on all images; both are named.
+        NotFiniteError: A tensor is NaN or infinite on the images.
     """
     layers = dict(quantized_layers(graph, network))
     placement = Placement(layers)
     if not any(layer.bits.activation is not None for layer in layers.values()):
         return placement
     plan = _Plan(graph, layers)
-    ranges = observe(graph, [node for node in plan.nodes if node in plan.stored or node in plan.carrier], images,
-                     batch_size, estimator)  # fmt: skip
-    plan.choose(placement, ranges)
+    nodes = [node for node in plan.nodes if node in plan.stored or node in plan.clip_behind]
+    plan.choose_grids(placement, observe_ranges(graph, nodes, images, batch_size, estimator))
     return placement
 
 
 def quantized_layers(graph: fx.GraphModule, network: nn.Module) -> Iterator[tuple[fx.Node, QuantLayer]]:
-    """The nodes that are quantized layers, each with its module; nodes of all layers get its name in `meta["layer"]`.
+    """Yields the nodes that are quantized layers, each with its module; sets `meta["layer"]` of all layers' nodes.
 
-    Raises SchemeError for bit-widths that no integer kernel takes.
+    Raises:
+        SchemeError: A bit-width that no integer kernel supports.
     """
     modules = dict(network.named_modules())
     for node in graph.graph.nodes:
         if node.op != "call_function" or kind_of(node) != "layer":
             continue
-        name = str(node.args[1].meta.get("name", "")).removesuffix(".weight")
+        name = str(node_argument(node, 1).meta.get("name", "")).removesuffix(".weight")
         module = modules.get(name) if name else None
         if module is not None:
             node.meta["layer"] = name
@@ -79,23 +88,22 @@ def quantized_layers(graph: fx.GraphModule, network: nn.Module) -> Iterator[tupl
             yield node, module
 
 
-def observe(
+def observe_ranges(
     graph: fx.GraphModule, nodes: list[fx.Node], images: Tensor, batch_size: int, estimator: Estimator
-) -> dict[fx.Node, tuple[Tensor, Tensor]]:
-    """Ranges (low, high), both [], of the tensors that `nodes` make while the images run through the float graph."""
+) -> dict[fx.Node, Range]:
+    """Returns the ranges of the tensors that `nodes` compute while images [B, C, H, W] run through the float graph.
+
+    Raises:
+        SchemeError: A tensor has one value for all images.
+        NotFiniteError: A tensor is NaN or infinite.
+    """
     observers = {node: ActivationObserver(STORED_BITS, estimator) for node in nodes}
 
-    class Watching(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if n in observers:
-                assert isinstance(result, Tensor)
-                observers[n].observe(result)
-            return result
+    def visit(node: fx.Node, tensor: Tensor) -> None:
+        if node in observers:
+            observers[node].observe(tensor)
 
-    with torch.no_grad():
-        for batch in batches(images, batch_size):
-            Watching(graph).run(batch)
+    visit_tensors(graph, batches(images, batch_size), visit)
     ranges = {node: observer.range() for node, observer in observers.items()}
     for node, (low, high) in ranges.items():
         if not bool(low.isfinite() & high.isfinite()):
@@ -109,91 +117,92 @@ def observe(
 
 
 class _Plan:
-    """First who is stored, from the consumers backwards; then on which grid, again backwards."""
+    """Which tensors are stored as integers, decided from the consumers backwards, and then on which grid.
+
+    Attributes:
+        clip_behind: The clip behind a kernel, where nothing else reads the kernel's result: the clip's result is what
+            is stored.
+        kernel_before: The kernel in front of such a clip.
+        stored: The nodes whose tensors are stored as integers.
+    """
 
     def __init__(self, graph: fx.GraphModule, layers: dict[fx.Node, QuantLayer]) -> None:
         self.nodes = [node for node in graph.graph.nodes if node.op in ("placeholder", "call_function")]
         self.layers = {node: layer for node, layer in layers.items() if layer.bits.activation is not None}
-        # The clip behind a kernel, where nothing else reads the kernel's result: the grid lies behind the clip.
-        self.carrier = {
+        self.clip_behind = {
             node: user
             for node in self.nodes
-            if self._is_integer(node) and len(node.users) == 1
+            if self._has_integer_kernel(node) and len(node.users) == 1
             for user in node.users
             if user.op == "call_function" and kind_of(user) == "clip"
         }
-        self.carried = {clip: node for node, clip in self.carrier.items()}
+        self.kernel_before = {clip: node for node, clip in self.clip_behind.items()}
         self.stored: set[fx.Node] = set()
         for node in reversed(self.nodes):
-            if node not in self.carrier and (self._is_read(node) or self._must_be_stored(node)):
+            if node not in self.clip_behind and (self._feeds_integer_kernel(node) or self._must_be_stored(node)):
                 self.stored.add(node)
         for node in self.nodes:
-            if self._is_keep(node) and self.source(node) in self.stored and not _only_output(node):
+            if self._keeps_grid(node) and node_argument(node) in self.stored and not _only_output_reads(node):
                 self.stored.add(node)
 
-    def choose(self, placement: Placement, ranges: dict[fx.Node, tuple[Tensor, Tensor]]) -> None:
-        """Fills in grids and dropped clips; consumers are decided before what they read."""
+    def choose_grids(self, placement: Placement, ranges: dict[fx.Node, Range]) -> None:
+        """Adds grids and dropped clips to the placement; consumers are decided before what they read."""
         grids = placement.grids
         readers: dict[fx.Node, list[fx.Node]] = {}
         for node in self.nodes:
             if node in self.stored:
-                readers.setdefault(self.root(node), []).extend(
-                    user for user in node.users if not (self._is_keep(user) and user in self.stored)
+                readers.setdefault(self._computing_node(node), []).extend(
+                    user for user in node.users if not (self._keeps_grid(user) and user in self.stored)
                 )
         for node in reversed(self.nodes):
-            if node in self.carrier and self.carrier[node] in self.stored:
-                clip = self.carrier[node]
-                if grids[clip].cuts_like(*clip_limits(clip)):
+            if node in self.clip_behind and self.clip_behind[node] in self.stored:
+                clip = self.clip_behind[node]
+                if grids[clip].clips_at(*clip_limits(clip)):
                     placement.dropped.add(clip)
                 else:
                     grids[node] = Grid.of_range(*ranges[node], STORED_BITS)
             elif node in readers:
-                grids[node] = self._grid(node, readers[node], grids, ranges[node])
+                grids[node] = self._choose_grid(node, readers[node], grids, ranges[node])
         for node in self.nodes:
             if node in self.stored and node not in grids:
-                grids[node] = grids[self.root(node)]
+                grids[node] = grids[self._computing_node(node)]
 
-    def _grid(
-        self, node: fx.Node, readers: list[fx.Node], grids: dict[fx.Node, Grid], range_: tuple[Tensor, Tensor]
-    ) -> Grid:
+    def _choose_grid(self, node: fx.Node, readers: list[fx.Node], grids: dict[fx.Node, Grid], observed: Range) -> Grid:
         inputs = [Grid.of_input(self.layers[user]) for user in readers if user in self.layers]
         if len(inputs) == len(readers) and all(grid.equals(inputs[0]) for grid in inputs):
             return inputs[0]
-        joint = readers[0]
-        if joint.target is aten.cat.default and all(user is joint for user in readers) and joint in grids:
-            # The concatenation then only copies, and the tensor is rounded once instead of twice.
-            shared = grids[joint]
-            if node not in self.carried or shared.cuts_like(*clip_limits(node)):
+        reader = readers[0]
+        if reader.target is aten.cat.default and all(user is reader for user in readers) and reader in grids:
+            # The concatenation then only copies, and the tensor is quantized once instead of twice.
+            shared = grids[reader]
+            if node not in self.kernel_before or shared.clips_at(*clip_limits(node)):
                 return shared
-        own = Grid.of_range(*range_, STORED_BITS)
+        own = Grid.of_range(*observed, STORED_BITS)
         return next((grid for grid in inputs if grid.close_to(own)), own)
 
-    def root(self, node: fx.Node) -> fx.Node:
-        """The node whose values a stored tensor holds."""
-        return self.root(self.source(node)) if self._is_keep(node) else node
+    def _computing_node(self, node: fx.Node) -> fx.Node:
+        """Returns the node that computes the values of a stored tensor, before they are moved."""
+        return self._computing_node(node_argument(node)) if self._keeps_grid(node) else node
 
-    def source(self, node: fx.Node) -> fx.Node:
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        return source
-
-    def _is_read(self, node: fx.Node) -> bool:
-        """Whether an integer kernel reads the tensor, perhaps behind nodes that only move values."""
-        return any(self._is_integer(user) or (self._is_keep(user) and user in self.stored) for user in node.users)
+    def _feeds_integer_kernel(self, node: fx.Node) -> bool:
+        """Returns whether an integer kernel reads the tensor, also behind nodes that only move values."""
+        return any(
+            self._has_integer_kernel(user) or (self._keeps_grid(user) and user in self.stored) for user in node.users
+        )
 
     def _must_be_stored(self, node: fx.Node) -> bool:
-        """Whether the kernel that makes the tensor gives integers; a linear layer can also give floats."""
-        kernel = self.carried.get(node, node)
+        """Returns whether the kernel that computes the tensor gives integers; a linear layer can also give floats."""
+        kernel = self.kernel_before.get(node, node)
         if kernel in self.layers:
             return kernel.target is aten.conv2d.default
-        return self._is_integer(kernel) and not _only_output(node)
+        return self._has_integer_kernel(kernel) and not _only_output_reads(node)
 
-    def _is_integer(self, node: fx.Node) -> bool:
+    def _has_integer_kernel(self, node: fx.Node) -> bool:
         return node in self.layers or (node.op == "call_function" and kind_of(node) == "integer")
 
-    def _is_keep(self, node: fx.Node) -> bool:
-        return node.op == "call_function" and kind_of(node) == "keep"
+    def _keeps_grid(self, node: fx.Node) -> bool:
+        return node.op == "call_function" and kind_of(node) == "same_grid"
 
 
-def _only_output(node: fx.Node) -> bool:
+def _only_output_reads(node: fx.Node) -> bool:
     return all(user.op == "output" for user in node.users)

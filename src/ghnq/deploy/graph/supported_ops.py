@@ -1,27 +1,30 @@
-"""The vocabulary of a deployed graph: which ATen functions may stand in it, and what an integer runtime does with each.
+"""The operators of a deployed graph: which ATen functions it may hold, and what an integer runtime does with each.
 
-Everything that torch.export gives is put into these words (`normal.py`); the writer, the reader and the placement of
-grids know no others.
+Everything that torch.export gives is decomposed into these (`decompositions.py`); the writers, the readers and the
+placement of quantizers know no others.
 """
 
-from typing import Any, Literal
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import fx
 
 aten = torch.ops.aten
 
-Kind = Literal["layer", "integer", "keep", "clip", "float"]
-"""What a word means for integers.
+Kind = Literal["layer", "integer", "same_grid", "clip", "float"]
+"""How an operator is computed in a quantized network.
 
-layer: a convolution or linear layer; has an integer kernel where weight and input are quantized.
-integer: has an integer kernel that takes integers and gives integers, at scales of their own.
-keep: only moves or picks values, so input and output share one grid.
-clip: cuts values off; a grid that ends where the clip does makes it redundant.
-float: computed in float between a dequantization and a quantization.
+layer: A convolution or linear layer; has an integer kernel if weight and input are quantized.
+integer: Has an integer kernel whose inputs and outputs are integers, each at a scale of its own.
+same_grid: Only moves or selects values, so input and output share one grid.
+clip: Limits values; redundant in front of a grid that ends at its limits.
+float: Computed in float, between a dequantization and a quantization.
 """
 
-KINDS: dict[Any, Kind] = {
+KINDS: dict[Callable[..., object] | str, Kind] = {
     aten.conv2d.default: "layer",
     aten.linear.default: "layer",
     aten.add.Tensor: "integer",
@@ -31,10 +34,10 @@ KINDS: dict[Any, Kind] = {
     aten.mean.dim: "integer",
     aten.sigmoid.default: "integer",
     aten.leaky_relu.default: "integer",
-    aten.max_pool2d.default: "keep",
-    aten.reshape.default: "keep",
-    aten.permute.default: "keep",
-    aten.slice.Tensor: "keep",
+    aten.max_pool2d.default: "same_grid",
+    aten.reshape.default: "same_grid",
+    aten.permute.default: "same_grid",
+    aten.slice.Tensor: "same_grid",
     aten.relu.default: "clip",
     aten.clamp.default: "clip",
     aten.batch_norm.default: "float",
@@ -56,7 +59,7 @@ LAYERS = tuple(target for target, kind in KINDS.items() if kind == "layer")
 
 
 def kind_of(node: fx.Node) -> Kind:
-    """The kind of a node; arithmetic with a constant, and means over anything but an image, are left in float."""
+    """Returns the kind of a call; arithmetic with a constant, and means over other dimensions than H, W, are float."""
     kind = KINDS[node.target]
     if kind == "integer":
         constant = any(not isinstance(arg, fx.Node) or arg.op == "get_attr" for arg in node.args[:2])
@@ -68,14 +71,14 @@ def kind_of(node: fx.Node) -> Kind:
 
 
 def is_global_average(node: fx.Node) -> bool:
-    """Whether a `mean.dim` is the average over height and width, both kept with size 1."""
+    """Returns whether a `mean.dim` is the average over height and width, both kept with size 1."""
     source, dims, keep = node.args[:3]
     assert isinstance(source, fx.Node)
     return source.meta["val"].dim() == 4 and sorted(d % 4 for d in dims) == [2, 3] and bool(keep)  # type: ignore[operator, union-attr]
 
 
 def clip_limits(node: fx.Node) -> tuple[float | None, float | None]:
-    """Smallest and largest value that a clip lets pass, None where it is open."""
+    """Returns the lower and the upper limit of a clip, None where there is none."""
     if node.target is aten.relu.default:
         return 0.0, None
     low, high = (*node.args[1:], None, None)[:2]

@@ -1,149 +1,147 @@
-"""From a program in pt2e words that we wrote back to the simulation, with the arithmetic of `ghnq.quant`."""
+"""From a program that this package wrote back to the simulation, with the arithmetic of `ghnq.quant`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx.node import Argument, Target
 
-from ghnq.deploy.graph.builder import full_args
-from ghnq.deploy.graph.capture import module_of
+from ghnq.deploy.graph.decomposer import full_arguments
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
+from ghnq.deploy.graph.rewriter import GraphRewriter, node_argument
 from ghnq.deploy.graph.supported_ops import KINDS, LAYERS, aten
 from ghnq.deploy.pt2e.operators import quantized_decomposed
-from ghnq.deploy.pt2e.writer import clip_of
+from ghnq.deploy.pt2e.writer import grid_limits
 from ghnq.errors import ExportError
 
 
 def read_program(program: ExportedProgram, origin: str) -> fx.GraphModule:
-    """The simulation that a program states, rebuilt from its nodes; images [B, C, H, W] in, logits [B, K] out.
+    """Returns the simulation that a program expresses; images [B, C, H, W] in, logits [B, K] out.
 
-    Raises ExportError naming the first node that is not of our words.
+    Raises:
+        ExportError: A node is not as this package writes it; the message names the first.
     """
-    return _Reader(program, origin).read()
+    return _Reader(program, origin).rewrite()
 
 
-class _Reader:
-    """The graph under construction; `at` maps nodes of the program to ours."""
+class _Reader(GraphRewriter):
+    """Replaces the operators of pt2e quantization by `quantize` and `dequantize`."""
 
     def __init__(self, program: ExportedProgram, origin: str) -> None:
-        self.program, self.origin, self.words = program, origin, quantized_decomposed()
-        self.graph = fx.Graph()
-        self.tensors: dict[str, Tensor] = {}
-        self.at: dict[fx.Node, fx.Node] = {}
+        super().__init__(program.graph_module)
+        self.program, self.origin = program, origin
+        self.buffers: dict[str, str] = program.graph_signature.inputs_to_buffers
+        operators = quantized_decomposed()
+        self.readers: dict[Target, Callable[[fx.Node], fx.Node]] = {
+            operators.quantize_per_tensor.default: self._quantize,
+            operators.dequantize_per_tensor.default: self._dequantize,
+            operators.dequantize_per_channel.default: self._dequantize_channels,
+            aten.clone.default: lambda node: self.value(node_argument(node)),
+        }
 
-    def read(self) -> fx.GraphModule:
-        buffers = self.program.graph_signature.inputs_to_buffers
-        for node in self.program.graph.nodes:
-            try:
-                if node.op == "placeholder":
-                    self._placeholder(node, buffers.get(node.name))
-                elif node.op == "output":
-                    self.graph.output(self.at[node.args[0][0]])
-                else:
-                    self.at[node] = self._call(node)
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"'{self.origin}': node '{node.name}' is not as ghnq writes it: {error!r}") from error
-        self.graph.eliminate_dead_code()
-        return module_of(self.graph, self.tensors)
+    def run_node(self, n: fx.Node) -> fx.Node | Tensor | None:
+        """Returns the value of a node.
 
-    def _placeholder(self, node: fx.Node, buffer: str | None) -> None:
+        Raises:
+            ExportError: The node is not as this package writes it.
+        """
+        try:
+            return super().run_node(n)
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ExportError(f"'{self.origin}': node '{n.name}' is not as ghnq writes it: {error!r}") from error
+
+    def placeholder_node(self, node: fx.Node) -> fx.Node:
+        """Returns the input for the images, a constant for a buffer."""
+        buffer = self.buffers.get(node.name)
         if buffer is None:
-            self.at[node] = self.graph.placeholder("images")
-        else:
-            self.at[node] = self._constant(buffer, self.program.state_dict[buffer])
+            return self.new.graph.placeholder("images")
+        return self.new.constant(buffer, self.program.state_dict[buffer])
 
-    def _call(self, node: fx.Node) -> fx.Node:
-        words = self.words
-        if node.target is words.quantize_per_tensor.default:
-            return self._quantize(node)
-        if node.target is words.dequantize_per_tensor.default:
-            return self._dequantize(node)
-        if node.target is words.dequantize_per_channel.default:
-            return self._channels(node)
-        if node.target is aten.clone.default:
-            return self.at[self._source(node)]
+    def call_node(self, node: fx.Node) -> fx.Node | None:
+        """Returns the value of a call."""
+        if node.target in self.readers:
+            return self.readers[node.target](node)
+        if node.target in LAYERS:
+            return self._layer(node)
         if node.target not in KINDS:
             raise ExportError(f"'{self.origin}': node '{node.name}' is a {node.target}, which ghnq does not write")
-        given = full_args(node) if node.target in LAYERS else node.args
-        args: Any = fx.map_arg(tuple(given), lambda each: self.at[each])
-        if node.target in LAYERS:
-            args = *args[:2], self._bias(args[:3]), *args[3:]
-        assert callable(node.target)
-        call = self.graph.call_function(node.target, args, fx.map_arg(node.kwargs, lambda each: self.at[each]))
-        if node.target in LAYERS:
-            call.meta["layer"] = self._name(node)
-        return call
+        return self.new.call(node.target, *self.values(node.args), kwargs=fx.map_arg(node.kwargs, self.value))
+
+    def output_node(self, node: fx.Node) -> fx.Node:
+        """Adds the output and removes what it does not depend on."""
+        output: fx.Node = self.new.graph.output(self.value(node.all_input_nodes[0]))
+        self.new.graph.eliminate_dead_code()
+        return output
+
+    def _layer(self, node: fx.Node) -> fx.Node:
+        x, weight, bias, *options = self.values(tuple(full_arguments(node)))
+        assert isinstance(x, fx.Node)
+        assert isinstance(weight, fx.Node)
+        if isinstance(bias, fx.Node):
+            bias = self._bias(x, weight, bias)
+        layer = self.new.call(node.target, x, weight, bias, *options)
+        layer.meta["layer"] = self._layer_name(node)
+        return layer
 
     def _quantize(self, node: fx.Node) -> fx.Node:
-        arguments: Any = node.args
-        _, scale, zero_point, smallest, largest, dtype = arguments
-        x = self._source(node)
+        scale, zero_point, smallest, largest, dtype = node.args[1:]
+        if not (isinstance(scale, float) and isinstance(zero_point, int) and isinstance(largest, int)):
+            raise TypeError("a grid that is not made of numbers")
+        x = node_argument(node)
+        grid = self._grid(node.name, scale, zero_point)
         if smallest != 0 or dtype is not torch.uint8:
             raise ValueError(f"integers of {dtype} from {smallest}")
         if largest != 255:
-            if x.target is not aten.clamp.default or x.args[1:] != clip_of(scale, zero_point, 0, largest):
+            limits = grid_limits(scale, zero_point, 0, largest)
+            if x.target is not aten.clamp.default or x.args[1:] != limits:
                 raise ValueError("fewer than 8 bits without the clip to their grid")
-            x = self._source(x)
-        args = self.at[x], *self._grid(node.name, scale, zero_point), 0, largest
-        return self.graph.call_function(quantize, args)
+            x = node_argument(x)
+        return self.new.call(quantize, self.value(x), *grid, 0, largest)
 
     def _dequantize(self, node: fx.Node) -> fx.Node:
-        arguments: Any = node.args
-        _, scale, zero_point, *_ = arguments
-        integers = self.at[self._source(node)]
-        if integers.target is quantize:
-            grid = tuple(self.tensors[str(arg.target)] for arg in integers.args[1:3])  # type: ignore[union-attr]
-            if (grid[0].item(), int(grid[1])) != (scale, zero_point):
-                raise ValueError("read on another grid than it was written on")
-            return self.graph.call_function(dequantize, (integers, *integers.args[1:3]))
-        return self.graph.call_function(dequantize, (integers, *self._grid(node.name, scale, zero_point)))
+        _, scale, zero_point, *_ = node.args
+        integers = self.value(node_argument(node))
+        if integers.target is not quantize:
+            return self.new.call(dequantize, integers, *self._grid(node.name, scale, zero_point))
+        grid = [node_argument(integers, 1), node_argument(integers, 2)]
+        if (self.new.tensor(grid[0]).item(), int(self.new.tensor(grid[1]))) != (scale, zero_point):
+            raise ValueError("dequantized with another grid than it was quantized to")
+        return self.new.call(dequantize, integers, *grid)
 
-    def _channels(self, node: fx.Node) -> fx.Node:
-        integers, scales, zeros = (self.at[each] for each in node.args[:3])  # type: ignore[index]
-        if bool(self.tensors[str(zeros.target)].any()) or node.args[3] != 0:
+    def _dequantize_channels(self, node: fx.Node) -> fx.Node:
+        integers, scales, zero_points = (self.value(node_argument(node, i)) for i in range(3))
+        if bool(self.new.tensor(zero_points).any()) or node.args[3] != 0:
             raise ValueError("channels with zero points, or not the output channels")
-        no_zero = self._constant("no_zero", torch.tensor(0).int())
-        return self.graph.call_function(dequantize, (integers, scales, no_zero))
+        return self.new.call(dequantize, integers, scales, self._zero())
 
-    def _bias(self, args: tuple[Any, ...]) -> Any:
-        """A layer's bias as int32 on the grid of its sums where it lies on it; else as it is."""
-        x, weight, bias = args
-        if bias is None or x.target is not dequantize or weight.target is not dequantize:
+    def _bias(self, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
+        """Returns a layer's bias as int32 on the grid of its sums if its values are on it; else the float bias."""
+        if x.target is not dequantize or weight.target is not dequantize:
             return bias
-        steps = self._value(x.args[1]) * self._value(weight.args[1])
-        values = self._value(bias)
+        steps = self.new.tensor(node_argument(x, 1)) * self.new.tensor(node_argument(weight, 1))
+        values = self.new.tensor(bias)
         integers = (values.double() / steps.double()).round()
         on_grid = torch.allclose(integers * steps.double(), values.double(), rtol=1e-6, atol=0)
         if not on_grid or int(integers.abs().max()) >= 2**31:
-            return bias  # the layer reads floats, or its weight alone is quantized
+            return bias  # the layer reads floats, or only its weight is quantized
         name = str(bias.target)
-        stored = (self._constant(f"{name}_integers", integers.to(torch.int32)),
-                  self._constant(f"{name}_scale", steps), self._constant("no_zero", torch.tensor(0).int()))  # fmt: skip
-        return self.graph.call_function(dequantize, stored)
+        stored = self.new.constant(f"{name}_integers", integers.to(torch.int32))
+        return self.new.call(dequantize, stored, self.new.constant(f"{name}_scale", steps), self._zero())
 
-    def _grid(self, name: str, scale: float, zero_point: int) -> tuple[fx.Node, fx.Node]:
-        return (self._constant(f"{name}_step", torch.tensor(scale, dtype=torch.float32)),
-                self._constant(f"{name}_zero", torch.tensor(zero_point, dtype=torch.int32)))  # fmt: skip
+    def _grid(self, name: str, scale: Argument, zero_point: Argument) -> tuple[fx.Node, fx.Node]:
+        return (
+            self.new.constant(f"{name}_step", torch.tensor(scale, dtype=torch.float32)),
+            self.new.constant(f"{name}_zero", torch.tensor(zero_point, dtype=torch.int32)),
+        )
 
-    def _constant(self, name: str, tensor: Tensor) -> fx.Node:
-        name = name.replace(".", "_")
-        self.tensors[name] = tensor.detach()
-        return self.graph.create_node("get_attr", name)
+    def _zero(self) -> fx.Node:
+        return self.new.constant("no_zero", torch.tensor(0).int())
 
-    def _value(self, node: Any) -> Tensor:
-        return self.tensors[str(node.target)]
-
-    def _source(self, node: fx.Node) -> fx.Node:
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        return source
-
-    def _name(self, node: fx.Node) -> str:
-        """The name of a layer, from that of its weight."""
-        weight: Any = node.args[1]
-        stored = weight.args[0] if weight.op == "call_function" else weight
-        buffer: str = self.program.graph_signature.inputs_to_buffers[stored.name]
-        return buffer.rstrip("_").removesuffix("_weight")
+    def _layer_name(self, node: fx.Node) -> str:
+        """Returns the name of a layer, from that of its weight."""
+        weight = node_argument(node, 1)
+        stored = node_argument(weight) if weight.op == "call_function" else weight
+        return self.buffers[stored.name].rstrip("_").removesuffix("_weight")
