@@ -35,7 +35,7 @@ from rich.table import Table
 
 from cuda_monitor import service, utilisation
 from ghnq.training import load_recipe
-from ghnq.training.distributed.launch import gather
+from ghnq.training.distributed.launch import start_workers
 from ghnq.training.distributed.topology import choose_topology
 from ghnq.training.distributed.worker_group import WorkerGroup
 from references import ghn2_config, load_ghn2
@@ -87,7 +87,7 @@ def rows(before: str | None, ppuda: str | None) -> list[Row]:
 
 def run_ours(tasks: list[Task], warmups: list[float], seconds: float) -> Iterator[dict[str, float]]:
     """Runs steps of each task in turn for some seconds, with the processes of the first task's recipe."""
-    group = gather(choose_topology(tasks[0].recipe, None), follow, tasks)
+    group = start_workers(choose_topology(tasks[0].recipe, None), follow, tasks)
     torch.set_num_threads(1)
     try:
         for task, warmup in zip(tasks, warmups, strict=True):

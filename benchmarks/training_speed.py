@@ -37,7 +37,7 @@ from ghnq.data import ImageDataset, load
 from ghnq.processor import this_processor
 from ghnq.spaces import convnets
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.distributed.launch import gather
+from ghnq.training.distributed.launch import start_workers
 from ghnq.training.distributed.topology import Topology
 from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.architecture_stream import ArchitectureStream
@@ -233,7 +233,7 @@ def main(
     theirs = Theirs(load_ghn2(ppuda, config), task)
     members = tuple(eligible_members(theirs, -(-networks // loaded.meta_batch) * loaded.meta_batch))
     theirs.task = task = Task(loaded, data, members)
-    group = gather(Topology(size=2, here=2), follow, task)
+    group = start_workers(Topology(world_size=2, local_world_size=2), follow, task)
     try:
         pair, single = Ours(task, group), Ours(task, WorkerGroup())
         with closing(pair.trainer), closing(single.trainer):

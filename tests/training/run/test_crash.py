@@ -175,7 +175,7 @@ from rich.console import Console
 import ghnq.evaluation.evaluator, ghnq.training.distributed.fabric
 import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ghnq.training import load_recipe, train
-from ghnq.training.run.state_files import holds_run
+from ghnq.training.run.state_files import has_state
 
 recipe, out, rng = load_recipe("recipe.yaml"), Path("run"), random.Random(20)
 torch.set_num_threads(1)
@@ -185,7 +185,7 @@ def begin():
     "Training in a process of its own, without the seconds that a start would take."
     pid = os.fork()
     if pid == 0:
-        train(recipe, out=out, resume=holds_run(out), console=Console(file=io.StringIO()))
+        train(recipe, out=out, resume=has_state(out), console=Console(file=io.StringIO()))
         os._exit(0)
     return pid
 
