@@ -50,6 +50,7 @@ __all__ = [
     "own_modules",
     "own_parameters",
     "remove_forward_hook",
+    "replace_convolution",
     "schema_arguments",
     "tree_leaves",
     "version_counter",
@@ -91,6 +92,11 @@ def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
     Writing to it skips `nn.Module.__setattr__`, which takes a third of the time of building a network.
     """
     return module._modules
+
+
+def replace_convolution(layer: nn.Conv2d, function: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> None:
+    """Replaces what a layer does with its input, weight and bias; its own `forward` calls the function."""
+    layer._conv_forward = function  # type: ignore[method-assign, assignment]
 
 
 def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:

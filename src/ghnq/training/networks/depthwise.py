@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ghnq.torch_compat import replace_convolution
+
 Pair = tuple[int, int]
 STRIP = 3
 """The widest kernel whose weight gradient oneDNN computes quickly."""
@@ -36,7 +38,7 @@ def with_fast_depthwise(module: nn.Module) -> nn.Module:
     """
     for layer in module.modules():
         if type(layer) is nn.Conv2d and _is_depthwise(layer):
-            layer._conv_forward = _FastDepthwise(layer)  # type: ignore[method-assign,assignment]
+            replace_convolution(layer, _FastDepthwise(layer))
     return module
 
 
