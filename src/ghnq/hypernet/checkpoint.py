@@ -1,6 +1,7 @@
-"""Checkpoints: a directory with `model.safetensors` and `config.json`; never a pickle.
+"""Checkpoints: directories with `model.safetensors` and `config.json`, without pickle.
 
-`config.json`: {"format": 1, "ghnq": version, "ghn": GHNConfig, "task": Task or null}.
+`config.json` is {"format": 1, "ghnq": version, "ghn": GHNConfig, "task": Task or null}. This module stores
+configurations and tensors and does not depend on the hypernetwork, which `GHN.from_pretrained` builds from them.
 """
 
 from __future__ import annotations
@@ -9,35 +10,88 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ghnq._version import __version__
 from ghnq.errors import CheckpointError, nearest
 from ghnq.files import atomic_path, write_text
 from ghnq.hypernet.config import GHNConfig, Task
-from ghnq.hypernet.model import GHN
 from ghnq.validation_errors import explain
 
-M = TypeVar("M", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """What a checkpoint directory contains.
+
+    Attributes:
+        path: The file of the weights, for messages.
+        weights: The state dictionary as stored; whether it fits the configuration is checked by `checked_weights`.
+    """
+
+    path: Path
+    config: GHNConfig
+    task: Task | None
+    weights: dict[str, Tensor]
+
+    def checked_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the weights if they fit.
+
+        Args:
+            expected: The state dictionary of a hypernetwork of this configuration.
+
+        Raises:
+            CheckpointError: A tensor is missing, unknown, not finite, or has another shape or type.
+        """
+        if self.weights.keys() != expected.keys():
+            raise CheckpointError(
+                f"{self.path} does not fit its {CONFIG}: missing {sorted(expected.keys() - self.weights.keys())}, "
+                f"unknown {sorted(self.weights.keys() - expected.keys())}"
+            )
+        for key, tensor in self.weights.items():
+            if tensor.shape != expected[key].shape:
+                raise CheckpointError(
+                    f"{self.path}: '{key}' has shape {tuple(tensor.shape)}, {CONFIG} says {tuple(expected[key].shape)}"
+                )
+            finite = bool(tensor.isfinite().all())
+            if tensor.dtype != expected[key].dtype or not finite:
+                raise CheckpointError(
+                    f"{self.path}: '{key}' must be finite {expected[key].dtype}, and is {tensor.dtype}"
+                    f"{'' if finite else ' with NaN or infinite values'}; train or fetch the checkpoint again"
+                )
+        return self.weights
+
+
 def shipped_checkpoints() -> dict[str, Path]:
-    """Name -> directory of the checkpoints that come with the package."""
+    """Returns the directories of the checkpoints that are included in the package, by name."""
     root = Path(str(resources.files("ghnq"))) / "checkpoints"
     return {d.name: d for d in sorted(root.iterdir()) if (d / WEIGHTS).is_file()} if root.is_dir() else {}
 
 
 def resolve(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
-    """The directory of a shipped name, of a path, or of a hub id (downloaded once); raises CheckpointError."""
+    """Returns the directory of a checkpoint.
+
+    Args:
+        name: A shipped name, a directory, or a hub id, which is downloaded once.
+        revision: The revision of a hub id.
+        token: The access token for a hub id.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
     shipped = shipped_checkpoints()
     text = os.fspath(name)
     path = Path(text)
@@ -59,64 +113,46 @@ def resolve(name: str | os.PathLike[str], *, revision: str | None = None, token:
     )
 
 
-def save(ghn: GHN, directory: Path) -> None:
-    """Writes config and weights, each whole or not at all."""
-    config = {
+def write_checkpoint(directory: Path, config: GHNConfig, task: Task | None, weights: Mapping[str, Tensor]) -> None:
+    """Writes configuration and weights into a directory, each file atomically."""
+    document = {
         "format": FORMAT,
         "ghnq": __version__,
-        "ghn": ghn.config.model_dump(mode="json"),
-        "task": ghn.task.model_dump(mode="json") if ghn.task else None,
+        "ghn": config.model_dump(mode="json"),
+        "task": task.model_dump(mode="json") if task else None,
     }
-    write_text(directory / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_text(directory / CONFIG, json.dumps(document, indent=2) + "\n")
     with atomic_path(directory / WEIGHTS) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in ghn.state_dict().items()}, temporary)
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, temporary)
 
 
-def load(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> GHN:
-    """Reads a checkpoint into a hypernetwork in evaluation mode; raises CheckpointError.
+def read_checkpoint(
+    name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
+) -> StoredCheckpoint:
+    """Reads a checkpoint; the arguments are those of `resolve`.
 
-    revision, token: for a hub id.
+    Raises:
+        CheckpointError: It does not exist or cannot be read.
     """
     directory = resolve(name, revision=revision, token=token)
     config, task = _read_config(directory)
-    ghn = GHN(config, task=task)
-    weights = _read_weights(directory)
-    expected = ghn.state_dict()
-    if weights.keys() != expected.keys():
-        raise CheckpointError(
-            f"{directory / WEIGHTS} does not fit its {CONFIG}: missing {sorted(expected.keys() - weights.keys())}, "
-            f"unknown {sorted(weights.keys() - expected.keys())}"
-        )
-    for key, tensor in weights.items():
-        if tensor.shape != expected[key].shape:
-            raise CheckpointError(
-                f"{directory / WEIGHTS}: '{key}' has shape {tuple(tensor.shape)}, "
-                f"{CONFIG} says {tuple(expected[key].shape)}"
-            )
-        if tensor.dtype != expected[key].dtype or not bool(tensor.isfinite().all()):
-            raise CheckpointError(
-                f"{directory / WEIGHTS}: '{key}' must be finite {expected[key].dtype}, and is {tensor.dtype}"
-                f"{'' if bool(tensor.isfinite().all()) else ' with NaN or infinite values'}; "
-                "train or fetch the checkpoint again"
-            )
-    ghn.load_state_dict(weights)
-    return ghn.eval()
+    return StoredCheckpoint(directory / WEIGHTS, config, task, _read_weights(directory))
 
 
 def checkpoint_hash(name: str | os.PathLike[str]) -> str:
-    """SHA-256 of the weights, hexadecimal."""
+    """Returns the SHA-256 of the weights, in hexadecimal."""
     path = resolve(name) / WEIGHTS
     if not path.is_file():
-        raise CheckpointError(f"'{path}' does not exist; a checkpoint holds {WEIGHTS} and {CONFIG}")
+        raise CheckpointError(f"'{path}' does not exist; a checkpoint contains {WEIGHTS} and {CONFIG}")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_config(directory: Path) -> tuple[GHNConfig, Task | None]:
     path = directory / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"'{directory}' has no {CONFIG}; a checkpoint holds {WEIGHTS} and {CONFIG}")
+        raise CheckpointError(f"'{directory}' has no {CONFIG}; a checkpoint contains {WEIGHTS} and {CONFIG}")
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
@@ -126,17 +162,17 @@ def _read_config(directory: Path) -> tuple[GHNConfig, Task | None]:
     return _validated(GHNConfig, raw.get("ghn"), f"{path}: ghn"), task
 
 
-def _validated(model: type[M], value: object, source: str) -> M:
+def _validated(model: type[Model], value: object, source: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise CheckpointError(f"{source} does not describe a hypernetwork: {explain(error, model)}") from error
 
 
-def _read_weights(directory: Path) -> dict[str, Any]:
+def _read_weights(directory: Path) -> dict[str, Tensor]:
     path = directory / WEIGHTS
     if not path.is_file():
-        raise CheckpointError(f"'{directory}' has no {WEIGHTS}; a checkpoint holds {WEIGHTS} and {CONFIG}")
+        raise CheckpointError(f"'{directory}' has no {WEIGHTS}; a checkpoint contains {WEIGHTS} and {CONFIG}")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

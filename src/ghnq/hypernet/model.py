@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ghnq.graph.batching.batch import GraphBatch, SlotGroup
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
+from ghnq.hypernet.checkpoint import read_checkpoint, write_checkpoint
 from ghnq.hypernet.config import GHNConfig, Task
 from ghnq.hypernet.decoders import DECODERS
 from ghnq.hypernet.decoders.channel_modulation import VectorModulation
@@ -149,25 +149,34 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         bias = self.vectors.class_bias(raw)
         return _fit_vectors(shift(bias) if self.config.normalise else bias, groups)
 
-    def save_pretrained(  # type: ignore[override]  # what we need not, we do not take
-        self, save_directory: str | Path, *, config: Any = None
+    def save_pretrained(  # type: ignore[override]  # without the options of the hub's own format
+        self, save_directory: str | Path, *, config: object = None
     ) -> None:
-        """Writes `model.safetensors` and `config.json` into a directory, each whole or not at all.
+        """Writes `model.safetensors` and `config.json` into a directory, each file atomically.
 
-        config: what `push_to_hub` hands over; ours is written all the same.
+        Args:
+            config: Ignored; `push_to_hub` passes it. What is written is `self.config`.
         """
-        from ghnq.hypernet.checkpoint import save
-
-        save(self, Path(save_directory))
+        write_checkpoint(Path(save_directory), self.config, self.task, self.state_dict())
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, token: str | None = None
     ) -> GHN:
-        """Loads a shipped name, a directory or a hub id (at a revision, with a token); raises CheckpointError."""
-        from ghnq.hypernet.checkpoint import load
+        """Reads a checkpoint and returns its hypernetwork in evaluation mode.
 
-        return load(pretrained_model_name_or_path, revision=revision, token=token)
+        Args:
+            pretrained_model_name_or_path: A shipped name, a directory, or a hub id.
+            revision: The revision of a hub id.
+            token: The access token for a hub id.
+
+        Raises:
+            CheckpointError: The checkpoint does not exist or is invalid.
+        """
+        stored = read_checkpoint(pretrained_model_name_or_path, revision=revision, token=token)
+        ghn = cls(stored.config, task=stored.task)
+        ghn.load_state_dict(stored.checked_weights(ghn.state_dict()))
+        return ghn.eval()
 
 
 def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:
