@@ -37,7 +37,7 @@ from ghnq.graph import trace
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.initialize import with_parameters
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.published import from_published
+from ghnq.hypernet.published_weights import from_published
 from networks import densenet121, mobilenet_v2, resnet50
 from references import GHN3_TINY, Reference, ghn2_config, load_ghn2, load_ghn3, quiet
 

@@ -29,7 +29,7 @@ from ghnq.errors import GraphError
 from ghnq.graph import OPS, ArchGraph, trace
 from ghnq.graph.batching.batch import MAX_DISTANCE
 from ghnq.hypernet.model import GHN, Parameters
-from ghnq.hypernet.published import from_published
+from ghnq.hypernet.published_weights import from_published
 from random_networks import KINDS, MIXED, UNSUPPORTED, network
 from references import Reference, ghn2_config, load_ghn2, quiet
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnq.hypernet.decoders.conv import PositionDecoder
-from ghnq.hypernet.decoders.sliced_linear import Rows, corner_linear, round_up
-from ghnq.hypernet.tiling import HUGE, Filling, Identity, fill
-from ghnq.hypernet.weight_scaling import norm_scale, shift, tile, weight_gain
+from ghnq.hypernet.decoders.sliced_linear import RowGroup, round_up, sliced_linear
+from ghnq.hypernet.parameter_normalisation import bounded_scale, bounded_shift, weight_gain
+from ghnq.hypernet.tiling import HUGE_PAGE_BYTES, Identity, Tiling, tile, tile_block
 
 IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 6))
-def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
+def test_sliced_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     grid = tuple(int(g) for g in rng.integers(1, 6, size=2))
@@ -28,7 +28,7 @@ def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
         corner = tuple(int(rng.integers(1, g + 1)) for g in grid)
         computed = tuple(round_up(c, g) for c, g in zip(corner, grid, strict=True))
         start = tuple(int(rng.integers(0, g - c + 1)) for c, g in zip(computed, grid, strict=True))
-        groups.append(Rows(int(rng.integers(1, 4)), corner, computed, start if rng.integers(2) else ()))
+        groups.append(RowGroup(int(rng.integers(1, 4)), corner, computed, start if rng.integers(2) else ()))
     if rng.integers(2):
         groups.sort(key=lambda g: g.computed)
 
@@ -38,10 +38,8 @@ def test_corner_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
     weight, bias, x = random(math.prod(grid), 5), random(math.prod(grid)), random(sum(g.count for g in groups), 5)
     full = (x @ weight.t() + bias).view(-1, *grid).split([g.count for g in groups])
     starts = [g.start or (0, 0) for g in groups]
-    expected = [
-        f[:, a : a + g.corner[0], b : b + g.corner[1]] for f, g, (a, b) in zip(full, groups, starts, strict=True)
-    ]
-    actual = corner_linear(x, groups, weight, bias, grid)
+    expected = [f[:, a : a + g.sizes[0], b : b + g.sizes[1]] for f, g, (a, b) in zip(full, groups, starts, strict=True)]
+    actual = sliced_linear(x, groups, weight, bias, grid)
     directions = [torch.randn(e.shape, generator=generator, dtype=torch.double) for e in expected]
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-12)
@@ -84,8 +82,8 @@ def test_weights_are_scaled_by_fan_in(shape: tuple[int, ...], beta: int) -> None
 
 def test_vectors_are_squashed() -> None:
     x = torch.linspace(-50, 50, 101, dtype=torch.double)[None]
-    torch.testing.assert_close(norm_scale(x), 2 / (1 + torch.exp(-x / 2)))
-    torch.testing.assert_close(shift(x), (torch.exp(0.4 * x) - 1) / (torch.exp(0.4 * x) + 1))
+    torch.testing.assert_close(bounded_scale(x), 2 / (1 + torch.exp(-x / 2)))
+    torch.testing.assert_close(bounded_shift(x), (torch.exp(0.4 * x) - 1) / (torch.exp(0.4 * x) + 1))
 
 
 @pytest.mark.parametrize(
@@ -105,16 +103,16 @@ def test_vectors_are_squashed() -> None:
 def test_filling_repeats_scales_and_lays_out(shape: tuple[int, int, int, int], layout: torch.memory_format) -> None:
     last = layout is torch.channels_last
     block = torch.randn(2, 2, 3, 4, 5, dtype=torch.double).permute(0, 4, 3, 2, 1).detach().requires_grad_()
-    result = fill(block, Filling(shape, 0.25, channels_last=last))
+    result = tile_block(block, Tiling(shape, 0.25, channels_last=last))
     assert torch.equal(result, 0.25 * tile(block, shape))
     assert all(kernel.is_contiguous(memory_format=layout) for kernel in result.unbind(0))
-    assert torch.autograd.gradcheck(lambda w: fill(w, Filling(shape, 0.25, channels_last=last)), [block])
+    assert torch.autograd.gradcheck(lambda w: tile_block(w, Tiling(shape, 0.25, channels_last=last)), [block])
 
 
 def test_filling_what_is_large_enough_for_huge_pages() -> None:
     block = torch.randn(1, 64, 64, 3, 3)
-    result = fill(block, Filling((512, 512, 3, 3), 0.5, channels_last=False))
-    assert 4 * result.numel() > HUGE
+    result = tile_block(block, Tiling((512, 512, 3, 3), 0.5, channels_last=False))
+    assert 4 * result.numel() > HUGE_PAGE_BYTES
     assert torch.equal(result, 0.5 * tile(block, (512, 512, 3, 3)))
 
 
@@ -183,7 +181,7 @@ def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, i
     o, i, height, width = shape
     images = torch.randn(2, i, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 3, height, width, dtype=torch.double)
-    weight = fill(block, Filling(shape, 0.25, channels_last=last, identity="dense"))[0]
+    weight = tile_block(block, Tiling(shape, 0.25, channels_last=last, identity="dense"))[0]
     out = F.conv2d(images, weight, padding=(height // 2, width // 2))
     kept = min(o, i)
     assert torch.equal(out[:, :kept], images[:, :kept])
@@ -194,14 +192,14 @@ def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, i
 def test_without_a_block_the_identity_hands_depthwise_channels_on(kernel: int) -> None:
     images = torch.randn(2, 7, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 1, kernel, kernel, dtype=torch.double)
-    weight = fill(block, Filling((7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise"))[0]
+    weight = tile_block(block, Tiling((7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise"))[0]
     assert torch.equal(F.conv2d(images, weight, padding=kernel // 2, groups=7), images)
 
 
 def test_the_identity_is_added_and_has_no_gradient() -> None:
     block = torch.randn(2, 2, 3, 3, 3, dtype=torch.double, requires_grad=True)
-    plain, added = (fill(block, Filling((5, 4, 3, 3), 0.5, channels_last=False, identity=i)) for i in IDENTITIES)
+    plain, added = (tile_block(block, Tiling((5, 4, 3, 3), 0.5, channels_last=False, identity=i)) for i in IDENTITIES)
     torch.testing.assert_close((added - plain).sum(), torch.tensor(2.0 * 4, dtype=torch.double))
     assert torch.autograd.gradcheck(
-        lambda w: fill(w, Filling((5, 4, 3, 3), 0.5, channels_last=True, identity="dense")), [block]
+        lambda w: tile_block(w, Tiling((5, 4, 3, 3), 0.5, channels_last=True, identity="dense")), [block]
     )

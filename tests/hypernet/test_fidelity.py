@@ -8,7 +8,7 @@ import torch
 from ghnq.errors import CheckpointError
 from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.published import from_published
+from ghnq.hypernet.published_weights import from_published
 from tests.hypernet.peers import read_ghn3, read_peer
 
 RELATIVE = 1e-5

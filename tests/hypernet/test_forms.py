@@ -11,7 +11,7 @@ from ghnq.graph.batching.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph, Node, Parameter, Role, Shape
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.weight_scaling import weight_gain
+from ghnq.hypernet.parameter_normalisation import weight_gain
 
 ROLES = ("weight", "bias", "norm_weight", "norm_bias")
 

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from ghnq.graph.ir import ArchGraph, Node, Parameter, Shape
 from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.decoders.decoder import WeightRequest
 from ghnq.hypernet.decoders.lowrank import FactorDecoder, LowRankDecoder
-from ghnq.hypernet.decoders.weight_decoder import WeightRequest
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.tiling import Filling
+from ghnq.hypernet.tiling import Tiling
 
 
 def entry(decoder: FactorDecoder, h: Tensor, kernel: tuple[int, int], at: tuple[int, int, int, int]) -> Tensor:
@@ -74,7 +74,7 @@ def test_depthwise_weights_come_from_their_own_factors_or_the_first_channel(dept
     h = torch.randn(2, 8)
     single, full = decoder(
         [h, h],
-        [WeightRequest(True, False, Filling((9, 1, 3, 3))), WeightRequest(False, False, Filling((9, 7, 3, 3)))],
+        [WeightRequest(True, False, Tiling((9, 1, 3, 3))), WeightRequest(False, False, Tiling((9, 7, 3, 3)))],
     )
     assert single.shape == (2, 9, 1, 3, 3)
     assert torch.allclose(single, full[:, :, :1]) == (depthwise == "shared")

@@ -12,7 +12,7 @@ from ghnq.graph import trace
 from ghnq.graph.batching.batch import GraphBatch
 from ghnq.graph.ir import ArchGraph
 from ghnq.hypernet import GHN, GHNConfig
-from ghnq.hypernet.structural_encoding import FEATURES, place_features
+from ghnq.hypernet.structural_encoding import FEATURES, structural_features
 from tests.hypernet.graphs import random_graph
 
 CONFIG = GHNConfig(hidden=8, max_shape=(6, 6, 3, 3), place=True)
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 def test_features_by_hand() -> None:
     graph = trace(Residual(), (3, 16, 16))
     assert [node.op for node in graph.nodes] == ["input", "conv", "conv", "sum", "glob_avg", "conv", "bias"]
-    features = place_features([graph])
+    features = structural_features([graph])
     assert features.shape == (7, FEATURES)
     for node, below, halvings, into, out in [(0, 0, 0, 0, 1), (1, 1, 1, 1, 2), (3, 3, 1, 2, 1)]:
         waves = [math.cos(math.pi * k * below / 6) for k in (1, 2, 3, 4)]
@@ -59,7 +59,7 @@ def test_heights_are_the_longest_paths_on(seed: int) -> None:
 
 def test_graphs_of_a_batch_do_not_disturb_each_other() -> None:
     graphs = [random_graph(seed, size=9 + seed) for seed in range(4)]
-    assert torch.equal(place_features(graphs), torch.cat([place_features([g]) for g in graphs]))
+    assert torch.equal(structural_features(graphs), torch.cat([structural_features([g]) for g in graphs]))
 
 
 def test_equal_layers_at_different_depths_get_weights_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""What defines a hypernetwork; written beside its weights in a checkpoint."""
+"""The configuration of a hypernetwork; a checkpoint stores it beside the weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class GHNConfig(BaseModel):
     max_shape: tuple[int, int, int, int] = Field(
         default=(64, 64, 7, 7),
         strict=False,
-        description="Largest weight (out, in, height, width) predicted in one piece; larger ones are tiled.",
+        description="Largest block (out, in, height, width) that is predicted; larger weights repeat it.",
     )
     encoder: Literal["gatedgnn", "graphormer", "mlp"] = Field(
-        default="gatedgnn", description="How nodes hear of each other: `gatedgnn`, `graphormer`, or not at all (`mlp`)."
+        default="gatedgnn",
+        description="How nodes exchange information: `gatedgnn`, `graphormer`, or not at all (`mlp`).",
     )
     layers: int = Field(default=3, ge=1, description="Layers of the graphormer.")
     heads: int | None = Field(
@@ -30,8 +31,11 @@ class GHNConfig(BaseModel):
         ge=1,
         description="Attention heads of the graphormer; absent: 8, or 16 where `hidden` is above 64.",
     )
-    virtual_edges: bool = Field(default=True, description="Nodes also hear all nodes that reach them, by 1/distance.")
-    layer_norm: bool = Field(default=True, description="Normalise node embeddings before decoding.")
+    virtual_edges: bool = Field(
+        default=True,
+        description="Whether nodes also receive messages of all nodes that reach them, weighted by 1/distance.",
+    )
+    layer_norm: bool = Field(default=True, description="Whether node embeddings are normalised before decoding.")
     decoder: Literal["conv", "lowrank"] = Field(
         default="conv",
         description="How a node embedding becomes a weight: all of it (`conv`), or two thin factors, which is for a "
@@ -40,8 +44,8 @@ class GHNConfig(BaseModel):
     channel_rank: int = Field(
         default=0,
         ge=0,
-        description="Rank of the factors that tell the channels of layers wider than `max_shape` apart; 0: such layers "
-        "repeat one block, as published.",
+        description="Rank of the per-channel factors of layers wider than `max_shape`, with which no two filters are "
+        "equal; 0: such layers repeat one block, as published.",
     )
     rank: int = Field(default=32, ge=1, description="Rank of the factors of `lowrank`.")
     decoder_hidden: tuple[int, int] | None = Field(
@@ -57,16 +61,21 @@ class GHNConfig(BaseModel):
     )
     identity: bool = Field(
         default=False,
-        description="Predict how kernels differ from the one that hands every channel on, which all networks begin as.",
+        description="Whether kernels are predicted as differences from the identity kernel, which passes channels on.",
     )
     kernel: Literal["corner", "centre"] = Field(
         default="corner", description="Which part of the largest kernel a smaller one is."
     )
-    place: bool = Field(default=False, description="Tell every node how deep it lies and at which resolution.")
-    condition: bool = Field(
-        default=False, description="Tell every node the bit-widths and granularity its parameters will be run at."
+    place: bool = Field(
+        default=False, description="Whether nodes have a structural encoding: depth, resolution, degrees."
     )
-    normalise: bool = Field(default=True, description="Scale predicted weights by fan-in and squash vectors.")
+    condition: bool = Field(
+        default=False,
+        description="Whether nodes receive the bit-widths and the granularity at which their parameters will be run.",
+    )
+    normalise: bool = Field(
+        default=True, description="Whether predicted weights are scaled by fan-in and vectors are bounded."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GHNConfig:
@@ -82,17 +91,17 @@ class GHNConfig(BaseModel):
 
     @property
     def num_heads(self) -> int:
-        """Attention heads of the graphormer."""
+        """The number of attention heads of the graphormer."""
         return self.heads or (16 if self.hidden > 64 else 8)
 
     @property
     def decoder_widths(self) -> tuple[int, int]:
-        """Widths inside the convolutional decoder."""
+        """The widths inside the decoder."""
         return self.decoder_hidden or (4 * self.hidden, 8 * self.hidden)
 
 
 class Task(BaseModel):
-    """The images a hypernetwork was trained on: what its predicted networks expect at their input."""
+    """The images a hypernetwork was trained on, which its predicted networks expect at their input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -23,10 +23,10 @@ from ghnq.hypernet.decoders.channel_modulation import VectorModulation
 from ghnq.hypernet.decoders.vector import VectorDecoder
 from ghnq.hypernet.encoders import ENCODERS
 from ghnq.hypernet.node_embedding import NodeEmbedding
-from ghnq.hypernet.parameter_shapes import fit_kernel, fit_table, fit_vector, form_of, request_for
+from ghnq.hypernet.parameter_normalisation import bounded_scale, bounded_shift
+from ghnq.hypernet.parameter_shapes import kind_of, request_for, reshape_kernel, reshape_table, reshape_vector
 from ghnq.hypernet.precision_embedding import PrecisionEmbedding, precision_features
-from ghnq.hypernet.structural_encoding import PlaceEmbedding, place_features
-from ghnq.hypernet.weight_scaling import norm_scale, shift
+from ghnq.hypernet.structural_encoding import StructuralEncoding, structural_features
 from ghnq.quant.scheme import QuantScheme
 
 Parameters = dict[str, Tensor]
@@ -36,8 +36,9 @@ FLOAT = QuantScheme.parse("float32")
 class GHN(nn.Module, PyTorchModelHubMixin):
     """A graph hypernetwork.
 
-    config: its sizes and choices.
-    task: the images it was trained on; None for one that was not trained here.
+    Args:
+        config: Its sizes and choices; None: the defaults.
+        task: The images it was trained on; None for one that was not trained here.
     """
 
     def __init__(self, config: GHNConfig | None = None, *, task: Task | None = None) -> None:
@@ -50,7 +51,8 @@ class GHN(nn.Module, PyTorchModelHubMixin):
             num_classes=config.num_classes,
             max_kernel=config.max_shape[3],
         )
-        self.place = PlaceEmbedding(hidden=config.hidden) if config.place else None
+        # The structural encoding is named `place` in configurations and state dictionaries.
+        self.place = StructuralEncoding(hidden=config.hidden) if config.place else None
         self.precision = PrecisionEmbedding(hidden=config.hidden) if config.condition else None
         self.encoder = ENCODERS[config.encoder](config)
         self.norm = nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity()
@@ -64,11 +66,17 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def predict(
         self, graph: ArchGraph, scheme: str | QuantScheme = "float32", *, channels_last: bool = False
     ) -> Parameters:
-        """All parameters of one architecture by name, each of the module's own shape; differentiable.
+        """Predicts all parameters of one architecture; differentiable.
 
-        scheme: the precision they will be run at; a hypernetwork without `condition` predicts the same for all.
-        channels_last: store the kernels so. Tensors of one shape may share a storage.
-        Raises SchemeError for an unknown scheme.
+        Args:
+            scheme: The precision they will be run at; a hypernetwork without `condition` predicts the same for all.
+            channels_last: Whether kernels are stored in channels last.
+
+        Returns:
+            Name -> tensor of the module's own shape. Tensors of one shape may share a storage.
+
+        Raises:
+            SchemeError: The scheme is unknown.
         """
         batch = GraphBatch.from_graphs([graph])
         return self(batch, [QuantScheme.parse(scheme)], channels_last=channels_last)[0]  # type: ignore[no-any-return]
@@ -76,7 +84,15 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def forward(
         self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None, *, channels_last: bool = False
     ) -> list[Parameters]:
-        """Parameters of every architecture of the batch, in the batch's order; schemes: one for each, or all float."""
+        """Predicts all parameters of every architecture of a batch.
+
+        Args:
+            schemes: The precision of each architecture; None: float32 for all.
+            channels_last: Whether kernels are stored in channels last.
+
+        Returns:
+            For each architecture, in the order of the batch, name -> tensor.
+        """
         stacks = self.decode(self.encode(batch, schemes), batch, channels_last=channels_last)
         networks: list[Parameters] = [{} for _ in range(batch.size)]
         for group, stack in zip(batch.groups, stacks, strict=True):
@@ -86,19 +102,19 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         return networks
 
     def encode(self, batch: GraphBatch, schemes: Sequence[QuantScheme] | None = None) -> Tensor:
-        """Node embeddings after message passing, [N, D]."""
+        """Returns the embeddings of all nodes after the encoder, [N, D]."""
         h = self.embed(batch.op, batch.shape)
         if self.place is not None:
-            h = h + self.place(place_features(batch.graphs).to(h.device))
+            h = h + self.place(structural_features(batch.graphs).to(h.device))
         if self.precision is not None:
             features = precision_features(batch.graphs, schemes or [FLOAT] * batch.size)
             h = h + self.precision(features.to(h.device))
         return torch.as_tensor(self.norm(self.encoder(h, batch)))
 
     def decode(self, h: Tensor, batch: GraphBatch, *, channels_last: bool) -> list[Tensor]:
-        """One stacked tensor [S, *shape] per slot group, fitted to the shape the network wants."""
+        """Returns one stacked tensor [S, *shape] per slot group, from node embeddings [N, D]."""
         decoded: dict[int, Tensor] = {}
-        roles = [g.role if form_of(g) == "vector" else None for g in batch.groups]
+        roles = [g.role if kind_of(g) == "vector" else None for g in batch.groups]
         for decode, decodes in (
             (partial(self._weights, channels_last=channels_last), (None,)),
             (self._gains, ("weight", "class_weight")),
@@ -115,39 +131,41 @@ class GHN(nn.Module, PyTorchModelHubMixin):
     def _weights(self, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, channels_last: bool) -> list[Tensor]:
         requests = [request_for(g, self.config, channels_last=channels_last) for g in groups]
         return [
-            fit_table(w, g, normalise=self.config.normalise) if form_of(g) == "table" else fit_kernel(w, g)
+            reshape_table(w, g, normalise=self.config.normalise) if kind_of(g) == "table" else reshape_kernel(w, g)
             for w, g in zip(self.decoder(parts, requests), groups, strict=True)
         ]
 
     def _gains(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         scale, _ = self.vectors(torch.cat(parts))
-        return self._fitted(scale, parts, groups, scales=True)
+        return self._reshape_and_modulate(scale, parts, groups, scales=True)
 
     def _norm_scales(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
-        fitted = self._gains(parts, groups)
-        return [norm_scale(v) for v in fitted] if self.config.normalise else fitted
+        reshaped = self._gains(parts, groups)
+        return [bounded_scale(v) for v in reshaped] if self.config.normalise else reshaped
 
     def _shifts(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
-        fitted = self._fitted(raw, parts, groups, scales=False)
-        return [shift(v) for v in fitted] if self.config.normalise else fitted
+        reshaped = self._reshape_and_modulate(raw, parts, groups, scales=False)
+        return [bounded_shift(v) for v in reshaped] if self.config.normalise else reshaped
 
-    def _fitted(self, raw: Tensor, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, scales: bool) -> list[Tensor]:
-        """Rows of all groups, each brought to its shape, with offsets for the channels of those that repeat."""
-        fitted = _fit_vectors(raw, groups)
+    def _reshape_and_modulate(
+        self, raw: Tensor, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, scales: bool
+    ) -> list[Tensor]:
+        """Returns the rows of each group in its shape, with an offset for each channel of vectors that repeat."""
+        reshaped = _reshape_vectors(raw, groups)
         if self.vector_modulation is None:
-            return fitted
+            return reshaped
         offsets = self.vector_modulation.scale_offsets if scales else self.vector_modulation.shift_offsets
         most = self.vectors.max_channels
         return [
             v + offsets(h, v[0].numel()).view_as(v) if v[0].numel() > most else v
-            for v, h in zip(fitted, parts, strict=True)
+            for v, h in zip(reshaped, parts, strict=True)
         ]
 
     def _class_biases(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
         bias = self.vectors.class_bias(raw)
-        return _fit_vectors(shift(bias) if self.config.normalise else bias, groups)
+        return _reshape_vectors(bounded_shift(bias) if self.config.normalise else bias, groups)
 
     def save_pretrained(  # type: ignore[override]  # without the options of the hub's own format
         self, save_directory: str | Path, *, config: object = None
@@ -180,11 +198,11 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
 
 def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:
-    """Embeddings [S, D] of each group's nodes."""
+    """Returns the embeddings [S, D] of each group's nodes."""
     return torch.split(h[torch.cat([g.nodes for g in groups])], [len(g.slots) for g in groups])
 
 
-def _fit_vectors(stacked: Tensor, groups: list[SlotGroup]) -> list[Tensor]:
-    """Rows of all groups, cut apart and each brought to its shape."""
+def _reshape_vectors(stacked: Tensor, groups: list[SlotGroup]) -> list[Tensor]:
+    """Returns the rows of each group [S, *shape], from those of all groups [_, C]."""
     parts = torch.split(stacked, [len(g.slots) for g in groups])
-    return [fit_vector(part, g.shape) for part, g in zip(parts, groups, strict=True)]
+    return [reshape_vector(part, g.shape) for part, g in zip(parts, groups, strict=True)]

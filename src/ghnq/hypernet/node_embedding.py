@@ -1,4 +1,4 @@
-"""What a node says of itself: its op plus the bucketed shape of its weight (GHN-2, section 4.2).
+"""The embedding of a node: its op plus the bucketed shape of its weight (GHN-2, section 4.2).
 
 Dimensions: N nodes, D hidden.
 """
@@ -13,20 +13,24 @@ LARGEST_CHANNEL = 8192
 
 
 def channel_buckets(num_classes: int) -> list[int]:
-    """Channel counts that have an embedding of their own: 1, 3, the classes, then steps of 8, 16 and 32."""
+    """Returns the channel counts that have an embedding of their own: 1, 3, the classes, then steps of 8, 16 and 32."""
     steps = {*range(8, 64, 8), *range(64, 4096, 16), *range(4096, LARGEST_CHANNEL + 1, 32)}
     return sorted({1, 3, num_classes} | steps)
 
 
 def spatial_buckets(max_kernel: int) -> list[int]:
-    """Kernel sizes that have an embedding of their own: the odd ones, 14 and 16."""
+    """Returns the kernel sizes that have an embedding of their own: the odd ones, 14 and 16."""
     return sorted({*range(1, max(12, max_kernel), 2), 14, 16})
 
 
 def bucket_table(buckets: list[int], exceptions: dict[int, int]) -> Tensor:
-    """Maps a size to its nearest bucket, the smaller of two equally near ones; size 0, no shape, has one of its own.
+    """Returns a table from sizes to the nearest bucket, the smaller of two equally near ones.
 
-    exceptions: sizes that are put with another size's bucket. Returns long [max + 2]; larger sizes use the last entry.
+    Args:
+        exceptions: Sizes that get the bucket of another size.
+
+    Returns:
+        Long [largest bucket + 2]. The last entry is for all larger sizes; size 0 (no shape) has a bucket of its own.
     """
     sizes = torch.arange(buckets[-1] + 2)
     table = (sizes[:, None] - torch.tensor(buckets)).abs().argmin(dim=1)
@@ -39,7 +43,7 @@ def bucket_table(buckets: list[int], exceptions: dict[int, int]) -> Tensor:
 class NodeEmbedding(nn.Module):
     """Embeds op and shape of every node, [N] and [N, 4] -> [N, D]; D must be a multiple of 4.
 
-    An op beyond the `num_ops` that have an embedding (`other`) contributes zero: such a node is known by its shape.
+    An op beyond the `num_ops` that have an embedding (`other`) contributes zero: of it only the shape is embedded.
     """
 
     channel_table: Tensor
@@ -51,7 +55,7 @@ class NodeEmbedding(nn.Module):
         self.op = nn.Embedding(num_ops, hidden)
         self.channel = nn.Embedding(len(channels) + 1, hidden // 4)
         self.spatial = nn.Embedding(len(spatial) + 1, hidden // 4)
-        # 4 to 7 channels and 2 x 2 kernels were never seen by GHN-2: they share the bucket of 8 and of 3.
+        # 4 to 7 channels and 2 x 2 kernels do not occur in the training of GHN-2: they share the bucket of 8 and of 3.
         channel_table = bucket_table(channels, dict.fromkeys(range(4, 8), 8))
         self.register_buffer("channel_table", channel_table, persistent=False)
         self.register_buffer("spatial_table", bucket_table(spatial, {2: 3}), persistent=False)

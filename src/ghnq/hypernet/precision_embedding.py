@@ -1,6 +1,6 @@
-"""What a node is told of the precision its parameters will be run at: bits of weight and input activation, granularity.
+"""The embedding of the precision at which parameters will be run: bits of weight and input activation, granularity.
 
-The published GHN-Q and GHN-QAT (arXiv 2208.12489, 2309.13773) do not know the precision; this is ours. Bit-widths enter
+The published GHN-Q and GHN-QAT (arXiv 2208.12489, 2309.13773) have no such input; it is ours. Bit-widths enter
 as numbers, not as rows of a table, so a width between two trained ones lies between them.
 
 Dimensions: N nodes, D hidden, F features.
@@ -23,12 +23,12 @@ _PER_TENSOR = 7
 
 
 class PrecisionEmbedding(nn.Module):
-    """[N, F] -> [N, D]; zero for nodes without parameters, and zero at first for all, as if there were no condition."""
+    """Features [N, F] -> [N, D]; zero for nodes without parameters, and before training zero for all."""
 
     def __init__(self, *, hidden: int) -> None:
         super().__init__()
         self.inner = nn.Linear(FEATURES, hidden)
-        # A granularity that training never shows must not disturb the others.
+        # A granularity that does not occur in training must have no effect.
         with torch.no_grad():
             self.inner.weight[:, _PER_TENSOR].zero_()
         self.outer = nn.Linear(hidden, hidden)
@@ -40,9 +40,9 @@ class PrecisionEmbedding(nn.Module):
 
 
 def precision_features(graphs: Sequence[ArchGraph], schemes: Sequence[QuantScheme]) -> Tensor:
-    """Features [N, F] of the nodes of all graphs, each under its scheme; a row of zeros where no parameter is owned.
+    """Returns features [N, F] of the nodes of all graphs, each under its scheme; zeros for nodes without parameters.
 
-    Of others: 1, weight (quantized, bits / 8, 2^(2 - bits)), activation (the same), quantized per tensor.
+    Of the others: 1, weight (quantized, bits / 8, 2^(2 - bits)), activation (the same), quantized per tensor.
     """
     rows: list[list[float]] = []
     for graph, scheme in zip(graphs, schemes, strict=True):
@@ -61,7 +61,7 @@ def precision_features(graphs: Sequence[ArchGraph], schemes: Sequence[QuantSchem
 
 
 def layer_of(graph: ArchGraph, node: int) -> str:
-    """The name of the layer that a node belongs to; a norm belongs to the convolution it is folded into."""
+    """Returns the name of the layer that a node belongs to; a norm belongs to the convolution it is folded into."""
     at = node
     while graph.nodes[at].op in ("bn", "ln", "bias") and len(graph.predecessors[at]) == 1:
         at = graph.predecessors[at][0]

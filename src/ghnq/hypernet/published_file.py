@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ghnq.errors import CheckpointError
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.published import from_published
+from ghnq.hypernet.published_weights import from_published
 
 EXPECTED = (
     "expected what `torch.save` made of {'config': ..., 'state_dict': ...}, as published for GHN-1, GHN-2 and GHN-3, "

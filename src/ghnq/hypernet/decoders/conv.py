@@ -18,27 +18,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghnq.graph.ir import Shape
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.decoders.channel_modulation import ChannelModulation
-from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear, round_to_strip, round_up
-from ghnq.hypernet.decoders.weight_decoder import (
-    PieceDecoder,
-    Shape4,
-    WeightRequest,
-    centre,
-    modulation_of,
-    own_depthwise,
+from ghnq.hypernet.decoders.decoder import BlockDecoder, Shape4, WeightRequest
+from ghnq.hypernet.decoders.sliced_linear import RowGroup, round_to_strip, round_up, sliced_linear
+from ghnq.hypernet.decoders.tiled_decoder import (
+    TiledDecoder,
+    centre_start,
+    channel_modulation,
+    depthwise_block_decoder,
 )
-from ghnq.hypernet.tiling import Filling, fill
+from ghnq.hypernet.tiling import Tiling
 
 
 class PositionDecoder(nn.Module):
-    """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`.
+    """A `BlockDecoder`: embeddings [S, D] of a group -> blocks [S, O, I, K, K] at most as large as `max_shape`.
 
-    centred: a smaller kernel is the centre of the largest one (GHN-3), not its first rows and columns (GHN-2).
-    normalised: layer norms behind both ReLUs. As published, the values behind a ReLU share a mean, which makes half of
-        the variance of a new decoder's weights common to all kernel positions, a blur; and weights begin at a tenth of
-        He's scale and grow from there, against a learning rate that does not.
+    Args:
+        centred: Whether a smaller kernel is the centre of the largest one (GHN-3), not its first rows and columns
+            (GHN-2).
+        normalised: Whether a layer norm follows each ReLU. As published, the values behind a ReLU share a mean, which
+            makes half of the variance of a new decoder's weights common to all kernel positions, a blur; and weights
+            begin at a tenth of He's scale and grow from there, against a learning rate that does not.
     """
 
     def __init__(
@@ -56,28 +58,28 @@ class PositionDecoder(nn.Module):
             nn.init.zeros_(self.matrix.bias)
 
     def forward(
-        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], fillings: Sequence[Filling | None] | None = None
+        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], tilings: Sequence[Tiling | None] | None = None
     ) -> list[Tensor]:
-        """shapes: per group (O, I, K, K), none larger than `max_shape`. fillings: what then becomes of the weights."""
+        """Embeddings [S, D] and shapes (O, I, K, K), per group -> blocks, or tiled weights; see `BlockDecoder`."""
         out, in_, height, width = self.max_shape
         computed = [(round_to_strip(o, out), round_up(i, in_)) for o, i, _, _ in shapes]
         # Groups of one kernel size share the first product, groups of similar matrices a block of the second.
         by_kernel = sorted(range(len(groups)), key=lambda g: shapes[g][2:])
         by_matrix = sorted(range(len(groups)), key=lambda g: (computed[g][1], -computed[g][0]))
         kernels = [(self.width, *shapes[g][2:]) for g in by_kernel]
-        positions = corner_linear(
+        positions = sliced_linear(
             torch.cat([groups[g] for g in by_kernel]),
-            [Rows(len(groups[g]), k, k, self._start(k)) for g, k in zip(by_kernel, kernels, strict=True)],
+            [RowGroup(len(groups[g]), k, k, self._start(k)) for g, k in zip(by_kernel, kernels, strict=True)],
             self.positions.weight,
             self.positions.bias,
             (self.width, height, width),
         )
         rows = {g: x.flatten(2).transpose(1, 2).flatten(0, 1) for g, x in zip(by_kernel, positions, strict=True)}
         mixed = self._active(self.mix(self._active(torch.cat([rows[g] for g in by_matrix]))))
-        finished = [_Kernels(f, *shapes[g][2:]) for g, f in enumerate(fillings or [None] * len(groups))]
-        matrices = corner_linear(
+        epilogues = [_Kernels(t, *shapes[g][2:]) for g, t in enumerate(tilings or [None] * len(groups))]
+        matrices = sliced_linear(
             mixed,
-            [Rows(len(rows[g]), shapes[g][:2], computed[g], finish=finished[g]) for g in by_matrix],
+            [RowGroup(len(rows[g]), shapes[g][:2], computed[g], epilogue=epilogues[g]) for g in by_matrix],
             self.matrix.weight,
             self.matrix.bias,
             (out, in_),
@@ -89,45 +91,45 @@ class PositionDecoder(nn.Module):
         x = torch.relu(x)
         return F.layer_norm(x, x.shape[-1:]) if self.normalised else x
 
-    def _start(self, kernel: Corner) -> Corner:
-        """Where a kernel (C, height, width) lies in the grid."""
-        return (0, *centre(self.max_shape[2:], kernel[1:])) if self.centred else ()
+    def _start(self, kernel: Shape) -> Shape:
+        """Returns where a kernel (C, height, width) starts in the grid."""
+        return (0, *centre_start(self.max_shape[2:], kernel[1:])) if self.centred else ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Kernels:
-    """Matrices [S * H * W, O, I], one for each position of a kernel, become kernels [S, O, I, H, W], or filled ones."""
+    """An epilogue: matrices [S * H * W, O, I], one for each position of a kernel -> kernels [S, O, I, H, W], tiled."""
 
-    filling: Filling | None
+    tiling: Tiling | None
     height: int
     width: int
 
     def forward(self, part: Tensor) -> Tensor:
         kernels = self._view(part)
-        return kernels if self.filling is None else self.filling.forward(kernels)
+        return kernels if self.tiling is None else self.tiling.forward(kernels)
 
     def backward(self, grad: Tensor, part: Tensor) -> None:
         kernels = self._view(part)
-        if self.filling is None:
+        if self.tiling is None:
             kernels.copy_(grad)
         else:
-            self.filling.backward(grad, kernels)
+            self.tiling.backward(grad, kernels)
 
     def _view(self, part: Tensor) -> Tensor:
         grid = part.view(-1, self.height, self.width, *part.shape[1:])
         return grid.permute(0, 3, 4, 1, 2)
 
 
-class ConvDecoder(PieceDecoder):
-    """Weights of convolutions and hidden linear layers; the classification layer's are mapped to its classes."""
+class ConvDecoder(TiledDecoder):
+    """A `Decoder` with a `PositionDecoder` for blocks; the classification layer is mapped to its classes."""
 
     def __init__(
         self,
         *,
         max_shape: Shape4,
         num_classes: int,
-        dense: nn.Module,
-        depthwise: nn.Module | None,
+        dense: BlockDecoder,
+        depthwise: BlockDecoder | None,
         modulation: ChannelModulation | None = None,
     ) -> None:
         super().__init__(max_shape=max_shape, dense=dense, depthwise=depthwise, modulation=modulation)
@@ -135,6 +137,8 @@ class ConvDecoder(PieceDecoder):
 
     @classmethod
     def from_config(cls, config: GHNConfig) -> ConvDecoder:
+        """Builds the decoder that a configuration describes."""
+
         def positions(max_shape: Shape4) -> PositionDecoder:
             return PositionDecoder(
                 hidden=config.hidden,
@@ -145,35 +149,28 @@ class ConvDecoder(PieceDecoder):
             )
 
         dense = positions(config.max_shape)
-        own = own_depthwise(config, positions)
+        depthwise = depthwise_block_decoder(config, positions)
         return cls(
             max_shape=config.max_shape,
             num_classes=config.num_classes,
             dense=dense,
-            depthwise=own,
-            modulation=modulation_of(config),
+            depthwise=depthwise,
+            modulation=channel_modulation(config),
         )
 
-    def forward(self, groups: Sequence[Tensor], requests: Sequence[WeightRequest]) -> list[Tensor]:
-        """Embeddings [S, D] and what is asked for, per group; returns [S, O, I, K, K] as the network has them."""
-        decoded = super().forward(groups, requests)
-        return [
-            self._classifiers(d, h, r) if r.classifies else d for d, h, r in zip(decoded, groups, requests, strict=True)
-        ]
+    def block_shape(self, request: WeightRequest) -> Shape4:
+        """Returns the shape of the block; all out-channels where they are mapped to classes."""
+        o, i, h, w = super().block_shape(request)
+        return (self.max_shape[0] if request.classifier else o, i, h, w)
 
-    def piece(self, request: WeightRequest) -> Shape4:
-        """The part of `max_shape` to compute: all out-channels where they are yet to become classes."""
-        o, i, h, w = super().piece(request)
-        return (self.max_shape[0] if request.classifies else o, i, h, w)
+    def block_tiling(self, request: WeightRequest) -> Tiling | None:
+        """Returns how the block decoder is to tile; None where the out-channels are first mapped to classes."""
+        return None if request.classifier else super().block_tiling(request)
 
-    def filling(self, request: WeightRequest) -> Filling | None:
-        """None where the out-channels are yet to become classes."""
-        return None if request.classifies else super().filling(request)
+    def finish(self, block: Tensor, h_SD: Tensor, request: WeightRequest) -> Tensor:
+        """Returns weights [S, O, I, K, K] from blocks that were decoded without tiling."""
+        return super().finish(self._to_classes(block) if request.classifier else block, h_SD, request)
 
-    def _classifiers(self, matrix: Tensor, h_SD: Tensor, request: WeightRequest) -> Tensor:
-        """[S, O, I, 1, 1] -> the weights [S, classes, I, 1, 1] of the classification layer."""
-        return self.modulated(fill(self._classify(matrix), request.filling), h_SD, request)
-
-    def _classify(self, matrix: Tensor) -> Tensor:
+    def _to_classes(self, block: Tensor) -> Tensor:
         """[S, O, I, 1, 1] -> [S, classes, I, 1, 1]."""
-        return torch.as_tensor(self.classes(torch.relu(matrix).transpose(1, 4)).transpose(1, 4))
+        return torch.as_tensor(self.classes(torch.relu(block).transpose(1, 4)).transpose(1, 4))

@@ -16,14 +16,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ghnq.graph.ir import Shape
 from ghnq.hypernet.config import GHNConfig
-from ghnq.hypernet.decoders.sliced_linear import Corner, Rows, corner_linear
-from ghnq.hypernet.decoders.weight_decoder import PieceDecoder, Shape4, centre, modulation_of, own_depthwise
-from ghnq.hypernet.tiling import Filling, fill
+from ghnq.hypernet.decoders.decoder import Shape4
+from ghnq.hypernet.decoders.sliced_linear import RowGroup, sliced_linear
+from ghnq.hypernet.decoders.tiled_decoder import (
+    TiledDecoder,
+    centre_start,
+    channel_modulation,
+    depthwise_block_decoder,
+)
+from ghnq.hypernet.tiling import Tiling, tile_block
 
 
 class FactorDecoder(nn.Module):
-    """Embeddings [S, D] of a group -> weights [S, O, I, K, K] at most as large as `max_shape`."""
+    """A `BlockDecoder`: embeddings [S, D] of a group -> blocks [S, O, I, K, K] at most as large as `max_shape`."""
 
     def __init__(self, *, hidden: int, widths: tuple[int, int], rank: int, max_shape: Shape4, centred: bool) -> None:
         super().__init__()
@@ -35,9 +42,9 @@ class FactorDecoder(nn.Module):
         self.into = nn.Linear(rank, max_shape[1] * max_shape[3])
 
     def forward(
-        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], fillings: Sequence[Filling | None] | None = None
+        self, groups: Sequence[Tensor], shapes: Sequence[Shape4], tilings: Sequence[Tiling | None] | None = None
     ) -> list[Tensor]:
-        """shapes: per group (O, I, K, K), none larger than `max_shape`. fillings: what then becomes of the weights."""
+        """Embeddings [S, D] and shapes (O, I, K, K), per group -> blocks, or tiled weights; see `BlockDecoder`."""
         hidden = torch.relu(self.outer(torch.relu(self.inner(torch.cat(list(groups))))))
         core = torch.relu(self.core(hidden)).view(-1, 2, self.rank, self.rank)
         rows, columns = (core[:, i].flatten(0, 1) for i in (0, 1))
@@ -45,19 +52,19 @@ class FactorDecoder(nn.Module):
         left = self._factors(rows, sizes, [(o, h) for o, _, h, _ in shapes], self.out, self.max_shape[0::2])
         right = self._factors(columns, sizes, [(i, w) for _, i, _, w in shapes], self.into, self.max_shape[1::2])
         products = [_product(a, b, shape) for a, b, shape in zip(left, right, shapes, strict=True)]
-        if fillings is None:
+        if tilings is None:
             return products
-        return [p if filling is None else fill(p, filling) for p, filling in zip(products, fillings, strict=True)]
+        return [p if tiling is None else tile_block(p, tiling) for p, tiling in zip(products, tilings, strict=True)]
 
     def _factors(
-        self, rows: Tensor, sizes: Sequence[int], corners: Sequence[Corner], layer: nn.Linear, grid: Corner
+        self, rows: Tensor, sizes: Sequence[int], shapes: Sequence[Shape], layer: nn.Linear, grid: Shape
     ) -> list[Tensor]:
-        """Per group a factor [S, R, channels * K] from rows [S of all groups * R, R]."""
+        """Returns per group a factor [S, R, channels * K] from rows [S of all groups * R, R]."""
         wanted = [
-            Rows(size * self.rank, corner, corner, (0, *centre(grid[1:], corner[1:])) if self.centred else ())
-            for size, corner in zip(sizes, corners, strict=True)
+            RowGroup(size * self.rank, shape, shape, (0, *centre_start(grid[1:], shape[1:])) if self.centred else ())
+            for size, shape in zip(sizes, shapes, strict=True)
         ]
-        factors = corner_linear(rows, wanted, layer.weight, layer.bias, grid)
+        factors = sliced_linear(rows, wanted, layer.weight, layer.bias, grid)
         return [f.reshape(size, self.rank, -1) for f, size in zip(factors, sizes, strict=True)]
 
 
@@ -67,11 +74,13 @@ def _product(left: Tensor, right: Tensor, shape: Shape4) -> Tensor:
     return torch.bmm(left.transpose(1, 2), right).view(-1, o, h, i, w).permute(0, 1, 3, 2, 4)
 
 
-class LowRankDecoder(PieceDecoder):
-    """Every weight, the classification layer's too, from a pair of factors."""
+class LowRankDecoder(TiledDecoder):
+    """A `Decoder` with a `FactorDecoder` for blocks; the classification layer is a weight like any other."""
 
     @classmethod
     def from_config(cls, config: GHNConfig) -> LowRankDecoder:
+        """Builds the decoder that a configuration describes."""
+
         def factors(max_shape: Shape4) -> FactorDecoder:
             return FactorDecoder(
                 hidden=config.hidden,
@@ -81,7 +90,7 @@ class LowRankDecoder(PieceDecoder):
                 centred=config.kernel == "centre",
             )
 
-        own = own_depthwise(config, factors)
-        return cls(
-            max_shape=config.max_shape, dense=factors(config.max_shape), depthwise=own, modulation=modulation_of(config)
-        )
+        depthwise = depthwise_block_decoder(config, factors)
+        dense = factors(config.max_shape)
+        modulation = channel_modulation(config)
+        return cls(max_shape=config.max_shape, dense=dense, depthwise=depthwise, modulation=modulation)
