@@ -7,7 +7,7 @@ written once. Factors for the whole layer, and a multiplication after the tiling
 prediction. The backward pass goes through the layer in the same strips and computes the factors again.
 
 Dimensions: S slots of a group, O/I channels of the layer, b/c of the block, K kernel height or width, R rank; in a
-strip T out-channels, a whole number n of blocks or a part of one, and m repetitions of the block along I.
+strip p slots and T out-channels, n repetitions of the block along O and m along I.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ghnq.graph.ir import Shape
 from ghnq.hypernet.tiling import Tiling, cut
 
-STRIP_ELEMENTS = 1 << 16
-"""Factors computed at a time: 256 KiB of float32."""
+STRIP_ELEMENTS = 1 << 17
+"""Factors computed at a time: 512 KiB of float32."""
 
 
 def tile_modulated(block: Tensor, left: Tensor, right: Tensor, tiling: Tiling) -> Tensor:
@@ -37,32 +38,44 @@ def tile_modulated(block: Tensor, left: Tensor, right: Tensor, tiling: Tiling) -
 
 
 class _Strip(NamedTuple):
-    """Out-channels start..stop of the layer, which are `blocks` repetitions of the block's first `rows` ones."""
+    """Some out-channels of some slots.
 
-    start: int
-    stop: int
-    blocks: int
+    Attributes:
+        slots: Slots of the group.
+        channels: Out-channels of the layer: n repetitions of the first `rows` of the block.
+    """
+
+    slots: slice
+    channels: slice
     rows: int
 
     def tiles(self, weights: Tensor, width: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yields the in-channels of the layer, and a view [n, b, m, c, ...] of a slot's weights [O, I, ...]."""
-        strip, i = weights[self.start : self.stop], weights.shape[1]
+        """Yields in-channels of the layer, and a view [p, n, b, m, c, ...] of these weights of [S, O, I, ...]."""
+        strip, i = weights[self.slots, self.channels], weights.shape[2]
         whole = i - i % width
         for columns, size in ((slice(0, whole), width), (slice(whole, i), i - whole)):
             if columns.stop > columns.start:
-                part = strip[:, columns]
-                yield columns, torch.unflatten(torch.unflatten(part, 1, (-1, size)), 0, (self.blocks, self.rows))
+                by_block = torch.unflatten(strip[:, :, columns], 2, (-1, size))
+                yield columns, torch.unflatten(by_block, 1, (-1, self.rows))
+
+    def block(self, scaled: Tensor, tiles: Tensor) -> Tensor:
+        """Returns what of the blocks [S, b, c, K, K] is repeated in these tiles, [p, 1, b, 1, c, K, K]."""
+        return scaled[self.slots, None, : self.rows, None, : tiles.shape[4]]
 
 
-def _strips(out_channels: int, in_channels: int, height: int) -> Iterator[_Strip]:
-    """Divides the out-channels of a layer, for a block with `height` of them."""
-    most = max(1, STRIP_ELEMENTS // (height * in_channels))
-    whole = out_channels // height
-    for first in range(0, whole, most):
-        blocks = min(most, whole - first)
-        yield _Strip(first * height, (first + blocks) * height, blocks, height)
-    if out_channels % height:
-        yield _Strip(whole * height, out_channels, 1, out_channels % height)
+def _strips(slots: int, shape: Shape, height: int) -> Iterator[_Strip]:
+    """Divides the weights of a group, for a block with `height` out-channels."""
+    out_channels, in_channels = shape[:2]
+    whole = out_channels - out_channels % height
+    for first, last, rows in ((0, whole, height), (whole, out_channels, out_channels - whole)):
+        if first == last:
+            continue
+        blocks = max(1, STRIP_ELEMENTS // (rows * in_channels))
+        together = max(1, STRIP_ELEMENTS // ((last - first) * in_channels))
+        for s in range(0, slots, together):
+            for channel in range(first, last, blocks * rows):
+                channels = slice(channel, min(last, channel + blocks * rows))
+                yield _Strip(slice(s, min(slots, s + together)), channels, rows)
 
 
 def _scaled(block: Tensor, tiling: Tiling) -> Tensor:
@@ -71,9 +84,10 @@ def _scaled(block: Tensor, tiling: Tiling) -> Tensor:
     return used.permute(0, 1, 4, 2, 3) if tiling.channels_last else used
 
 
-def _factors(left_TR: Tensor, right_RI: Tensor) -> Tensor:
-    """Returns 1 + left @ right, [T, I]."""
-    return torch.addmm(left_TR.new_ones(()), left_TR, right_RI)
+def _factors(left: Tensor, right_RI: Tensor) -> Tensor:
+    """Returns 1 + left @ right, [p, T, I], for left [p, T, R]."""
+    factors = torch.addmm(left.new_ones(()), left.reshape(-1, left.shape[2]), right_RI)
+    return factors.view(*left.shape[:2], -1)
 
 
 class _TileModulated(torch.autograd.Function):
@@ -81,13 +95,12 @@ class _TileModulated(torch.autograd.Function):
     def forward(ctx: Any, block: Tensor, left: Tensor, right: Tensor, tiling: Tiling) -> Tensor:
         ctx.tiling = tiling
         ctx.save_for_backward(block, left, right)
-        scaled = _scaled(block, tiling)
-        weights, right_RI = tiling.empty(len(block), block), right.t().contiguous()
-        out, in_ = tiling.shape[:2]
-        for strip in _strips(out, in_, scaled.shape[1]):
-            for s in range(len(block)):
-                factors = _factors(left[s, strip.start : strip.stop], right_RI)
-                _multiply(strip, scaled[s], factors, weights[s])
+        scaled, right_RI = _scaled(block, tiling), right.t().contiguous()
+        weights = tiling.empty(len(block), block)
+        for strip in _strips(len(block), tiling.shape, scaled.shape[1]):
+            factors = _factors(left[strip.slots, strip.channels], right_RI)
+            for columns, target in strip.tiles(weights, scaled.shape[2]):
+                torch.mul(strip.block(scaled, target), _as_tiles(factors, columns, target), out=target)
         tiling.add_identity(weights)
         return weights
 
@@ -96,35 +109,24 @@ class _TileModulated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         block, left, right = ctx.saved_tensors
         tiling: Tiling = ctx.tiling
-        scaled = _scaled(block, tiling)
+        scaled, right_RI = _scaled(block, tiling), right.t().contiguous()
         grad_scaled, grad_left, grad_right = torch.zeros_like(scaled), torch.empty_like(left), torch.zeros_like(right)
-        right_RI = right.t().contiguous()
-        out, in_ = tiling.shape[:2]
-        for strip in _strips(out, in_, scaled.shape[1]):
-            for s in range(len(block)):
-                left_TR = left[s, strip.start : strip.stop]
-                grad_factors = _grad_strip(strip, grad[s], scaled[s], _factors(left_TR, right_RI), grad_scaled[s])
-                torch.mm(grad_factors, right, out=grad_left[s, strip.start : strip.stop])
-                grad_right.addmm_(grad_factors.t(), left_TR)
+        for strip in _strips(len(block), tiling.shape, scaled.shape[1]):
+            left_pTR = left[strip.slots, strip.channels]
+            factors = _factors(left_pTR, right_RI)
+            grad_factors = torch.empty_like(factors)
+            for columns, part in strip.tiles(grad, scaled.shape[2]):
+                by_tile = _as_tiles(factors, columns, part)
+                grad_scaled[strip.slots, : strip.rows, : part.shape[4]] += (part * by_tile).sum((1, 3))
+                products = (part * strip.block(scaled, part)).sum((5, 6))
+                grad_factors[:, :, columns] = products.flatten(3).flatten(1, 2)
+            grad_left[strip.slots, strip.channels] = grad_factors @ right
+            grad_right.addmm_(grad_factors.flatten(0, 1).t(), left_pTR.flatten(0, 1))
         grad_block = torch.zeros_like(block)
         torch.mul(grad_scaled, tiling.gain, out=cut(grad_block, tiling.shape))
         return grad_block, grad_left, grad_right, None
 
 
-def _multiply(strip: _Strip, scaled: Tensor, factors: Tensor, weights: Tensor) -> None:
-    """Writes a strip of one slot's weights [O, I, K, K]."""
-    for columns, target in strip.tiles(weights, scaled.shape[1]):
-        gain = factors[:, columns].view(target.shape[:4])[..., None, None]
-        torch.mul(scaled[None, : strip.rows, None, : target.shape[3]], gain, out=target)
-
-
-def _grad_strip(strip: _Strip, grad: Tensor, scaled: Tensor, factors: Tensor, grad_scaled: Tensor) -> Tensor:
-    """Adds to the gradient [b, c, K, K] of the scaled block of one slot; returns that of the factors, [T, I]."""
-    grad_factors = torch.empty_like(factors)
-    for columns, part in strip.tiles(grad, scaled.shape[1]):
-        size = part.shape[3]
-        gain = factors[:, columns].view(part.shape[:4])[..., None, None]
-        grad_scaled[: strip.rows, :size].add_((part * gain).sum((0, 2)))
-        block = scaled[None, : strip.rows, None, :size]
-        grad_factors[:, columns] = (part * block).sum((4, 5)).flatten(2).flatten(0, 1)
-    return grad_factors
+def _as_tiles(factors: Tensor, columns: slice, tiles: Tensor) -> Tensor:
+    """Returns factors [p, T, I] of some in-channels so that they multiply tiles [p, n, b, m, c, K, K]."""
+    return factors[:, :, columns].view(tiles.shape[:5])[..., None, None]
