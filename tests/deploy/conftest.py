@@ -1,4 +1,6 @@
-"""Files that several tests look at are exported once."""
+"""Files that several tests use are exported once."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
@@ -29,7 +31,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 @pytest.fixture(scope="session")
 def dataset() -> ImageDataset:
-    """Coloured noise with labels that mean nothing."""
+    """Noise with arbitrary labels."""
     generator = torch.Generator().manual_seed(0)
 
     def images(count: int) -> Images:

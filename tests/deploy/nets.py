@@ -1,4 +1,6 @@
-"""Small networks, each with something that a placement of grids can get wrong."""
+"""Small networks, each a special case for the placement of quantizers."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -47,7 +49,7 @@ class ConvHead(nn.Module):
 
 
 class Shuffled(nn.Module):
-    """Channel split and shuffle, a layer that runs twice, a linear layer on patches, a norm nothing can take up."""
+    """Channel split and shuffle, a layer that runs twice, a linear layer on patches, a norm that cannot be folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class Shuffled(nn.Module):
 
 
 def chain() -> nn.Module:
-    """What needs no grid but those of the layers."""
+    """Only the inputs of layers are quantized."""
     net = nn.Sequential(
         nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1, groups=2), nn.ReLU(), nn.Flatten(),
         nn.Linear(96, 10),

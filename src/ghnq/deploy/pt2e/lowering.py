@@ -1,7 +1,7 @@
-"""What becomes of a program on x86: torchao's lowering to oneDNN's integer kernels, then torch.compile.
+"""A program on x86: torchao's lowering to oneDNN's integer kernels, then torch.compile.
 
 oneDNN's kernels for uint8 activations and int8 weights add two products in 16 bits on processors without VNNI, which
-saturates; only within ±64, and where a kernel sums one channel, the sums are exact.
+saturates; the sums are exact only for weights within ±64, and where a kernel sums one channel.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx.node import Argument
 
 from ghnq.deploy.graph.kernel_counts import KernelCounts
+from ghnq.deploy.graph.rewriter import node_argument
 from ghnq.deploy.graph.saturation import SAFE_WEIGHT
 from ghnq.deploy.graph.supported_ops import LAYERS, aten
 from ghnq.deploy.pt2e.operators import quantized_decomposed
@@ -24,14 +25,18 @@ from ghnq.optional_imports import import_optional, quiet
 from ghnq.processor import this_processor
 from ghnq.torch_compat import compiler_error, cpp_compiler, freeze_weights
 
-_BOOKKEEPING = ("<built-in function getitem>",)
+_NOT_COUNTED = ("<built-in function getitem>",)
+"""Functions that are not kernels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
     """A program lowered for images of one shape [B, C, H, W].
 
-    saturating: layers with weights that this processor's integer kernels may overflow on.
+    Attributes:
+        module: Images in, logits [B, K] out.
+        kernels: Its kernels by the type they compute in.
+        saturating: Names of the layers whose weights may overflow in this processor's integer kernels.
     """
 
     module: fx.GraphModule
@@ -40,42 +45,46 @@ class Lowered:
 
 
 def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lowered:
-    """Lowers a program to oneDNN's integer kernels, for batches of the shape of `images` alone.
+    """Lowers a program to oneDNN's integer kernels, for batches of the shape of `images` [B, C, H, W] only.
 
-    exact: where this processor would saturate, leave those layers in float; without it the lowering is torchao's own.
+    Args:
+        exact: Whether layers that would saturate on this processor are computed in float; if not, the lowering is
+            torchao's, unchanged.
 
     Raises:
         MissingExtraError: torchao is not installed.
-        ExportError: torchao cannot lower it.
+        ExportError: torchao cannot lower the program.
     """
-    import_optional("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers what kernels stand for
+    import_optional("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")  # registers the patterns of kernels
     lowering = import_optional("torchao.quantization.pt2e.lowering")
     try:
         with quiet(), torch.no_grad():
             quantized_decomposed()
-            module: Any = program.module()
+            module = program.module()
+            assert isinstance(module, fx.GraphModule)
             layers = [_layer_name(node) for node in module.graph.nodes if node.target in LAYERS]
-            saturating = _saturating(module)
+            saturating = _saturating_layers(module)
             names = tuple(_layer_name(node) for node in saturating)
             if exact:
-                _leave_in_float(module, saturating)
+                _dequantize_weights(module, saturating)
             lowered = lowering.lower_pt2e_quantized_to_x86(module, (images,))
     except Exception as error:
         # torchao and torch.export have no error class of their own.
         raise ExportError(f"torchao cannot lower the program: {_first_line(error)}") from error
-    return Lowered(lowered, _kernels(lowered, layers), names)
+    return Lowered(lowered, _count_kernels(lowered, layers), names)
 
 
 def compiled(lowered: Lowered, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Returns the lowered program as torch.compile runs it: images [B, C, H, W] of its shape in, logits [B, K] out.
 
-    Raises ExportError where there is no C++ compiler, or torch.compile fails.
+    Raises:
+        ExportError: There is no C++ compiler, or torch.compile fails.
     """
     try:
         cpp_compiler()
     except compiler_error() as error:
         raise ExportError(
-            "torch.compile needs a C++ compiler and finds none; install g++ or clang++, or name one in CXX"
+            "torch.compile needs a C++ compiler and finds none; install g++ or clang++, or set CXX to one"
         ) from error
     run = torch.compile(lowered.module)
 
@@ -93,31 +102,32 @@ def compiled(lowered: Lowered, images: Tensor) -> Callable[[Tensor], Tensor]:
     return call
 
 
-def _saturating(module: fx.GraphModule) -> list[fx.Node]:
-    """Layers whose int8 weights can overflow 16 bits here."""
+def _saturating_layers(module: fx.GraphModule) -> list[fx.Node]:
+    """Returns the layers whose int8 weights can overflow 16 bits on this processor."""
     if this_processor().saturates is False:
         return []
-    return [node for node in module.graph.nodes if _is_wide(module, node)]
+    return [node for node in module.graph.nodes if _has_wide_weight(module, node)]
 
 
-def _is_wide(module: fx.GraphModule, node: fx.Node) -> bool:
+def _has_wide_weight(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.target not in LAYERS:
         return False
-    weight: Any = node.args[1]
+    weight = node_argument(node, 1)
     if weight.target is not quantized_decomposed().dequantize_per_channel.default:
         return False
-    integers = module.get_buffer(str(weight.args[0].target))
+    integers = module.get_buffer(str(node_argument(weight).target))
     one_channel = node.target is aten.conv2d.default and integers.shape[1] == 1  # products of two channels are added
     return not one_channel and int(integers.to(torch.int32).abs().max()) > SAFE_WEIGHT
 
 
-def _leave_in_float(module: fx.GraphModule, layers: list[fx.Node]) -> None:
-    """Puts the dequantized weights of layers in place of their dequantization, so that no integer kernel fits."""
+def _dequantize_weights(module: fx.GraphModule, layers: list[fx.Node]) -> None:
+    """Replaces the dequantizations of layers' weights by their float values, so that no integer kernel matches."""
     for layer in layers:
-        weight: Any = layer.args[1]
+        weight = node_argument(layer, 1)
         if weight.op == "get_attr":
             continue  # a layer that runs twice has one weight
-        values = weight.target(*(_constant(module, arg) for arg in weight.args))
+        assert callable(weight.target)
+        values = weight.target(*(_argument_value(module, argument) for argument in weight.args))
         name = f"{weight.name}_float"
         module.register_buffer(name, values)
         with module.graph.inserting_before(weight):
@@ -126,32 +136,37 @@ def _leave_in_float(module: fx.GraphModule, layers: list[fx.Node]) -> None:
     module.recompile()
 
 
-def _constant(module: fx.GraphModule, arg: Any) -> Any:
-    return module.get_buffer(str(arg.target)) if isinstance(arg, fx.Node) else arg
+def _argument_value(module: fx.GraphModule, argument: Argument) -> Argument | Tensor:
+    return module.get_buffer(str(argument.target)) if isinstance(argument, fx.Node) else argument
 
 
 def _layer_name(node: fx.Node) -> str:
-    """The name of a layer, from that of its weight in the file."""
-    weight: Any = node.args[1]
-    stored = weight if weight.op == "get_attr" else weight.args[0]
+    """Returns the name of a layer, from that of its weight in the file."""
+    weight = node_argument(node, 1)
+    stored = weight if weight.op == "get_attr" else node_argument(weight)
     return str(stored.target).rstrip("_").removesuffix("_weight")
 
 
-def _kernels(lowered: fx.GraphModule, layers: list[str]) -> KernelCounts:
-    """The functions of a lowered graph, by the type they compute in; integer kernels know layers by weight scales."""
+def _count_kernels(lowered: fx.GraphModule, layers: list[str]) -> KernelCounts:
+    """Counts the functions of a lowered graph by the type they compute in.
+
+    Args:
+        layers: The names of all layers. Those whose weight scales no integer kernel reads compute in float.
+    """
     counts: dict[str, Counter[str]] = {"integer": Counter(), "float": Counter(), "border": Counter()}
-    integer: set[str] = set()
+    integer_layers: set[str] = set()
     for node in lowered.graph.nodes:
         name = str(node.target)
-        if node.op != "call_function" or name in _BOOKKEEPING:
+        if node.op != "call_function" or name in _NOT_COUNTED:
             continue
-        place = "integer" if name.startswith("onednn.q") else "float"
-        place = "border" if name.startswith("quantized_decomposed.") else place
-        counts[place][name.removesuffix(".default")] += 1
-        if place == "integer":
-            integer.update(str(read.target).rstrip("_").removesuffix("_weight_scale") for read in node.all_input_nodes)
-    floating = tuple(name for name in dict.fromkeys(layers) if name not in integer)
-    return KernelCounts(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), floating)
+        kind = "integer" if name.startswith("onednn.q") else "float"
+        kind = "border" if name.startswith("quantized_decomposed.") else kind
+        counts[kind][name.removesuffix(".default")] += 1
+        if kind == "integer":
+            tensors = [str(source.target) for source in node.all_input_nodes]
+            integer_layers.update(tensor.rstrip("_").removesuffix("_weight_scale") for tensor in tensors)
+    float_layers = tuple(name for name in dict.fromkeys(layers) if name not in integer_layers)
+    return KernelCounts(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), float_layers)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ghnq.optional_imports import quiet
+from ghnq.torch_compat import OpNamespace, import_quantized_decomposed
 
 
-def quantized_decomposed() -> Any:
+def quantized_decomposed() -> OpNamespace:
     """Returns `torch.ops.quantized_decomposed`, the namespace of the operators of pt2e quantization."""
-    from ghnq.torch_compat import import_quantized_decomposed
-
     with quiet():
         return import_quantized_decomposed()

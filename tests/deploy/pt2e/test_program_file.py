@@ -1,4 +1,6 @@
-"""The .pt2 file: whole or absent, every way an export is refused, and files that would run code when loaded."""
+"""The .pt2 file: written whole or not at all; exports that are refused; files that would run code when loaded."""
+
+from __future__ import annotations
 
 import io
 import json
@@ -31,7 +33,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_states_what_it_is(tmp_path: Path) -> None:
+def test_a_file_has_its_metadata(tmp_path: Path) -> None:
     module = chain()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     origin = Origin(model="chain", data="smooth noise", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
@@ -44,12 +46,12 @@ def test_states_what_it_is(tmp_path: Path) -> None:
     assert exported.size == exported.path.stat().st_size
     assert [each.name for each in exported.path.parent.iterdir()] == ["net.pt2"]
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
-    # What anybody else does with it.
-    theirs = {"ghnq.json": ""}
+    # As other programs read it.
+    extra_files = {"ghnq.json": ""}
     with torch.no_grad():
-        loaded = torch.export.load(exported.path, extra_files=theirs).module()(TEST)
+        loaded = torch.export.load(exported.path, extra_files=extra_files).module()(TEST)
         torch.testing.assert_close(loaded, program.module()(TEST), rtol=0, atol=0)
-    assert json.loads(theirs["ghnq.json"])["ghnq.scheme"] == "w4a8"
+    assert json.loads(extra_files["ghnq.json"])["ghnq.scheme"] == "w4a8"
 
 
 def softplus() -> nn.Module:
@@ -196,7 +198,7 @@ ATTACKS = (a_pickled_weight, a_pickled_example, a_pickled_constant, an_evaluated
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_nothing_in_a_file_is_run(file: Path, tmp_path: Path, attack: Callable[[Records, Path], None]) -> None:
+def test_no_code_of_a_file_is_run(file: Path, tmp_path: Path, attack: Callable[[Records, Path], None]) -> None:
     sentinel = tmp_path / "ran"
     bad = rewritten(file, tmp_path / "net.pt2", lambda records: attack(records, sentinel))
     with pytest.raises(ExportError, match="damaged, or not as ghnq export writes it"):
@@ -205,8 +207,8 @@ def test_nothing_in_a_file_is_run(file: Path, tmp_path: Path, attack: Callable[[
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_attack_is_real(file: Path, tmp_path: Path) -> None:
-    """What torch.export.load does with one of these files."""
+def test_torch_runs_the_code_of_such_a_file(file: Path, tmp_path: Path) -> None:
+    """The oracle: torch.export.load runs the code in one of these files."""
     sentinel = tmp_path / "ran"
     bad = rewritten(file, tmp_path / "net.pt2", lambda records: a_pickled_example(records, sentinel))
     try:
@@ -216,7 +218,7 @@ def test_the_attack_is_real(file: Path, tmp_path: Path) -> None:
     assert sentinel.exists()
 
 
-def test_refuses_files_that_are_not_ours(file: Path, tmp_path: Path) -> None:
+def test_refuses_files_of_other_programs(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     (tmp_path / "text.pt2").write_text("hello, this is text")
     (tmp_path / "empty.pt2").write_bytes(b"")
@@ -234,9 +236,9 @@ def test_refuses_files_that_are_not_ours(file: Path, tmp_path: Path) -> None:
     rewritten(file, tmp_path / "grid.pt2", limits)
     for name, says in (
         ("missing.pt2", "there is no file"),
-        ("empty.pt2", "no torch.export program"),
-        ("text.pt2", "no torch.export program"),
-        ("cut.pt2", "no torch.export program"),
+        ("empty.pt2", "not a torch.export program"),
+        ("text.pt2", "not a torch.export program"),
+        ("cut.pt2", "not a torch.export program"),
         ("flipped.pt2", "damaged"),
         ("foreign.pt2", "was not written by ghnq export"),
         ("zipped.pt2", "was not written by ghnq export"),

@@ -1,4 +1,6 @@
-"""Which tensors lie on which grid."""
+"""Which tensors are quantized, and to which grid."""
+
+from __future__ import annotations
 
 import pytest
 import torch
@@ -14,8 +16,8 @@ from tests.deploy.nets import CALIBRATION, Branches, ConvHead
 from tests.quant.nets import Residual, randomise
 
 
-def tops(module: nn.Module, scheme: str) -> dict[str, list[int]]:
-    """The largest integers each tensor is rounded to, by the name of what makes it, in order."""
+def largest_integers(module: nn.Module, scheme: str) -> dict[str, list[int]]:
+    """Returns the largest integers that each tensor is quantized to, in order, by the node that computes it."""
     graph = simulate(prepare(module, CALIBRATION), scheme).graph
     found: dict[str, list[int]] = {}
     for node in graph.nodes:
@@ -27,26 +29,27 @@ def tops(module: nn.Module, scheme: str) -> dict[str, list[int]]:
     return found
 
 
-def test_a_sum_is_stored_in_8_bits_and_rounded_again_for_layers_of_fewer() -> None:
+def test_a_sum_is_stored_in_8_bits_and_quantized_again_for_layers_of_fewer() -> None:
     net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(8), Residual(8), nn.Flatten(),
                                   nn.Linear(288, 10)))  # fmt: skip
-    found = tops(net, "w4a4")
-    # The images and what only convolutions read; what a sum reads too; sums; the last sum, which one layer reads.
+    found = largest_integers(net, "w4a4")
+    # Images, and tensors that only convolutions read; tensors that a sum reads as well; sums; the last sum, which only
+    # a layer reads.
     assert found["images"] == [15]
     assert found["conv2d_default"] == [255, 15]
     assert found["conv2d_default_1"] == [15]
     assert found["conv2d_default_2"] == [255]
     assert found["add_tensor"] == [255, 15]
     assert found["add_tensor_1"][0] == 15
-    assert tops(net, "w8a8")["conv2d_default"] == [255]
+    assert largest_integers(net, "w8a8")["conv2d_default"] == [255]
 
 
-def test_no_relu_is_left() -> None:
+def test_redundant_relus_are_dropped() -> None:
     graph = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w4a8").graph
     assert {node.target for node in graph.nodes} & {aten.relu.default, aten.clamp.default} == set()
 
 
-def test_a_relu_on_a_tensor_that_others_read_stays() -> None:
+def test_a_relu_of_a_tensor_with_other_readers_stays() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -62,7 +65,7 @@ def test_a_relu_on_a_tensor_that_others_read_stays() -> None:
     assert [user.target for user in relu.users] == [quantize]
 
 
-def test_what_moves_values_keeps_the_grid_and_a_concatenation_shares_its_own() -> None:
+def test_moving_values_keeps_the_grid_and_the_inputs_of_a_concatenation_share_its_grid() -> None:
     simulation = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w8a8")
     for node in simulation.graph.nodes:
         if node.target in (aten.max_pool2d.default, aten.reshape.default):
@@ -74,7 +77,7 @@ def test_what_moves_values_keeps_the_grid_and_a_concatenation_shares_its_own() -
             assert getattr(simulation, next(iter(node.users)).args[1].target).item() in scales
 
 
-def test_logits_stay_in_float_unless_a_convolution_makes_them() -> None:
+def test_logits_stay_in_float_unless_a_convolution_computes_them() -> None:
     for module in (Branches(), ConvHead()):
         graph = simulate(prepare(randomise(module), CALIBRATION), "w8a8").graph
         assert graph.output_node().args[0].target in (aten.linear.default, aten.reshape.default)
@@ -98,7 +101,7 @@ def test_a_clip_is_dropped_only_where_it_changes_nothing(limits: tuple[float | N
         if grid.clips_at(*limits):
             dropped += 1
             assert torch.equal(fake_quantize(x, *parts), fake_quantize(clipped, *parts))
-    # Zero is on every grid; -1 and 1 may lie between two steps, and then the clip stays.
+    # Zero is on every grid; -1 and 1 may be between two steps, and then the clip stays.
     assert dropped > 0 or limits == (-1.0, 1.0)
 
 
@@ -108,7 +111,7 @@ def test_more_than_8_bits_have_no_kernel() -> None:
             simulate(prepare(randomise(Branches()), CALIBRATION), scheme)
 
 
-def test_a_dead_tensor_is_named() -> None:
+def test_a_constant_tensor_is_named() -> None:
     net = randomise(Branches())
     net.left.weight.data.zero_()
     net.stem.bias.data.fill_(-100)
@@ -116,7 +119,7 @@ def test_a_dead_tensor_is_named() -> None:
         simulate(prepare(net, CALIBRATION), "w8a8")
 
 
-def test_every_layer_has_its_name_and_a_weight_without_a_layer_none() -> None:
+def test_every_layer_has_its_name_and_a_weight_outside_of_layers_has_none() -> None:
     graph = simulate(prepare(randomise(Branches(), 3), CALIBRATION), "w8a8+left=float32+head=float32").graph
     layers = [node for node in graph.nodes if node.target in (aten.conv2d.default, aten.linear.default)]
     assert [node.meta["layer"] for node in layers] == ["stem", "left", "right", "gate", "hidden", "head"]

@@ -1,4 +1,6 @@
-"""The simulation against integers computed by hand, and against ONNX Runtime: bit for bit where sums are integers."""
+"""The simulation against integers of numpy and against ONNX Runtime: bit for bit where sums are integers."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
@@ -26,24 +28,24 @@ def run(module: nn.Module, images: Tensor = TEST) -> Tensor:
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4"])
-def test_equals_integers_computed_by_hand(scheme: str) -> None:
+def test_equals_integer_arithmetic_in_numpy(scheme: str) -> None:
     prepared = prepare(chain(), CALIBRATION)
     first, second, last = (layer for _, layer in quant_layers(prepared.quantize(scheme)))
-    top = 2 ** (first.bits.activation or 0) - 1
+    largest = 2 ** (first.bits.activation or 0) - 1
 
     def scales(layer: nn.Module) -> tuple[np.float32, int, np.ndarray]:
         step = layer.input_scale.numpy()
         return np.float32(step), int(layer.input_zero_point), np.float32(step * layer.weight_scale.numpy())
 
     (s1, z1, m1), (s2, z2, m2), (s3, z3, m3) = (scales(layer) for layer in (first, second, last))
-    q = np.clip(np.rint(TEST.numpy() / s1) + z1, 0, top).astype(np.int64)
+    q = np.clip(np.rint(TEST.numpy() / s1) + z1, 0, largest).astype(np.int64)
     for layer, stride, groups, zero, factor, next_zero in (
         (first, 2, 1, z1, m1 / s2, z2), (second, 1, 2, z2, m2 / s3, z3),
     ):  # fmt: skip
         total = integer_conv(q - zero, layer.weight_int.numpy().astype(np.int64), stride, 1, groups)
         total += layer.bias_int.numpy()[None, :, None, None]
         steps = np.rint(total.astype(np.float32) * factor[None, :, None, None].astype(np.float32))
-        q = np.clip(steps + next_zero, 0, top).astype(np.int64)
+        q = np.clip(steps + next_zero, 0, largest).astype(np.int64)
     total = (q - z3).reshape(len(q), -1) @ last.weight_int.numpy().astype(np.int64).T + last.bias_int.numpy()
     expected = total.astype(np.float32) * m3
 
@@ -64,7 +66,7 @@ def test_onnx_runtime_gives_the_same_bits_with_integer_kernels(name: str, scheme
 
     assert found.float_layers == ()
     assert found.integer.get("QLinearConv", 0) >= 2
-    # Float ops between the kernels (the gate's sigmoid is a table, hard swish is not an integer op) may round apart.
+    # Float operators between the kernels may round otherwise (the sigmoid is a table, hard swish has no integer kernel).
     share = (ours - theirs).abs().le(1e-5 * ours.std()).all(1).double().mean()
     assert share >= (1 if name in ("chain", "mixed") else 0.9)
     assert (ours.argmax(1) == theirs.argmax(1)).double().mean() >= 0.98
@@ -80,7 +82,7 @@ def test_without_optimisation_the_file_computes_the_float_simulation(name: str, 
 
 @pytest.mark.parametrize("scheme", ["float32", "w4", "w8a8", "w4a4"])
 @pytest.mark.parametrize("name", NETS)
-def test_the_file_holds_the_very_simulation(name: str, scheme: str, exports: Exports) -> None:
+def test_the_simulation_is_read_back_bit_for_bit(name: str, scheme: str, exports: Exports) -> None:
     exported = exports(name, scheme)
     read = read_simulation(load_model(exported.path), "net.onnx")
     torch.testing.assert_close(run(read), run(exported.simulation), rtol=0, atol=0)
@@ -89,7 +91,7 @@ def test_the_file_holds_the_very_simulation(name: str, scheme: str, exports: Exp
 
 @pytest.mark.parametrize("scheme", ["float32", "w4"])
 @pytest.mark.parametrize("name", NETS)
-def test_float_activations_need_no_grids(name: str, scheme: str, exports: Exports) -> None:
+def test_float_activations_are_not_quantized(name: str, scheme: str, exports: Exports) -> None:
     prepared = prepare(NETS[name](), CALIBRATION)
     expected = run(prepared.quantize(scheme))
     exported = exports(name, scheme)
@@ -127,7 +129,7 @@ def test_a_chain_is_the_layer_only_simulation(exports: Exports) -> None:
         assert (layers_only - deployed).abs().le(1e-4).all(1).double().mean() >= 0.95
 
 
-def test_sums_that_could_leave_float32_are_taken_in_float64() -> None:
+def test_sums_that_could_exceed_float32_are_computed_in_float64() -> None:
     net = nn.Sequential(nn.Conv2d(3, 80, 1), nn.ReLU(), nn.Conv2d(80, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     net[2].weight.data.fill_(0.1)  # 720 weights of 127 steps, times 255 steps of the input, exceed 2^24
     simulation = in_integers(simulate(prepare(net.eval(), CALIBRATION), "w8a8"))

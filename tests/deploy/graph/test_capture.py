@@ -1,4 +1,6 @@
-"""Networks that no file can hold: each is refused by name, with the function and the module that are to blame."""
+"""Networks that cannot be exported: the error names the function and its module."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -75,13 +77,13 @@ DOUBLE = torch.ones(10, dtype=torch.float64)
         (lambda: Ending(lambda y, x: y * DOUBLE), r"aten\.mul.*gives torch\.float64.*float32"),
     ],
 )
-def test_what_no_file_can_hold_is_named(build: Callable[[], nn.Module], says: str) -> None:
+def test_functions_that_cannot_be_exported_are_named(build: Callable[[], nn.Module], says: str) -> None:
     with pytest.raises(ExportError, match=says):
         capture(build().eval(), CALIBRATION)
 
 
-def test_places_are_in_the_code_of_the_user(tmp_path: Path) -> None:
-    """Quantized layers are modules of ours, whose lines would tell nobody anything."""
+def test_errors_name_lines_of_the_users_code_only(tmp_path: Path) -> None:
+    """Quantized layers are modules of this package; their lines would not help."""
     with pytest.raises(ExportError, match="1-D convolution") as caught:
         export_onnx(one_dimension(), "w8a8", calibration=CALIBRATION, out=tmp_path / "net.onnx", batch_size=64)
     assert ".py" not in str(caught.value)
@@ -89,7 +91,7 @@ def test_places_are_in_the_code_of_the_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("constant", [torch.arange(10), torch.tensor(2.0, dtype=torch.float64), torch.ones(10) > 0])
-def test_constants_of_other_types_count_as_torch_counts_them(constant: Tensor) -> None:
+def test_constants_of_other_types_are_promoted_as_in_torch(constant: Tensor) -> None:
     network = Ending(lambda y, x: y * constant).eval()
     graph = capture(network, CALIBRATION)
     assert {tensor.dtype for tensor in graph.buffers()} == {torch.float32}

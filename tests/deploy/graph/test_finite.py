@@ -1,4 +1,6 @@
-"""NaN and infinity: no file is written, and no comparison is made of them."""
+"""Networks that compute NaN or infinity are neither exported nor compared."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ Export = Callable[..., Exported]
 
 
 class Scaled(nn.Module):
-    """Logits times a constant that is no buffer, so that nobody looks at it before it runs."""
+    """Multiplies logits by constants that are not buffers, so that only running the network shows their values."""
 
     def __init__(self, *factors: float) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("export", [export_onnx, export_program])
 @pytest.mark.parametrize("scheme", ["w4", "float32", "w8a8"])
 @pytest.mark.parametrize("factors", [(torch.nan,), (torch.inf,), (1e30, 1e30)])
-def test_a_network_that_gives_no_numbers_is_not_exported(
+def test_a_network_that_computes_nan_or_infinity_is_not_exported(
     export: Export, scheme: str, factors: tuple[float, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / ("net.onnx" if export is export_onnx else "net.pt2")
@@ -49,7 +51,7 @@ def test_a_network_that_gives_no_numbers_is_not_exported(
 
 @pytest.fixture(scope="module")
 def dataset() -> ImageDataset:
-    """Coloured noise with labels that mean nothing."""
+    """Noise with arbitrary labels."""
     pixels = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = Images(pixels, torch.arange(20) % 10)
     return ImageDataset.build("noise", images, images, tuple("abcdefghij"), flip=False)
@@ -69,7 +71,7 @@ def test_verify_does_not_count_nan_as_agreement(dataset: ImageDataset, tmp_path:
 
 
 @needs_program_files
-def test_verify_names_the_side_that_gives_no_numbers(
+def test_verify_names_the_side_that_computes_infinity(
     dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(logits: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The program on x86: which layers find integer kernels, what saturates, and what torch.compile makes of it."""
+"""The program on x86: which layers get integer kernels, what saturates, and what torch.compile computes."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ from ghnq.deploy.graph.kernel_counts import KernelCounts
 from ghnq.deploy.pt2e import lowering
 from ghnq.deploy.pt2e.lowering import Lowered
 from ghnq.errors import DataError, ExportError, MissingExtraError
-from ghnq.processor import Processor
+from ghnq.processor import Processor, this_processor
+from ghnq.torch_compat import compiler_error
 from tests.deploy.nets import CALIBRATION, NETS, TEST, chain
 from tests.torch_versions import needs_program_files
 
@@ -47,7 +50,7 @@ def file(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (WITHOUT, True, True, 1, 5),
     ],
 )
-def test_layers_find_integer_kernels_unless_they_would_saturate(
+def test_layers_get_integer_kernels_unless_they_would_saturate(
     branches: Path, monkeypatch: pytest.MonkeyPatch, processor: Processor, exact: bool, saturating: bool,
     integer: int, floating: int,
 ) -> None:  # fmt: skip
@@ -81,9 +84,8 @@ def test_narrow_weights_never_saturate(file: Path, monkeypatch: pytest.MonkeyPat
     assert lowered.kernels.float_layers == ()
 
 
-def test_what_saturates_is_as_we_say() -> None:
-    """oneDNN itself: one channel and ±64 are exact everywhere; 127 in two channels only with VNNI."""
-    from ghnq.processor import this_processor
+def test_onednn_saturates_only_where_it_is_expected() -> None:
+    """One channel and ±64 are exact on every processor; 127 in two channels only with VNNI."""
 
     def error(channels: int, groups: int, value: int) -> float:
         weight = torch.full((channels, channels // groups, 3, 3), value, dtype=torch.int8)
@@ -112,7 +114,7 @@ def test_reports_the_loaded_program(file: Path, dataset: ImageDataset) -> None:
     assert verify_program(file, dataset, images=10).images == 10
 
 
-def test_compiled_it_computes_the_same(file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_changes_no_logits(file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches of one size, the last of them filled up."""
     monkeypatch.setattr(comparison, "BATCH_SIZE", 25)
     found = verify_program(file, dataset, compile=True).compiled
@@ -122,7 +124,7 @@ def test_compiled_it_computes_the_same(file: Path, dataset: ImageDataset, monkey
     assert found.kernels.integer == {"onednn.qconv_pointwise": 2, "onednn.qlinear_pointwise": 1}
 
 
-def test_sees_a_compiler_that_makes_something_else(
+def test_finds_a_compiler_that_computes_something_else(
     file: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(program: object, images: Tensor, *, exact: bool) -> Lowered:
@@ -137,14 +139,11 @@ def test_sees_a_compiler_that_makes_something_else(
     assert found.largest_difference_steps > 1
 
 
-def test_no_compiler_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import cpp_builder
-    from torch._inductor.exc import InvalidCxxCompiler
-
+def test_a_missing_compiler_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> str:
-        raise InvalidCxxCompiler
+        raise compiler_error()
 
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", absent)
+    monkeypatch.setattr(lowering, "cpp_compiler", absent)
     nothing = Lowered(fx.symbolic_trace(torch.nn.Identity()), KernelCounts({}, {}, {}, ()), ())
     with pytest.raises(ExportError, match=r"needs a C\+\+ compiler"):
         compiled(nothing, TEST)

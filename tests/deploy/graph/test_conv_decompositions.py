@@ -1,4 +1,6 @@
-"""Padding by a word: the same numbers in torch, in the simulation, in both files and on their runtimes."""
+"""Convolutions with named padding: the same results in torch, in the simulation, and in both files' runtimes."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -16,12 +18,12 @@ from tests.deploy.nets import CALIBRATION, TEST
 from tests.quant.nets import randomise
 from tests.torch_versions import needs_program_files
 
-# torch itself warns of a window that needs one zero more on one side than on the other.
+# torch warns of kernels that need one zero more on one side than on the other.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def same() -> nn.Module:
-    """Odd, even, dilated and grouped windows; every one keeps 8x8, until the last."""
+    """Odd, even, dilated and grouped kernels; all but the last keep 8x8."""
     return randomise(nn.Sequential(
         nn.Conv2d(3, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Conv2d(8, 8, (4, 3), padding="same", groups=8), nn.ReLU(),
@@ -36,11 +38,11 @@ def run(module: nn.Module) -> Tensor:
     return result
 
 
-def test_words_become_numbers() -> None:
+def test_named_padding_becomes_numbers() -> None:
     network = same()
     graph = capture(network, CALIBRATION)
     convolutions = [node for node in graph.graph.nodes if node.target is aten.conv2d.default]
-    # Where both sides cannot get the same, the zeros stand in front of the convolution.
+    # Where the sides differ, a node in front of the convolution pads.
     assert [node.args[4] for node in convolutions] == [[1, 1], [0, 0], [0, 0], [0, 0]]
     pads = [node.args[1] for node in graph.graph.nodes if node.target is aten.constant_pad_nd.default]
     assert pads == [[1, 1, 1, 2], [1, 1, 1, 2]]
@@ -54,7 +56,7 @@ def test_files_compute_what_the_layers_compute(scheme: str, tmp_path: Path) -> N
     options = {"calibration": CALIBRATION, "batch_size": 64}
     exported = export_onnx(same(), scheme, out=tmp_path / "net.onnx", **options)  # type: ignore[arg-type]
     ours = run(in_integers(exported.simulation))
-    # Zeros in front of a convolution are put there in float, so 4 bits are rounded twice, as in front of a sum.
+    # That node computes in float, so 4 bits are rounded twice, as in front of a sum.
     assert scheme == "w4a4" or (ours - layers_only).abs().le(1e-4).all(1).double().mean() >= 0.95
 
     read = read_simulation(load_model(exported.path), "net.onnx")
