@@ -66,7 +66,7 @@ def test_onnx_runtime_gives_the_same_bits_with_integer_kernels(name: str, scheme
 
     assert found.float_layers == ()
     assert found.integer.get("QLinearConv", 0) >= 2
-    # Float operators between the kernels may round otherwise (the sigmoid is a table, hard swish has no integer kernel).
+    # Float operators between the kernels may round otherwise: the sigmoid is a table, hard swish has no kernel.
     share = (ours - theirs).abs().le(1e-5 * ours.std()).all(1).double().mean()
     assert share >= (1 if name in ("chain", "mixed") else 0.9)
     assert (ours.argmax(1) == theirs.argmax(1)).double().mean() >= 0.98
