@@ -1,7 +1,7 @@
 """The simulation as a device computes it: products summed in integers.
 
-A float convolution rounds each of its sums, in an order of its own; where a sum is close to the middle between two
-steps, that decides the step, and a deep network amplifies the difference. Here the sums are exact, and one
+A float convolution rounds each of its sums, in an order that the kernel chooses; where a sum is close to the middle
+between two steps, that decides the step, and a deep network amplifies the difference. Here the sums are exact, and one
 multiplication in float32 brings them to the output's grid (Jacob et al. 2018, 1712.05877, Eq. 7; ONNX Runtime
 multiplies in the same way):
 

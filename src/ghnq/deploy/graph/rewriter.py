@@ -68,7 +68,8 @@ class GraphRewriter(fx.Interpreter):
     """Writes a graph anew, node by node: an interpreter whose values are nodes of the new graph.
 
     The value of a `get_attr` node is its tensor; each function that reads it gets a `get_attr` node of its own. By
-    default the new graph is the old one; subclasses override `placeholder_node`, `call_node`, `output_node` or `value`.
+    default the new graph is a copy of the old one; subclasses override `placeholder_node`, `call_node`, `output_node`
+    or `value`.
     """
 
     def __init__(self, module: nn.Module) -> None:

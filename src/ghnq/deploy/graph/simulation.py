@@ -1,6 +1,6 @@
 """The simulation of a deployed network: its graph with quantize and dequantize nodes, computed in float.
 
-Every file that is written holds this graph node by node, and `verify` rebuilds it from the file.
+Every file that is written has this graph, node by node, and `verify` rebuilds it from the file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _QuantizerInsertion(GraphRewriter):
         """Tensors quantized a second time, by source, scale, zero point and bits."""
 
     def run_node(self, n: fx.Node) -> fx.Node | Tensor | None:
-        """Returns the value of a node, quantized where its tensor lies on a grid."""
+        """Returns the value of a node, quantized if its tensor is stored on a grid."""
         value = super().run_node(n)
         grid = self.placement.grids.get(n)
         if grid is None:

@@ -1,4 +1,4 @@
-"""The operators of a deployed graph: which ATen functions it may hold, and what an integer runtime does with each.
+"""The operators of a deployed graph: which ATen functions it may have, and how an integer runtime computes each.
 
 Everything that torch.export gives is decomposed into these (`decompositions.py`); the writers, the readers and the
 placement of quantizers know no others.
@@ -18,7 +18,7 @@ Kind = Literal["layer", "integer", "same_grid", "clip", "float"]
 """How an operator is computed in a quantized network.
 
 layer: A convolution or linear layer; has an integer kernel if weight and input are quantized.
-integer: Has an integer kernel whose inputs and outputs are integers, each at a scale of its own.
+integer: Has an integer kernel whose inputs and outputs are integers, each with its own scale.
 same_grid: Only moves or selects values, so input and output share one grid.
 clip: Limits values; redundant in front of a grid that ends at its limits.
 float: Computed in float, between a dequantization and a quantization.

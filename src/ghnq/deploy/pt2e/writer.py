@@ -1,6 +1,7 @@
 """From the simulation's graph to a torch.export program with the operators of torchao's pt2e quantization.
 
-The same graph, with `quantized_decomposed` functions for ours; scales and zero points of activations are numbers in it.
+The same graph, with functions of `quantized_decomposed` instead of `quantize` and `dequantize`; scales and zero points
+of activations are numbers in it.
 Two things differ from what `convert_pt2e` writes, each for a reason found with torchao 0.18 and torch 2.13:
 
 - activations of fewer than 8 bits are clipped to their grid's limits before they are quantized: the fused kernels of
