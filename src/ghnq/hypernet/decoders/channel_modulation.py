@@ -55,11 +55,15 @@ class ChannelModulation(nn.Module):
         return self.dense(h_SD)[:, None] * codes_for(self.out_codes, out), codes_for(self.in_codes, in_)
 
     def depthwise_factors(self, h_SD: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Returns factors [S, O, 1, K, K] of depthwise weights; those of a smaller kernel are the centre's."""
+        """Returns factors [S, O, 1, K, K] of depthwise weights; those of a smaller kernel are the centre's.
+
+        The codes of a kernel larger than the largest one are repeated.
+        """
         out, _, height, width = shape
-        largest = self.position_codes.shape[0]
-        top, left = largest // 2 - height // 2, largest // 2 - width // 2
-        codes_PR = self.position_codes[top : top + height, left : left + width].flatten(0, 1)
+        largest, rank = self.position_codes.shape[1:]
+        top, left = max(0, largest // 2 - height // 2), max(0, largest // 2 - width // 2)
+        centre = self.position_codes[top : top + height, left : left + width]
+        codes_PR = tile(centre[None], (height, width, rank))[0].flatten(0, 1)
         weighted_SOR = self.depthwise(h_SD)[:, None] * codes_for(self.out_codes, out)
         one, codes_SRP = weighted_SOR.new_ones(()), codes_PR.t().expand(len(weighted_SOR), -1, -1)
         return torch.baddbmm(one, weighted_SOR, codes_SRP).view(-1, out, 1, height, width)

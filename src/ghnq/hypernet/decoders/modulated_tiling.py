@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ghnq.graph.ir import Shape
-from ghnq.hypernet.tiling import Tiling, cut
+from ghnq.hypernet.tiling import Tiling, cut, tile
 
 STRIP_ELEMENTS = 1 << 17
 """Factors computed at a time: 512 KiB of float32."""
@@ -30,10 +30,11 @@ def tile_modulated(block: Tensor, left: Tensor, right: Tensor, tiling: Tiling) -
     """Returns modulated weights [S, *tiling.shape]; the identity kernel is added last. Differentiable.
 
     Args:
-        block: [S, b, c, K, K].
+        block: [S, b, c, K, K]; a smaller kernel is repeated as well.
         left: Weighted codes of the out-channels, [S, O, R].
         right: Codes of the in-channels, [I, R].
     """
+    block = tile(block, (*block.shape[1:3], *tiling.shape[2:]))
     return torch.as_tensor(_TileModulated.apply(block, left, right, tiling))  # type: ignore[no-untyped-call]
 
 

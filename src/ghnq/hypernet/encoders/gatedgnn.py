@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.graph.batching.batch import GraphBatch
-from ghnq.hypernet.encoders.traverse import Gates, Messages, traverse
+from ghnq.hypernet.encoders.traverse import GateWeights, MessageWeights, traverse
 
 
 class MessageMLP(nn.Module):
-    """Linear, ReLU, linear, ReLU: what a node tells its neighbours."""
+    """Linear, ReLU, linear, ReLU: node embedding -> message."""
 
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class MessageMLP(nn.Module):
 
 
 class GatedGNN(nn.Module):
-    """[N, D] node embeddings -> [N, D]."""
+    """An `Encoder`: one traversal along the edges and one against them."""
 
     def __init__(self, *, hidden: int, virtual_edges: bool = True) -> None:
         super().__init__()
@@ -38,30 +38,31 @@ class GatedGNN(nn.Module):
         self.virtual = MessageMLP(hidden, inner) if virtual_edges else None
         self.gru = nn.GRUCell(hidden, hidden)
 
-    def messages(self) -> Messages:
-        """Both message MLPs as one: first layers stacked, second layers side by side."""
+    def messages(self) -> MessageWeights:
+        """Returns both message MLPs as one: first layers stacked, second layers side by side."""
         if self.virtual is None:
-            # A virtual message of zero keeps one shape of computation for both kinds of graph network.
+            # With a virtual message of zero both kinds of graph network are computed alike.
             outer, zeros = self.direct.outer, torch.zeros_like(self.direct.outer.weight)
-            return Messages(
+            return MessageWeights(
                 self.direct.inner.weight,
                 self.direct.inner.bias,
                 torch.cat([outer.weight, zeros]),
                 torch.cat([outer.bias, torch.zeros_like(outer.bias)]),
             )
         pair = (self.direct, self.virtual)
-        return Messages(
+        return MessageWeights(
             torch.cat([m.inner.weight for m in pair]),
             torch.cat([m.inner.bias for m in pair]),
             torch.block_diag(*[m.outer.weight for m in pair]),  # type: ignore[no-untyped-call]
             torch.cat([m.outer.bias for m in pair]),
         )
 
-    def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
-        device, gru = h.device, self.gru
-        h = h.cpu()  # wherever it comes from: see traverse.py
-        messages = Messages(*(t.cpu() for t in self.messages()))
-        gates = Gates(*(t.cpu() for t in (gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh)))
+    def forward(self, h_ND: Tensor, batch: GraphBatch) -> Tensor:
+        """[N, D] -> [N, D]; see `Encoder`."""
+        device, gru = h_ND.device, self.gru
+        h = h_ND.cpu()  # on any device: see traverse.py
+        messages = MessageWeights(*(t.cpu() for t in self.messages()))
+        gates = GateWeights(*(t.cpu() for t in (gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh)))
         for traversal in (batch.forward, batch.backward):
             h = traverse(h, traversal, messages, gates)
         return h.to(device)

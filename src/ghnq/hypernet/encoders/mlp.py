@@ -9,12 +9,13 @@ from ghnq.graph.batching.batch import GraphBatch
 
 
 class NodeMLP(nn.Module):
-    """[N, D] node embeddings -> [N, D], two layers, no messages."""
+    """An `Encoder`: two layers, no messages."""
 
     def __init__(self, *, hidden: int) -> None:
         super().__init__()
         self.inner = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, hidden)
 
-    def forward(self, h: Tensor, batch: GraphBatch) -> Tensor:
-        return torch.relu(self.outer(torch.relu(self.inner(h))))
+    def forward(self, h_ND: Tensor, batch: GraphBatch) -> Tensor:
+        """[N, D] -> [N, D]; see `Encoder`."""
+        return torch.relu(self.outer(torch.relu(self.inner(h_ND))))

@@ -1,4 +1,4 @@
-"""What one traversal works on, in the order of its levels.
+"""The weights and buffers of one traversal, in the order of its levels.
 
 Dimensions: N nodes, D hidden, J width inside the message MLPs.
 """
@@ -10,10 +10,16 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Weights(NamedTuple):
-    """Of both message MLPs: w1 [J, D], b1 [J], w2 [2D, J], b2 [2D], the first D outputs being the direct message.
+class TraversalWeights(NamedTuple):
+    """Weights that a level multiplies with.
 
-    Of the input half of the GRU: w_ih [3D, D], b_ih [3D].
+    Attributes:
+        w1: First layer of both message MLPs, [J, D].
+        b1: [J].
+        w2: Second layer of both message MLPs, [2D, J]; the first D outputs are the direct message.
+        b2: [2D].
+        w_ih: Input half of the GRU, [3D, D].
+        b_ih: [3D].
     """
 
     w1: Tensor
@@ -24,17 +30,23 @@ class Weights(NamedTuple):
     b_ih: Tensor
 
 
-class State(NamedTuple):
-    """h0 [N, D] before and gates_h [N, 3D], the recurrent half of the GRU, are given; the loop fills the rest.
+class TraversalState(NamedTuple):
+    """Buffers; `h0` and `gates_h` are given, the loop over levels fills the others.
 
-    heard [N, D]: messages received. gates [N, 3D]: reset, update and new. h [N, D]: the states after. inner [N, J] and
-    said [N, 2D]: hidden layer and output of the message MLPs.
+    Attributes:
+        h0: Node embeddings before the traversal, [N, D].
+        gates_h: Recurrent half of the GRU, [N, 3D].
+        messages_in: Weighted sums of the messages each node receives, [N, D].
+        gates: Reset, update and new gate, [N, 3D].
+        h: Node embeddings after the traversal, [N, D].
+        hidden: Hidden layer of the message MLPs, [N, J].
+        messages_out: Direct and virtual message of each node, [N, 2D].
     """
 
     h0: Tensor
     gates_h: Tensor
-    heard: Tensor
+    messages_in: Tensor
     gates: Tensor
     h: Tensor
-    inner: Tensor
-    said: Tensor
+    hidden: Tensor
+    messages_out: Tensor

@@ -5,8 +5,8 @@ tiny operations, and their dispatch, not their arithmetic, is the cost. Here a l
 forward and backward (`levels_numpy`), and everything that does not depend on the order of the levels (the recurrent
 half of the GRU, all weight gradients) is one matrix product over all nodes.
 
-All of it runs on the CPU, on behalf of any device: a GPU would be told of ten thousand operations that take it longer
-to begin than to do, while what travels there and back is some hundred numbers for each node.
+All of it runs on the CPU, for any device: on a GPU the launch of ten thousand small kernels would take longer than
+their arithmetic, while only some hundred numbers for each node are copied there and back.
 
 Dimensions: N nodes in level order, D hidden, J width inside the message MLPs.
 """
@@ -21,10 +21,10 @@ from torch.autograd.function import once_differentiable
 
 from ghnq.graph.batching.traversal import Traversal
 from ghnq.hypernet.encoders import levels_numpy
-from ghnq.hypernet.encoders.traversal_state import State, Weights
+from ghnq.hypernet.encoders.traversal_state import TraversalState, TraversalWeights
 
 
-class Messages(NamedTuple):
+class MessageWeights(NamedTuple):
     """Weights of both message MLPs: [J, D], [J], [2D, J], [2D]; the first D outputs are the direct message."""
 
     inner_weight: Tensor
@@ -33,7 +33,7 @@ class Messages(NamedTuple):
     outer_bias: Tensor
 
 
-class Gates(NamedTuple):
+class GateWeights(NamedTuple):
     """Weights of the GRU: [3D, D], [3D, D], [3D], [3D]; reset, update, new."""
 
     weight_ih: Tensor
@@ -42,9 +42,9 @@ class Gates(NamedTuple):
     bias_hh: Tensor
 
 
-def traverse(h: Tensor, traversal: Traversal, messages: Messages, gates: Gates) -> Tensor:
-    """Updates all nodes level by level, [N, D] -> [N, D], on the CPU."""
-    updated = _Traverse.apply(h[traversal.order], traversal, *messages, *gates)  # type: ignore[no-untyped-call]
+def traverse(h_ND: Tensor, traversal: Traversal, messages: MessageWeights, gates: GateWeights) -> Tensor:
+    """Returns the embeddings [N, D] of all nodes after an update level by level, on the CPU."""
+    updated = _Traverse.apply(h_ND[traversal.order], traversal, *messages, *gates)  # type: ignore[no-untyped-call]
     return torch.as_tensor(updated)[traversal.rank]
 
 
@@ -55,17 +55,17 @@ class _Traverse(torch.autograd.Function):
         w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
     ) -> Tensor:  # fmt: skip
         n, d = h0.shape
-        state = State(
+        state = TraversalState(
             h0=h0,
-            gates_h=torch.addmm(b_hh, h0, w_hh.t()),  # sees h0 only: one product for all levels
-            heard=h0.new_empty(n, d),
+            gates_h=torch.addmm(b_hh, h0, w_hh.t()),  # depends on h0 only: one product for all levels
+            messages_in=h0.new_empty(n, d),
             gates=h0.new_empty(n, 3 * d),
             h=torch.empty_like(h0),
-            inner=h0.new_empty(n, w1.shape[0]),
-            said=h0.new_empty(n, 2 * d),
+            hidden=h0.new_empty(n, w1.shape[0]),
+            messages_out=h0.new_empty(n, 2 * d),
         )
-        weights = Weights(w1, b1, w2, b2, w_ih, b_ih)
-        levels_numpy.forward(traversal, state, Weights(*(w.detach() for w in weights)))
+        weights = TraversalWeights(w1, b1, w2, b2, w_ih, b_ih)
+        levels_numpy.forward(traversal, state, TraversalWeights(*(w.detach() for w in weights)))
         ctx.traversal = traversal
         ctx.save_for_backward(*state, *weights, w_hh)
         return state.h
@@ -73,11 +73,11 @@ class _Traverse(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
-        h0, gates_h, heard, gates, h, inner, said, *tensors = ctx.saved_tensors
+        h0, gates_h, messages_in, gates, h, hidden, messages_out, *tensors = ctx.saved_tensors
         *weights, w_hh = tensors
         d = h0.shape[1]
         grad_h = grad_h_out.clone(memory_format=torch.contiguous_format)
-        grad_said, grad_inner = torch.zeros_like(said), torch.empty_like(inner)
+        grad_messages_out, grad_hidden = torch.zeros_like(messages_out), torch.empty_like(hidden)
         reset, update, new = torch.split(gates, d, dim=1)
         # Derivatives of the gates do not depend on the gradients: computed for all nodes at once, so that a level only
         # multiplies them with the gradient of its state.
@@ -87,12 +87,12 @@ class _Traverse(torch.autograd.Function):
         grad_gates = torch.empty_like(d_gates)
         levels_numpy.backward(
             ctx.traversal,
-            Weights(*(w.detach() for w in weights)),
+            TraversalWeights(*(w.detach() for w in weights)),
             grad_h=grad_h,
-            grad_said=grad_said,
-            grad_inner=grad_inner,
-            spoke=(said > 0).to(h.dtype),
-            fired=(inner > 0).to(h.dtype),
+            grad_messages_out=grad_messages_out,
+            grad_hidden=grad_hidden,
+            output_mask=(messages_out > 0).to(h.dtype),
+            hidden_mask=(hidden > 0).to(h.dtype),
             d_gates=d_gates,
             grad_gates=grad_gates,
         )
@@ -103,6 +103,6 @@ class _Traverse(torch.autograd.Function):
         grad_h0 = torch.addmm(grad_h * update, grad_gates_h, w_hh)
         return (
             grad_h0, None,
-            grad_inner.t() @ h, grad_inner.sum(0), grad_said.t() @ inner, grad_said.sum(0),
-            grad_gates_flat.t() @ heard, grad_gates_h.t() @ h0, grad_gates_flat.sum(0), grad_gates_h.sum(0),
+            grad_hidden.t() @ h, grad_hidden.sum(0), grad_messages_out.t() @ hidden, grad_messages_out.sum(0),
+            grad_gates_flat.t() @ messages_in, grad_gates_h.t() @ h0, grad_gates_flat.sum(0), grad_gates_h.sum(0),
         )  # fmt: skip

@@ -10,9 +10,9 @@ from ghnq.graph.batching.batch import GraphBatch
 from ghnq.hypernet.encoders import levels_numpy, traverse
 from ghnq.hypernet.encoders.gatedgnn import GatedGNN
 from ghnq.hypernet.encoders.graphormer import Graphormer
-from tests.hypernet import levels_torch
+from tests.hypernet.encoders import levels_torch
+from tests.hypernet.encoders.slow_encoders import gated_gnn, graphormer
 from tests.hypernet.graphs import random_graph
-from tests.hypernet.oracle import gated_gnn, graphormer
 
 
 def assert_same_gradients(
@@ -67,7 +67,7 @@ def test_transformer_over_nodes_equals_a_loop_over_pairs(virtual_edges: bool, ma
 
 
 @pytest.mark.parametrize("encoder", ["gatedgnn", "graphormer"])
-def test_a_graph_is_encoded_the_same_alone_and_in_company(encoder: str) -> None:
+def test_a_graph_is_encoded_the_same_alone_and_in_a_batch(encoder: str) -> None:
     torch.manual_seed(1)
     network = GatedGNN(hidden=16) if encoder == "gatedgnn" else Graphormer(hidden=16, layers=2, heads=8)
     graphs = [random_graph(seed, size=20) for seed in range(5)]
