@@ -91,28 +91,37 @@ class _Pt2eQuantizers(GraphRewriter):
 
     def _stored(self, node: fx.Node) -> fx.Node:
         """Returns the dequantization of a weight, or the float values of a bias."""
-        integers, scale_O, zero_point_O = (_stored_tensor(self.module, node, i) for i in range(3))
-        name, scale_name, zero_name = (str(node_argument(node, i).target) for i in range(3))
+        integers, scale = _stored_tensor(self.module, node, 0), _stored_tensor(self.module, node, 1)
         if integers.dtype == torch.int32:
-            return self.new.constant(name, (integers.double() * scale_O.double()).float())
-        bits = node.meta.get("bits", 8)
-        if integers.dtype == torch.int8:
-            channels = len(integers)
-            args = (
-                self.new.constant(scale_name, scale_O.expand(channels).contiguous()),
-                self.new.constant(zero_name, torch.zeros(channels, dtype=torch.int64)),
-                0,
-                *integer_range(bits, True),
-                torch.int8,
-            )
-            weight = self.new.constant(name, integers)
-            return self.new.call(self.operators.dequantize_per_channel.default, weight, *args)
-        if scale_O.numel() > 1:
+            values = (integers.double() * scale.double()).float()
+            return self.new.constant(str(node_argument(node).target), values)
+        dequantize_weight = self._per_channel if integers.dtype == torch.int8 else self._per_tensor
+        return dequantize_weight(node, integers, scale)
+
+    def _per_channel(self, node: fx.Node, integers: Tensor, scale: Tensor) -> fx.Node:
+        """Returns the dequantization of a symmetric weight [O, ...] with a scale [] or [O]."""
+        name, scale_name, zero_name = (str(node_argument(node, i).target) for i in range(3))
+        channels = len(integers)
+        args = (
+            self.new.constant(scale_name, scale.expand(channels).contiguous()),
+            self.new.constant(zero_name, torch.zeros(channels, dtype=torch.int64)),
+            0,
+            *integer_range(node.meta.get("bits", 8), True),
+            torch.int8,
+        )
+        weight = self.new.constant(name, integers)
+        return self.new.call(self.operators.dequantize_per_channel.default, weight, *args)
+
+    def _per_tensor(self, node: fx.Node, integers: Tensor, scale: Tensor) -> fx.Node:
+        """Returns the dequantization of an asymmetric weight with one scale and zero point."""
+        name = str(node_argument(node).target)
+        if scale.numel() > 1:
             raise SchemeError(
-                f"{name}: its channels have zero points of their own, which integer kernels do not take; "
+                f"{name}: its channels have different zero points, which integer kernels do not take; "
                 "use symmetric weights, or asymmetric ones per tensor"
             )
-        grid = scale_O.item(), int(zero_point_O), *integer_range(bits, False), torch.uint8
+        smallest, largest = integer_range(node.meta.get("bits", 8), False)
+        grid = scale.item(), int(_stored_tensor(self.module, node, 2)), smallest, largest, torch.uint8
         weight = self.new.constant(name, integers)
         return self.new.call(self.operators.dequantize_per_tensor.default, weight, *grid)
 
