@@ -1,9 +1,8 @@
-"""Predicted parameters put into a real module."""
+"""Modules with predicted parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +26,20 @@ def initialize(
     *,
     scheme: str | QuantScheme = "float32",
 ) -> nn.Module:
-    """Returns a copy of the module, on the CPU, with its parameters predicted; the given module is left as it was.
+    """Returns a copy of the module, on the CPU, with predicted parameters; the given module is not changed.
 
     A parameter that reaches no output keeps its value, and a warning names it.
-    scheme: the precision the network will be quantized to, for a hypernetwork that was trained with `condition`.
 
     The module may live on `meta`. Batch-norm statistics are those of a fresh module (mean 0, variance 1): estimate them
     from calibration images, as `ghnq.quantize` does, before evaluating. Convolutions that meet no norm are standardised
     there as well (ghnq.quant.standardisation), as long as the weights are the predicted ones.
 
-    Raises GraphError where the module cannot be traced.
+    Args:
+        input_shape: (channels, height, width) of an image.
+        scheme: The precision the network will be quantized to, for a hypernetwork trained with `condition`.
+
+    Raises:
+        GraphError: The module cannot be traced.
     """
     return mark_predicted(initialize_traced(module, trace(module, input_shape), ghn, scheme))
 
@@ -44,7 +47,7 @@ def initialize(
 def initialize_traced(
     module: nn.Module, graph: ArchGraph, ghn: GHN, scheme: str | QuantScheme, *, channels_last: bool = False
 ) -> nn.Module:
-    """Does what `initialize` does, for a module that was traced before.
+    """Returns what `initialize` returns, for a module that has been traced.
 
     Args:
         graph: The traced module.
@@ -52,11 +55,11 @@ def initialize_traced(
     """
     with torch.no_grad():
         predicted = ghn.predict(graph, scheme, channels_last=channels_last)
-    return with_parameters(module, predicted | _as_they_are(module, graph.unused))
+    return with_parameters(module, predicted | _unpredicted(module, graph.unused))
 
 
-def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
-    """Parameters for which nothing is predicted keep their values; raises GraphError where they have none."""
+def _unpredicted(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    """Returns copies of parameters for which nothing is predicted; raises GraphError if one is on `meta`."""
     kept = {name: parameter for name, parameter in module.named_parameters() if name in names}
     for name, parameter in kept.items():
         if parameter.is_meta:
@@ -70,13 +73,13 @@ def _as_they_are(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]
 def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
     """Returns a copy of the module that holds the given tensors, not copies of them, and fresh batch-norm statistics.
 
-    Predicted tensors of one shape are parts of one storage, and stay so: `clone()` one before it is saved alone. They
-    are cast to the type of the module's parameters. Other buffers are copied.
+    Predicted tensors of one shape share one storage: `clone()` a tensor before it is saved alone. They are cast to the
+    type of the module's parameters. Other buffers are copied.
 
-    Raises GraphError where a name is missing, unknown, or a shape differs, or where a buffer on `meta` has no known
-    initial value.
+    Raises:
+        GraphError: A name is missing or unknown, a shape differs, or a buffer on `meta` has no known initial value.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, object] = {}
     left = dict(parameters)
     missing = []
     for path, child in module.named_modules():
@@ -90,7 +93,7 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
                 continue
             if parameter.shape != tensor.shape:
                 raise GraphError(
-                    f"parameter '{name}' has shape {tuple(tensor.shape)}, the module wants {tuple(parameter.shape)}"
+                    f"parameter '{name}' has shape {tuple(tensor.shape)}, the module expects {tuple(parameter.shape)}"
                 )
             # Replaced while copying, so a module on `meta` is never materialised, and shared parameters stay shared.
             # `.data` gives it a version counter of its own: tensors of one shape are parts of one stack.
@@ -103,7 +106,7 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
 
 
 def _fresh_buffers(module: nn.Module, path: str) -> dict[int, Tensor]:
-    """What stands for the buffers of one module: the statistics of a norm begin anew, others are copied with it."""
+    """Returns initial statistics for the buffers of a norm, by id; other buffers are copied with their module."""
     fresh: dict[int, Tensor] = {}
     norm = isinstance(module, BatchOrInstanceNorm)
     for name, buffer in own_buffers(module).items():

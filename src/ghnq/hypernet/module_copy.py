@@ -1,7 +1,7 @@
 """Copies of modules, several times as fast as `copy.deepcopy`.
 
-The general protocol copies each of the dozen empty hook tables of every layer as if it were anything, which for a
-network of a hundred layers takes longer than to predict its parameters.
+`copy.deepcopy` copies each of the dozen empty hook tables of every layer through its general protocol, which for a
+network of a hundred layers takes longer than the prediction of its parameters.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dty
 
 
 def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """What `copy.deepcopy(module, memo)` returns; what a class says of its own copying is respected.
+    """Returns what `copy.deepcopy(module, memo)` returns; methods with which a class defines its copying are used.
 
-    memo: from the id of an object to what stands for it in the copy. Raises GraphError for an attribute that cannot be
-    copied.
+    Args:
+        memo: Id of an object -> what replaces it in the copy; extended by what is copied.
+
+    Raises:
+        GraphError: An attribute cannot be copied.
     """
     known = memo.get(id(module))
     if known is not None:
@@ -73,7 +76,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 @cache
 def _is_plain(kind: type[Any]) -> bool:
-    """Whether objects of a class are copied attribute by attribute, in the way nn.Module and its layers are."""
+    """Returns whether objects of a class are copied attribute by attribute, as nn.Module and its layers are."""
     ways = ("__deepcopy__", "__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__")
     return not any(
         name in vars(base)

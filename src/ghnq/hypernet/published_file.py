@@ -1,4 +1,4 @@
-"""Files of published hypernetworks, read without running any code they may contain."""
+"""Reading files of published hypernetworks, without running code that they may contain."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ DAMAGED = "is truncated, damaged, or not a file of torch"
 
 
 def read_published(path: Path) -> GHN:
-    """The hypernetwork in a published `.pt` file, in evaluation mode; its `task` is unknown.
+    """Returns the hypernetwork of a published `.pt` file, in evaluation mode; its `task` is None.
 
-    Raises CheckpointError for a file that is missing, truncated, not of torch, of another layout, that runs code when
-    it is loaded, or whose tensors do not fit together.
+    Raises:
+        CheckpointError: The file is missing, truncated, not one of torch, has another layout, would run code when it is
+            loaded, or its tensors do not fit together.
     """
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
@@ -38,11 +39,14 @@ def read_published(path: Path) -> GHN:
         raise CheckpointError(f"'{path}': {error}") from error
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that another pickle protocol may fail, before it does
-            return torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of a pickle protocol that may fail; if it does, an exception follows
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        return content
     except pickle.UnpicklingError as error:
         if "unsupported global" not in str(error).lower():
             raise CheckpointError(f"'{path}' {DAMAGED}; {EXPECTED}") from error
@@ -51,12 +55,12 @@ def _load(path: Path) -> Any:
             "weights_only=True), since loading others can run any code. If you trust the file, load it yourself and "
             "write {'config': config, 'state_dict': state_dict} with torch.save"
         ) from error
-    except Exception as error:  # a damaged file ends in any exception, of the zip reader, of pickle or of torch
+    except Exception as error:  # a damaged file raises anything: of the zip reader, of pickle, of torch
         raise CheckpointError(f"'{path}' {DAMAGED} ({str(error).partition(chr(10))[0]}); {EXPECTED}") from error
 
 
-def _split(content: Any, path: Path) -> tuple[Mapping[str, Any] | None, Mapping[str, Tensor]]:
-    """The configuration, if there is one, and the weights."""
+def _split(content: object, path: Path) -> tuple[Mapping[str, Any] | None, Mapping[str, Tensor]]:
+    """Returns the configuration, if there is one, and the weights."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}; {EXPECTED}")
     config, state = content.get("config"), content.get("state_dict", content)

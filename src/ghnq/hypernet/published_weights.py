@@ -1,5 +1,7 @@
-"""Published hypernetworks in our layout: GHN-1, GHN-2 and MLP (`facebookresearch/ppuda`), and GHN-3
-(`SamsungSAILMontreal/ghn3`)."""
+"""Published weights in the layout of this package.
+
+Supported are GHN-1, GHN-2 and MLP (`facebookresearch/ppuda`), and GHN-3 (`SamsungSAILMontreal/ghn3`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,6 @@ from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
 from ghnq.validation_errors import explain
 
-# Their module names, as patterns, and ours.
 RENAMES = {
     r"ln\.": "norm.",
     r"embed\.": "embed.op.",
@@ -50,6 +51,7 @@ RENAMES = {
     r"decoder_1d\.fc\.2\.": "vectors.outer.",
     r"bias_class\.1\.": "vectors.classes.",
 }
+"""Pattern of a published name -> name here."""
 READABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CONFIG_KEYS = {
     "max_shape", "num_classes", "hypernet", "decoder", "weight_norm", "ve", "layernorm", "hid",
@@ -58,9 +60,14 @@ CONFIG_KEYS = {
 
 
 def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> GHN:
-    """Builds our hypernetwork from a published `state_dict`, and its `config` unless that is to be inferred.
+    """Builds a hypernetwork from published weights.
 
-    Raises CheckpointError for a configuration or a layout that is not one of theirs, naming what does not fit.
+    Args:
+        config: The published configuration; None: it is inferred from the shapes of the tensors.
+        state: The published state dictionary.
+
+    Raises:
+        CheckpointError: The configuration or the layout is not one of theirs; the message names what does not fit.
     """
     transformer = any(key.startswith("gnn.0.attn.") for key in state)
     config = dict(infer_config(state) if config is None else config)
@@ -69,30 +76,31 @@ def from_published(config: Mapping[str, Any] | None, state: Mapping[str, Tensor]
         raise CheckpointError(f"expected the configuration keys {sorted(CONFIG_KEYS)}, got {sorted(map(str, config))}")
     try:
         ours = _our_config(config, transformer)
-        # Nothing is allocated before it fits: a size may be anything.
+        # On meta, so that nothing is allocated before the sizes are known to fit.
         with torch.device("meta"):
             expected = GHN(ours).state_dict()
     except ValidationError as error:
         raise CheckpointError(f"this published configuration cannot be used: {explain(error, GHNConfig)}") from error
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"this published configuration cannot be used: {error}") from error
-    fitted = _fit(_renamed(state), expected)
+    reshaped = _reshaped(_renamed(state), expected)
     ghn = GHN(ours)
-    ghn.load_state_dict(fitted)
+    ghn.load_state_dict(reshaped)
     return ghn.eval()
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The configuration of a bare state dictionary, read off the shapes of its tensors.
+    """Returns the configuration of a state dictionary, inferred from the shapes of its tensors.
 
-    Raises CheckpointError where a tensor that says so is missing.
+    Raises:
+        CheckpointError: A tensor that is needed for it is missing.
     """
 
     def size(key: str, dimension: int = 0) -> int:
         if key not in state or state[key].dim() <= dimension:
             raise CheckpointError(
                 f"there is no configuration, and no tensor '{key}' to infer it from; expected the state dictionary of "
-                f"GHN-1, GHN-2, GHN-3 or the MLP, got {_some(state)}"
+                f"GHN-1, GHN-2, GHN-3 or the MLP, got {_first_names(state)}"
             )
         return state[key].shape[dimension]
 
@@ -132,7 +140,7 @@ def _our_config(config: Mapping[str, Any], transformer: bool) -> GHNConfig:
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names; raises CheckpointError where two of theirs have the same."""
+    """Returns the tensors under the names used here; raises CheckpointError where two get the same name."""
     theirs: dict[str, str] = {}
     for key in state:
         before = theirs.setdefault(_rename(key), key)
@@ -143,14 +151,14 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {ours: state[key] for ours, key in theirs.items()}
 
 
-def _fit(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in our shapes: 1x1 convolutions are stored with four dimensions or two."""
+def _reshaped(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors in the expected shapes: 1x1 convolutions are stored with four dimensions or two."""
     if renamed.keys() != expected.keys():
         raise CheckpointError(
             f"the published weights do not fit: missing {sorted(expected.keys() - renamed.keys())}, "
             f"unknown {sorted(renamed.keys() - expected.keys())}"
         )
-    fitted: dict[str, Tensor] = {}
+    reshaped: dict[str, Tensor] = {}
     for key, tensor in renamed.items():
         if _without_ones(tensor.shape) != _without_ones(expected[key].shape):
             raise CheckpointError(
@@ -162,17 +170,17 @@ def _fit(renamed: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[
                 f"'{key}' is a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; expected dense "
                 "floating-point numbers"
             )
-        fitted[key] = tensor.reshape(expected[key].shape).to(expected[key].dtype)
-        if not bool(fitted[key].isfinite().all()):
+        reshaped[key] = tensor.reshape(expected[key].shape).to(expected[key].dtype)
+        if not bool(reshaped[key].isfinite().all()):
             raise CheckpointError(f"'{key}' holds values that are NaN, infinite, or too large for float32")
-    return fitted
+    return reshaped
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
-def _some(state: Mapping[str, Tensor]) -> str:
+def _first_names(state: Mapping[str, Tensor]) -> str:
     names = sorted(map(str, state))
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
 
