@@ -5,7 +5,7 @@ Dimensions: M networks, N nodes of all graphs, D hidden, S slots of a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -137,30 +137,38 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
     def _gains(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         scale, _ = self.vectors(torch.cat(parts))
-        return self._reshape_and_modulate(scale, parts, groups, scales=True)
+        return self._reshape_and_modulate(scale, parts, groups, scales=True, bounded=None)
 
     def _norm_scales(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
-        reshaped = self._gains(parts, groups)
-        return [bounded_scale(v) for v in reshaped] if self.config.normalise else reshaped
+        scale, _ = self.vectors(torch.cat(parts))
+        bounded = bounded_scale if self.config.normalise else None
+        return self._reshape_and_modulate(scale, parts, groups, scales=True, bounded=bounded)
 
     def _shifts(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
-        reshaped = self._reshape_and_modulate(raw, parts, groups, scales=False)
-        return [bounded_shift(v) for v in reshaped] if self.config.normalise else reshaped
+        bounded = bounded_shift if self.config.normalise else None
+        return self._reshape_and_modulate(raw, parts, groups, scales=False, bounded=bounded)
 
     def _reshape_and_modulate(
-        self, raw: Tensor, parts: tuple[Tensor, ...], groups: list[SlotGroup], *, scales: bool
+        self,
+        raw: Tensor,
+        parts: tuple[Tensor, ...],
+        groups: list[SlotGroup],
+        *,
+        scales: bool,
+        bounded: Callable[[Tensor], Tensor] | None,
     ) -> list[Tensor]:
         """Returns the rows of each group in its shape, with an offset for each channel of vectors that repeat."""
-        reshaped = _reshape_vectors(raw, groups)
         if self.vector_modulation is None:
-            return reshaped
+            return _reshape_vectors(raw if bounded is None else bounded(raw), groups)
+        reshaped = _reshape_vectors(raw, groups)
         offsets = self.vector_modulation.scale_offsets if scales else self.vector_modulation.shift_offsets
         most = self.vectors.max_channels
-        return [
+        modulated = [
             v + offsets(h, v[0].numel()).view_as(v) if v[0].numel() > most else v
             for v, h in zip(reshaped, parts, strict=True)
         ]
+        return modulated if bounded is None else [bounded(v) for v in modulated]
 
     def _class_biases(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
