@@ -49,7 +49,7 @@ def test_pickles_are_refused(saved: Path, tmp_path: Path) -> None:
         GHN.from_pretrained(saved)
 
 
-def test_what_is_missing_is_named(saved: Path) -> None:
+def test_missing_files_are_named(saved: Path) -> None:
     (saved / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=WEIGHTS):
         GHN.from_pretrained(saved)
@@ -70,14 +70,14 @@ def test_what_is_missing_is_named(saved: Path) -> None:
         ({"ghn": {"hidden": 8, "max_shape": [8, 8, 3, 3], "encoder": "mlp"}}, "does not fit"),
     ],
 )
-def test_a_config_that_does_not_fit_is_told(saved: Path, change: dict[str, object], message: str) -> None:
+def test_a_config_that_does_not_fit_is_reported(saved: Path, change: dict[str, object], message: str) -> None:
     raw = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps(raw | change))
     with pytest.raises(CheckpointError, match=message):
         GHN.from_pretrained(saved)
 
 
-def test_a_config_that_is_not_json_is_told(saved: Path) -> None:
+def test_a_config_that_is_not_json_is_reported(saved: Path) -> None:
     (saved / CONFIG).write_text("{")
     with pytest.raises(CheckpointError, match="JSON"):
         GHN.from_pretrained(saved)

@@ -51,7 +51,7 @@ class Own(nn.Linear):
         return new
 
 
-def test_it_is_what_deepcopy_makes() -> None:
+def test_copies_equal_those_of_deepcopy() -> None:
     module = Odd()
     ours, theirs = copy_module(module, {}), copy.deepcopy(module)
     for new in (ours, theirs):
@@ -78,7 +78,7 @@ def test_it_is_what_deepcopy_makes() -> None:
         assert a.data_ptr() != module.state_dict()[name].data_ptr()
 
 
-def test_a_class_that_copies_itself_is_left_to_do_so() -> None:
+def test_a_class_that_defines_its_copying_is_respected() -> None:
     new = copy_module(nn.Sequential(Own(3, 4), nn.ReLU()), {})
     assert new[0].mark == "copied by itself"  # type: ignore[index]
 

@@ -1,4 +1,4 @@
-"""Parameters of every shape and role: exact shape, finite, squashed by role, transposed where stored so."""
+"""Parameters of every shape and role: exact shape, finite, bounded by role, transposed where stored so."""
 
 import math
 
@@ -34,7 +34,7 @@ def hypernet(**choices: object) -> GHN:
     "shape",
     [(), (1,), (7,), (100,), (5, 1, 1), (1, 1, 30), (1, 197, 48), (169, 4), (1, 20, 9, 9), (3, 2, 3, 3, 3)],
 )  # fmt: skip
-def test_any_shape_is_predicted_exactly_and_squashed_by_role(op: str, role: Role, shape: Shape) -> None:
+def test_any_shape_is_predicted_exactly_and_bounded_by_role(op: str, role: Role, shape: Shape) -> None:
     ghn = hypernet()
     tensor = ghn.predict(one_parameter(op, role, shape))["it.p"]
     assert tuple(tensor.shape) == shape
@@ -118,7 +118,7 @@ def test_a_volume_kernel_is_scaled_by_its_own_fan_in() -> None:
     torch.testing.assert_close(scaled, raw * math.sqrt(2 / (4 * 27)))
 
 
-def test_an_op_without_an_embedding_is_known_by_its_shape_alone() -> None:
+def test_of_an_op_without_an_embedding_only_the_shape_is_embedded() -> None:
     ghn = hypernet()
     assert ghn.embed.op.weight.shape == (15, 8)
     op, shape = torch.tensor([15, 0, 15]), torch.tensor([[8, 1, 1, 1], [8, 1, 1, 1], [16, 1, 1, 1]])

@@ -1,4 +1,4 @@
-"""A hypernetwork that is told the precision: node by node, without effect at first, and in the checkpoint."""
+"""The precision embedding: node by node, without effect at first, and in the checkpoint."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def trained() -> GHN:
     return ghn.eval()
 
 
-def test_at_first_the_condition_has_no_effect_and_every_part_of_it_learns() -> None:
+def test_at_first_the_condition_has_no_effect_and_all_of_it_learns() -> None:
     torch.manual_seed(0)
     ghn, graph = GHN(CONFIG), trace(network(), (3, 8, 8))
-    plain, told = ghn.predict(graph), ghn.predict(graph, "w4a8")
-    assert all(torch.equal(plain[name], told[name]) for name in plain)
-    sum(t.square().sum() for t in told.values()).backward()  # type: ignore[union-attr]
+    plain, conditioned = ghn.predict(graph), ghn.predict(graph, "w4a8")
+    assert all(torch.equal(plain[name], conditioned[name]) for name in plain)
+    sum(t.square().sum() for t in conditioned.values()).backward()  # type: ignore[union-attr]
     assert ghn.precision is not None
     assert ghn.precision.outer.weight.grad is not None
     assert bool(ghn.precision.outer.weight.grad.any())
@@ -57,9 +57,9 @@ def test_a_granularity_never_shown_in_training_changes_nothing() -> None:
         sum(t.square().sum() for t in ghn.predict(graph, shown).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
     with torch.no_grad():
-        told, other, plain = (ghn.predict(graph, scheme)["0.weight"] for scheme in (shown, hidden, "float32"))
-    assert torch.equal(told, other)
-    assert not torch.equal(told, plain)
+        conditioned, other, plain = (ghn.predict(graph, scheme)["0.weight"] for scheme in (shown, hidden, "float32"))
+    assert torch.equal(conditioned, other)
+    assert not torch.equal(conditioned, plain)
 
 
 def test_each_scheme_gets_weights_of_its_own() -> None:
@@ -71,7 +71,7 @@ def test_each_scheme_gets_weights_of_its_own() -> None:
         assert all(not torch.equal(a, b) for b in [*weights, paper][:i])
 
 
-def test_features_say_what_the_scheme_says_node_by_node() -> None:
+def test_features_are_those_of_the_scheme_node_by_node() -> None:
     graph = trace(network(), (3, 8, 8))
     scheme = QuantScheme.parse("w4a8+3=w2")
     rows = precision_features([graph, graph], [scheme, QuantScheme.parse("float32")])

@@ -1,4 +1,4 @@
-"""Where a node lies: features counted by hand, by another way of finding the longest paths, and their effect."""
+"""The structural encoding: features counted by hand, by another way of finding the longest paths, and their effect."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_heights_are_the_longest_paths_on(seed: int) -> None:
     assert graph.heights == tuple(longest(node) for node in range(len(graph)))
 
 
-def test_graphs_of_a_batch_do_not_disturb_each_other() -> None:
+def test_graphs_of_a_batch_are_independent() -> None:
     graphs = [random_graph(seed, size=9 + seed) for seed in range(4)]
     assert torch.equal(structural_features(graphs), torch.cat([structural_features([g]) for g in graphs]))
 
 
 def test_equal_layers_at_different_depths_get_weights_of_their_own() -> None:
-    """Without message passing only the place tells them apart."""
+    """Without message passing only the structural encoding distinguishes them."""
     layers = [nn.Conv2d(3, 4, 3, bias=False), *(nn.Conv2d(4, 4, 3, bias=False) for _ in range(3))]
     graph = trace(nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4, 10)), (3, 16, 16))
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_equal_layers_at_different_depths_get_weights_of_their_own() -> None:
         assert torch.equal(second, third) is not place
 
 
-def test_the_place_learns_and_is_in_the_checkpoint(tmp_path: object) -> None:
+def test_the_structural_encoding_learns_and_is_in_the_checkpoint(tmp_path: object) -> None:
     ghn = GHN(CONFIG)
     batch = GraphBatch.from_graphs([random_graph(0)])
     sum(t.square().sum() for t in ghn(batch)[0].values()).backward()

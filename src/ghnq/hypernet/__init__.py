@@ -1,4 +1,6 @@
-"""Graph to parameters."""
+"""The graph hypernetwork: graphs -> parameters."""
+
+from __future__ import annotations
 
 from ghnq.hypernet.config import GHNConfig as GHNConfig
 from ghnq.hypernet.config import Task as Task

@@ -1,4 +1,4 @@
-"""The decoder's corners, tiling and normalisation against obvious versions; gradients against autograd."""
+"""Sliced linear layers, tiling and normalisation against obvious versions; gradients against autograd."""
 
 import math
 
@@ -19,16 +19,16 @@ IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 6))
-def test_sliced_linear_is_the_full_layer_cut(seed: int, count: int) -> None:
+def test_a_sliced_linear_layer_equals_slices_of_the_full_one(seed: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     grid = tuple(int(g) for g in rng.integers(1, 6, size=2))
     groups = []
     for _ in range(count):
-        corner = tuple(int(rng.integers(1, g + 1)) for g in grid)
-        computed = tuple(round_up(c, g) for c, g in zip(corner, grid, strict=True))
+        sizes = tuple(int(rng.integers(1, g + 1)) for g in grid)
+        computed = tuple(round_up(c, g) for c, g in zip(sizes, grid, strict=True))
         start = tuple(int(rng.integers(0, g - c + 1)) for c, g in zip(computed, grid, strict=True))
-        groups.append(RowGroup(int(rng.integers(1, 4)), corner, computed, start if rng.integers(2) else ()))
+        groups.append(RowGroup(int(rng.integers(1, 4)), sizes, computed, start if rng.integers(2) else ()))
     if rng.integers(2):
         groups.sort(key=lambda g: g.computed)
 
@@ -80,7 +80,7 @@ def test_weights_are_scaled_by_fan_in(shape: tuple[int, ...], beta: int) -> None
     assert weight_gain(shape) == pytest.approx(math.sqrt(beta / math.prod(shape[1:])), rel=1e-15)
 
 
-def test_vectors_are_squashed() -> None:
+def test_vectors_are_bounded() -> None:
     x = torch.linspace(-50, 50, 101, dtype=torch.double)[None]
     torch.testing.assert_close(bounded_scale(x), 2 / (1 + torch.exp(-x / 2)))
     torch.testing.assert_close(bounded_shift(x), (torch.exp(0.4 * x) - 1) / (torch.exp(0.4 * x) + 1))
@@ -177,7 +177,7 @@ def test_how_a_new_decoder_begins(normalised: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 3), (4, 5, 3, 3), (9, 7, 1, 1), (6, 6, 1, 7), (6, 6, 7, 1), (12, 8, 5, 5)])
 @pytest.mark.parametrize("last", [True, False])
-def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, int, int], last: bool) -> None:
+def test_the_identity_of_a_zero_block_passes_channels_on(shape: tuple[int, int, int, int], last: bool) -> None:
     o, i, height, width = shape
     images = torch.randn(2, i, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 3, height, width, dtype=torch.double)
@@ -189,7 +189,7 @@ def test_without_a_block_the_identity_hands_channels_on(shape: tuple[int, int, i
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_without_a_block_the_identity_hands_depthwise_channels_on(kernel: int) -> None:
+def test_the_identity_of_a_zero_block_passes_depthwise_channels_on(kernel: int) -> None:
     images = torch.randn(2, 7, 9, 9, dtype=torch.double)
     block = torch.zeros(1, 4, 1, kernel, kernel, dtype=torch.double)
     weight = tile_block(block, Tiling((7, 1, kernel, kernel), 1.0, channels_last=False, identity="depthwise"))[0]
