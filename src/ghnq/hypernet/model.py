@@ -159,16 +159,17 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         bounded: Callable[[Tensor], Tensor] | None,
     ) -> list[Tensor]:
         """Returns the rows of each group in its shape, with an offset for each channel of vectors that repeat."""
+        # Bounded before they are repeated: to the last bit what a hypernetwork without channel factors predicts.
+        reshaped = _reshape_vectors(raw if bounded is None else bounded(raw), groups)
         if self.vector_modulation is None:
-            return _reshape_vectors(raw if bounded is None else bounded(raw), groups)
-        reshaped = _reshape_vectors(raw, groups)
+            return reshaped
         offsets = self.vector_modulation.scale_offsets if scales else self.vector_modulation.shift_offsets
-        most = self.vectors.max_channels
-        modulated = [
-            v + offsets(h, v[0].numel()).view_as(v) if v[0].numel() > most else v
-            for v, h in zip(reshaped, parts, strict=True)
-        ]
-        return modulated if bounded is None else [bounded(v) for v in modulated]
+        for i, unbounded in enumerate(_reshape_vectors(raw, groups)):
+            channels = unbounded[0].numel()
+            if channels > self.vectors.max_channels:
+                modulated = unbounded + offsets(parts[i], channels).view_as(unbounded)
+                reshaped[i] = modulated if bounded is None else bounded(modulated)
+        return reshaped
 
     def _class_biases(self, parts: tuple[Tensor, ...], groups: list[SlotGroup]) -> list[Tensor]:
         _, raw = self.vectors(torch.cat(parts))
