@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -14,17 +13,14 @@ from torch import Tensor, fx, nn
 from ghnq.deploy import export_onnx, profile
 from ghnq.deploy.cost.cost_profile import float_model
 from ghnq.deploy.cost.peak_memory import Step, peak, peak_memory, steps
-from ghnq.deploy.graph.capture import capture
 from ghnq.deploy.graph.dequantized import in_floats
 from ghnq.deploy.graph.tensor_shapes import with_shapes
-from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.errors import ExportError, GhnqError, MissingExtraError
 from ghnq.graph import trace
-from ghnq.quant import prepare
 from ghnq.spaces import convnets
 from tests.deploy.conftest import Exports
-from tests.deploy.nets import CALIBRATION, NETS, TEST
+from tests.deploy.nets import CALIBRATION, NETS
 from tests.quant.nets import images, randomise
 
 
@@ -203,31 +199,6 @@ def test_packed_weights_take_half(exports: Exports) -> None:
     costs = profile(exports("mixed", "w4a8", pack_int4=True).path, repeats=1)
     assert costs.quantized.weight_bytes < 0.52 * costs.weights
     assert costs.float_layers != ()
-
-
-def relu_6() -> nn.Module:
-    """A network of which ReLU6 cuts a good part off."""
-    net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(288, 10)))
-    with torch.no_grad():
-        net[0].weight.mul_(6)  # type: ignore[operator, union-attr]
-    return net
-
-
-@pytest.mark.parametrize("make", [*NETS.values(), relu_6], ids=[*NETS, "relu6"])
-def test_the_counterpart_is_the_network_with_the_weights_of_the_file(
-    make: Callable[[], nn.Module], tmp_path: Path
-) -> None:
-    """Against the network that was exported, in torch, with its weights replaced by those of the file."""
-    path = export_onnx(make(), "w8a8", calibration=CALIBRATION, out=tmp_path / "net.onnx", batch_size=64).path
-    model = float_model(in_floats(graph_of(path)))
-    assert {node.op_type for node in model.graph.node}.isdisjoint({"QuantizeLinear", "DequantizeLinear"})
-    found = runtime.run(runtime.session(model.SerializeToString()), TEST)
-    prepared = prepare(make(), CALIBRATION, batch_size=64)
-    network = prepared.quantize("w8")
-    with torch.no_grad():
-        expected = capture(network, CALIBRATION)(TEST)
-    # Biases lie on a grid of their own, and only where the input does.
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.01 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.ELU(0.5), nn.Hardsigmoid(), nn.Tanh(), nn.Softmax(1)])
