@@ -18,9 +18,9 @@ from ghnq.graph.elements import Parameter as Parameter
 from ghnq.graph.elements import Role as Role
 from ghnq.graph.elements import Shape as Shape
 from ghnq.graph.elements import Shape4 as Shape4
+from ghnq.graph.invariants import validate
 from ghnq.graph.multiply_adds import layer_multiply_adds
 from ghnq.graph.ops import KERNEL_OPS
-from ghnq.graph.validation import validate
 
 if TYPE_CHECKING:
     from networkx import DiGraph

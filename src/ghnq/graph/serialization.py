@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ghnq.errors import GraphError
 from ghnq.graph.elements import GraphData, Node, Parameter
-from ghnq.graph.validation import validate
+from ghnq.graph.invariants import validate
 
 FORMAT = "ghnq.graph"
 VERSION = 1

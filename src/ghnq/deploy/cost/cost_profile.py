@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from ghnq.deploy.cost.bit_operations import FLOAT_BITS, layer_work
 from ghnq.deploy.cost.latency import Latency, measure_latencies, random_images
-from ghnq.deploy.cost.multiply_adds import FLOAT_BITS, layer_work
 from ghnq.deploy.cost.peak_memory import FLOAT_BYTES, peak_memory
 from ghnq.deploy.graph.dequantized import in_floats
 from ghnq.deploy.graph.tensor_shapes import with_shapes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ghnq.spaces.convnets.cost import ConvNetCost as ConvNetCost
-from ghnq.spaces.convnets.cost import cost as cost
-from ghnq.spaces.convnets.space import SPACE as SPACE
+from ghnq.spaces.convnets.convnets_space import SPACE as SPACE
+from ghnq.spaces.convnets.spec_cost import ConvNetCost as ConvNetCost
+from ghnq.spaces.convnets.spec_cost import cost as cost
 from ghnq.spaces.convnets.specs import Spec as Spec
 from ghnq.spaces.convnets.splits import SPLITS as SPLITS
 from ghnq.spaces.convnets.splits import spec as spec

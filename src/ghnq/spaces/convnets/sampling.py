@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ghnq.spaces.convnets.cost import cost
 from ghnq.spaces.convnets.profiles import Profile
 from ghnq.spaces.convnets.random_draws import Categorical, RandomStream
 from ghnq.spaces.convnets.sample_cells import sample_cells
 from ghnq.spaces.convnets.sample_stages import sample_stages
+from ghnq.spaces.convnets.spec_cost import cost
 from ghnq.spaces.convnets.specs import Spec, Stages, Stem
 from ghnq.spaces.convnets.widths import round_channels
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, SupportsIndex, get_args
 
-from ghnq.spaces.convnets.cost import ConvNetCost, cost
-from ghnq.spaces.convnets.layout import layout
 from ghnq.spaces.convnets.literals import Family
+from ghnq.spaces.convnets.spec_cost import ConvNetCost, cost
+from ghnq.spaces.convnets.spec_text import layout
 from ghnq.spaces.convnets.specs import Spec
 from ghnq.spaces.convnets.splits import SPLITS, spec
 
