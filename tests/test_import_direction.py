@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "graph": (
         ("elements", "multiply_adds", "ops"),
-        ("validation",),
+        ("invariants",),
         ("networkx_converter", "serialization"),
         ("ir",),
         ("batching", "drawing", "tracing"),
