@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,39 +80,66 @@ def train(
     with RunLock(out) as lock:
         if topology.rank == 0 and has_state(out):
             lock.acquire()  # a new run acquires it once it is known to start: a refused one leaves no files behind
-        state = load_last_state(out) if resume else None
-        before = None if state is None else recipe_of(state)
-        train_set, val_set = _images(recipe)
-        if recipe.init is not None:
-            # A resumed run has its configuration in the state: the checkpoint it started from may be gone.
-            recipe = use_checkpoint_config(
-                recipe, before.hypernet if before else GHN.from_pretrained(recipe.init).config
-            )
-        if state is not None and before is not None:
-            check_data(state, before, recipe, train_set)
-        recipe = _with_classes(recipe, train_set)
-        changes: Changes = {}
-        if before is not None:
-            recipe, changes = merge_recipes(recipe, before, override=override)
-        if max_minutes is not None:
-            recipe = recipe.model_copy(update={"max_minutes": max_minutes})
+        start = _prepare_start(recipe, load_last_state(out) if resume else None, override, max_minutes)
         threads = torch.get_num_threads()
-        group = start_workers(topology, _run_worker, recipe, None if state is None else state.path)
+        group = start_workers(topology, _run_worker, start.recipe, None if start.state is None else start.state.path)
         try:
             torch.set_num_threads(1)
-            with closing(_trainer(recipe, train_set, group, state)) as trainer:
+            with closing(_trainer(start.recipe, start.train_set, group, start.state)) as trainer:
                 if not group.is_first:
                     with SignalHandler():  # torchrun signals all processes; the first one decides
                         _run_steps(trainer)
                     return out / BEST
                 lock.acquire()
-                if state is not None:
-                    promote_state(out, state)
-                _RunLoop(trainer, val_set, out, console or Console(stderr=True)).run(changes)
+                if start.state is not None:
+                    promote_state(out, start.state)
+                _RunLoop(trainer, start.val_set, out, console or Console(stderr=True)).run(start.changes)
         finally:
             torch.set_num_threads(threads)
             group.close()
     return out / BEST
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run starts or resumes with.
+
+    Attributes:
+        recipe: The recipe, complete.
+        changes: Keys of a resumed run's recipe that differ from before.
+        state: The state that the run resumes from.
+        train_set: The data set without the images for validation.
+        val_set: The images for validation.
+    """
+
+    recipe: Recipe
+    changes: Changes
+    state: State | None
+    train_set: ImageDataset
+    val_set: Images
+
+
+def _prepare_start(recipe: Recipe, state: State | None, override: bool, max_minutes: float | None) -> _Start:
+    """Loads the images and completes the recipe by the checkpoint, the data and the resumed run.
+
+    Raises:
+        TrainingError, RecipeError, DataError, CheckpointError: They do not fit together.
+    """
+    before = None if state is None else recipe_of(state)
+    train_set, val_set = _images(recipe)
+    if recipe.init is not None:
+        # A resumed run has its configuration in the state: the checkpoint it started from may be gone.
+        config = before.hypernet if before else GHN.from_pretrained(recipe.init).config
+        recipe = use_checkpoint_config(recipe, config)
+    if state is not None and before is not None:
+        check_data(state, before, recipe, train_set)
+    recipe = _with_classes(recipe, train_set)
+    changes: Changes = {}
+    if before is not None:
+        recipe, changes = merge_recipes(recipe, before, override=override)
+    if max_minutes is not None:
+        recipe = recipe.model_copy(update={"max_minutes": max_minutes})
+    return _Start(recipe, changes, state, train_set, val_set)
 
 
 def _run_worker(group: WorkerGroup, recipe: Recipe, resume_from: Path | None) -> None:
