@@ -37,6 +37,7 @@ def test_a_run_with_crops_resumes_exactly(tmp_path: Path, monkeypatch: pytest.Mo
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_crops_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     for workers in (1, 2):
         go(validate_recipe({**TINY, "crop": 10, "workers": workers}, "crops"), tmp_path / str(workers))

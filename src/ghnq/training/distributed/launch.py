@@ -37,7 +37,10 @@ def start_workers(topology: Topology, work: Callable[..., None], *arguments: Any
         dist.init_process_group(topology.backend, timeout=TIMEOUT)
     if topology.world_size == 1 or topology.by_torchrun:
         return WorkerGroup(topology)
-    store = TCPStore(HOST, 0, topology.world_size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    # Not every build of torch has libuv.
+    store = TCPStore(
+        HOST, 0, topology.world_size, is_master=True, wait_for_workers=False, timeout=TIMEOUT, use_libuv=False
+    )
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads of this process in any state
     processes: list[BaseProcess] = []
     try:
@@ -101,7 +104,7 @@ def _run(topology: Topology, port: int, work: Callable[..., None], arguments: tu
         os.setpgrp()  # Ctrl-C reaches the first process alone
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    store = TCPStore(HOST, port, topology.world_size, is_master=False, timeout=TIMEOUT)
+    store = TCPStore(HOST, port, topology.world_size, is_master=False, timeout=TIMEOUT, use_libuv=False)
     store.set(_ready_key(topology.rank), "yes")
     group = _join(topology, store, [])
     try:
