@@ -83,7 +83,7 @@ class Study:
         return [self._row(name, changes) for name, changes in rows.items()]
 
     def _settings(self, changes: dict[str, object]) -> dict[str, object]:
-        """Everything the figures of a row hang on."""
+        """Everything that the figures of a row depend on."""
         text = {key: str(value) for key, value in asdict(self).items() if key != "out"}
         return {**text, "changes": json.loads(json.dumps(changes))}
 

@@ -21,7 +21,7 @@ TABLE = re.compile(r"(<!-- TABLE ([^>]+) -->\n).*?(<!-- END -->)", re.DOTALL)
 
 
 def filled(match: re.Match[str]) -> str:
-    """The table of the folders that the marker names, with what its figures hang on."""
+    """The table of the folders that the marker names, with what its figures depend on."""
     files = [ROOT / folder / "summary.json" for folder in match[2].split()]
     if not all(file.is_file() for file in files):
         return match[0]

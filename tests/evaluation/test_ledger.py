@@ -55,7 +55,7 @@ def test_a_crash_at_any_byte_loses_the_cut_row_and_no_other(tmp_path: Path) -> N
     whole = keep(tmp_path)
     for end in {*range(0, len(whole), 13), *(whole.find(b"\n", start) + step for start in (0, 300) for step in (0, 1))}:
         (tmp_path / FILE).write_bytes(whole[:end])
-        kept = max(0, whole[:end].count(b"\n") - 2)  # not rows: what they hang on, and the machine
+        kept = max(0, whole[:end].count(b"\n") - 2)  # not rows: what they depend on, and the machine
         with Ledger(tmp_path, PRINT, HERE) as ledger:
             assert len(ledger) == kept
             ledger.add([row(index=99)])
@@ -107,7 +107,7 @@ def test_another_evaluation_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_line_is_named(tmp_path: Path, damage: str) -> None:
     keep(tmp_path)
     lines = (tmp_path / FILE).read_text().splitlines()
-    lines[2] = damage  # of the two before, one is what rows hang on, one the machine
+    lines[2] = damage  # of the two before, one is what rows depend on, one the machine
     (tmp_path / FILE).write_text("\n".join(lines) + "\n")
     with pytest.raises(GhnqError, match=r"line 3: is .*; give another folder, or remove this one"):
         Ledger(tmp_path, PRINT, HERE).__enter__()

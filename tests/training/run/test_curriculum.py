@@ -90,10 +90,10 @@ def test_shrinking_averages() -> None:
     recipe = validate_recipe({**TINY, "curriculum": {"steps": 1, "image_size": 8}}, "small")
     trainer = trainer_module.Trainer.__new__(trainer_module.Trainer)
     trainer.recipe = recipe
-    small = trainer._prepared((flat, board), 0, (0, 1))
+    small = trainer.prepare_images((flat, board), 0, (0, 1))
     torch.testing.assert_close(small[0], flat[..., :8, :8])
     torch.testing.assert_close(small[1][..., 1:-1, 1:-1], torch.full((2, 3, 6, 6), 0.5))
-    assert trainer._prepared((flat,), 1, (0,))[0] is flat
+    assert trainer.prepare_images((flat,), 1, (0,))[0] is flat
 
 
 def test_a_run_resumes_through_it_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ class Trainer:
         result = accumulate_gradients(
             self.ghn,
             batch,
-            self._prepared(images, progress.step, batch.positions),
+            self.prepare_images(images, progress.step, batch.positions),
             labels,
             schemes=self._schemes(batch),
             noise=self._noise(batch),
@@ -221,7 +221,7 @@ class Trainer:
         images, labels = zip(*batches, strict=True)
         return images, labels
 
-    def _prepared(self, images: tuple[Tensor, ...], step: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def prepare_images(self, images: tuple[Tensor, ...], step: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Returns the images with the recipe's crop and the curriculum's size."""
         if self.recipe.crop is not None:
             images = tuple(self._random_crop(x, step, position) for x, position in zip(images, positions, strict=True))
