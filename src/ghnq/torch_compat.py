@@ -40,6 +40,7 @@ __all__ = [
     "OpNamespace",
     "OpOverload",
     "compiler_error",
+    "convolve",
     "copy_tensors",
     "cpp_compiler",
     "freeze_weights",
@@ -97,6 +98,11 @@ def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
 def replace_convolution(layer: nn.Conv2d, function: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> None:
     """Replaces what a layer does with its input, weight and bias; its own `forward` calls the function."""
     layer._conv_forward = function  # type: ignore[method-assign, assignment]
+
+
+def convolve(layer: ConvNd, x: Tensor, weight: Tensor) -> Tensor:
+    """Returns what a convolution computes of x with another weight and its own bias, padding, stride and so on."""
+    return torch.as_tensor(layer._conv_forward(x, weight, layer.bias))
 
 
 def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:

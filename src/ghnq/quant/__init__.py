@@ -13,7 +13,7 @@ from ghnq.quant.equalization import equalize as equalize
 from ghnq.quant.folding import fold_batch_norm as fold_batch_norm
 from ghnq.quant.pipeline import Prepared as Prepared
 from ghnq.quant.pipeline import prepare as prepare
-from ghnq.quant.pipeline import quantize as quantize
+from ghnq.quant.quantization import quantize as quantize
 from ghnq.quant.quantized_layers import QuantLayer as QuantLayer
 from ghnq.quant.scheme import POST_TRAINING_STEPS as POST_TRAINING_STEPS
 from ghnq.quant.scheme import PROTOCOLS as PROTOCOLS
@@ -24,3 +24,4 @@ from ghnq.quant.scheme_file import read_scheme as read_scheme
 from ghnq.quant.scheme_file import scheme_from_text as scheme_from_text
 from ghnq.quant.scheme_mapping import is_scheme_file as is_scheme_file
 from ghnq.quant.squant import squant as squant
+from ghnq.quant.trainable import TrainableNetwork as TrainableNetwork

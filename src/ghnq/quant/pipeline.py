@@ -13,7 +13,6 @@ Dimensions: B images, C channels, H height, W width, O output channels of a laye
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,38 +29,6 @@ from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import attach_norms, check_norms, has_predicted_weights, pairs_of
 from ghnq.torch_compat import BatchNorm
-
-
-def quantize(
-    module: nn.Module,
-    scheme: QuantScheme | str,
-    *,
-    calibration: Tensor,
-    protocol: str = "deploy",
-    steps: Sequence[str] | None = None,
-    batch_size: int = 256,
-    standardise: bool | None = None,
-) -> nn.Module:
-    """Returns a new network that computes in float arithmetic what the quantized network computes.
-
-    Args:
-        module: The float network, which is not changed.
-        scheme: Notation such as `w4a8`, a scheme file, or a QuantScheme. `float32` only estimates the batch-norm
-            statistics and folds.
-        calibration: Normalised float images [B, C, H, W] of the training split.
-        protocol: `deploy` or `paper`; decides what the notation of a scheme leaves open.
-        steps: Post-training steps (`ghnq.quant.POST_TRAINING_STEPS`); None keeps those of the scheme.
-        batch_size: Images that run at once.
-        standardise: See `prepare`.
-
-    Raises:
-        SchemeError: The scheme, protocol or step is unknown, there is nothing to quantize, or a layer is not supported.
-        NotFiniteError: A parameter or an activation is NaN or infinite.
-        DataError: The calibration images cannot be used.
-    """
-    changes = {} if steps is None else {"steps": tuple(steps)}
-    scheme = QuantScheme.parse(scheme, protocol=protocol, **changes)
-    return prepare(module, calibration, batch_size=batch_size, standardise=standardise).quantize(scheme)
 
 
 @torch.no_grad()
@@ -138,7 +105,7 @@ class Prepared:
 
     @torch.no_grad()
     def quantize(self, scheme: QuantScheme | str, *, protocol: str = "deploy") -> nn.Module:
-        """Returns the simulated network of one scheme; arguments and errors are those of `ghnq.quant.quantize`."""
+        """Returns the simulated network of one scheme; arguments and errors are those of `ghnq.quantize`."""
         scheme = QuantScheme.parse(scheme, protocol=protocol).with_searched_ranges
         layers = self.layers(scheme)
         if layers:  # A float network that overflows is evaluated as it is; in a quantized one clamping would hide it.

@@ -123,6 +123,12 @@ def mark_predicted(network: nn.Module) -> nn.Module:
     return network
 
 
+def unmark_predicted(network: nn.Module) -> None:
+    """Removes the mark of `mark_predicted`, if there is one."""
+    if hasattr(network, _MARK):
+        delattr(network, _MARK)
+
+
 def has_predicted_weights(network: nn.Module) -> bool:
     """Returns whether `mark_predicted` marked this module, or the one it is a copy of, and the weights are the same."""
     mark = getattr(network, _MARK, None)

@@ -1,0 +1,104 @@
+"""Networks that are trained through quantization, and what becomes of them: the simulated network that is exported.
+
+Dimensions: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ghnq.quant.folding import fold_gain, fold_pairs
+from ghnq.quant.pipeline import Prepared, prepare
+from ghnq.quant.scheme import QuantScheme
+from ghnq.quant.standardisation import NAME, detach_norm, pairs_of, unmark_predicted
+from ghnq.quant.trainable_layers import TrainableLayer, make_float, make_trainable
+
+
+class TrainableNetwork(nn.Module):
+    """A network whose quantized layers keep float weights, which are quantized in every forward pass.
+
+    It is trained like any other network: `parameters()` are the float weights, `train()` and `eval()` work as usual.
+    Weights and activations are quantized in both modes, activations with the range of the batch. `deploy` measures the
+    ranges on calibration images and fixes them.
+
+    Attributes:
+        network: The network itself. Its state dict has the names of the module that it was made from.
+        scheme: The scheme that it is trained for.
+        images: The calibration images [B, C, H, W] that it was made with.
+        batch_size: Images that run at once in `deploy`.
+    """
+
+    def __init__(self, network: nn.Module, scheme: QuantScheme, images: Tensor, batch_size: int) -> None:
+        super().__init__()
+        self.network, self.scheme, self.images, self.batch_size = network, scheme, images, batch_size
+
+    @classmethod
+    def of(cls, prepared: Prepared, scheme: QuantScheme) -> Self:
+        """Returns the trainable network of a prepared one, in train mode; the prepared one is not changed.
+
+        Where convolutions are standardised, their weights (and biases, of those that have one) are scaled and shifted
+        once, here: from then on they are ordinary weights.
+
+        Raises:
+            SchemeError: The scheme cannot be applied to this network.
+        """
+        layers, searched = prepared.layers(scheme), scheme.with_searched_ranges
+        network = copy.deepcopy(prepared.network)
+        _absorb_standardisation(network, prepared.data_flow.unnormalised)
+        unmark_predicted(network)
+        norms = dict(prepared.data_flow.norm_pairs) if scheme.fold else {}
+        for name, bits in layers.items():
+            norm = norms.get(name)
+            own = None if norm is None or norm == f"{name}.{NAME}" else network.get_submodule(norm)
+            make_trainable(network.get_submodule(name), bits, searched, own)
+        return cls(network, scheme, prepared.images, prepared.batch_size).train()
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """Runs the network with quantized weights and activations."""
+        return self.network(*args, **kwargs)
+
+    def float_network(self) -> nn.Module:
+        """Returns a copy of the network in eval mode with the float weights as they are now, and no quantization."""
+        network = copy.deepcopy(self.network).eval()
+        for layer in network.modules():
+            if isinstance(layer, TrainableLayer):
+                make_float(layer)
+        return network
+
+    def deploy(self, calibration: Tensor | None = None) -> nn.Module:
+        """Returns the simulated quantized network, which is what is exported.
+
+        It is, bit for bit, what `ghnq.quantize` returns for `float_network()`.
+
+        Args:
+            calibration: Normalised float images [B, C, H, W] for statistics and ranges; None takes those that the
+                network was made with.
+
+        Raises:
+            NotFiniteError: A weight or an activation is NaN or infinite.
+            DataError: The calibration images cannot be used.
+        """
+        images = self.images if calibration is None else calibration
+        prepared = prepare(self.float_network(), images, batch_size=self.batch_size, standardise=False)
+        return prepared.quantize(self.scheme)
+
+
+@torch.no_grad()
+def _absorb_standardisation(network: nn.Module, names: tuple[str, ...]) -> None:
+    """Folds the norms that standardise convolutions into them, in place, as far as parameters of the network allow."""
+    for name in names:
+        layer = network.get_submodule(name)
+        norm = dict(layer.named_children()).get(NAME)
+        if norm is None:
+            continue
+        if isinstance(layer.bias, Tensor):
+            fold_pairs(network, pairs_of([name]))
+        else:  # no parameter takes the shift; a new one would not be the module's
+            gain_O = fold_gain(norm, name)
+            assert isinstance(layer.weight, Tensor)
+            layer.weight.mul_(gain_O.view(-1, *[1] * (layer.weight.dim() - 1)))
+            detach_norm(layer)
