@@ -34,10 +34,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cuda_monitor import service, utilisation
+from ghnq.runs.distributed.launch import start_workers
+from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.training import load_recipe
-from ghnq.training.distributed.launch import start_workers
 from ghnq.training.distributed.topology import choose_topology
-from ghnq.training.distributed.worker_group import WorkerGroup
 from references import ghn2_config, load_ghn2
 from training_speed import Task, Theirs, eligible_members
 

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from ghnq.data import load
 from ghnq.processor import this_processor
+from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.recipe import Quantization
 from ghnq.training.run.trainer import Trainer
 

@@ -35,11 +35,11 @@ from torch import nn
 
 from ghnq.data import ImageDataset, load
 from ghnq.processor import this_processor
+from ghnq.runs.distributed.launch import start_workers
+from ghnq.runs.distributed.topology import Topology
+from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.spaces import convnets
 from ghnq.training import Recipe, load_recipe
-from ghnq.training.distributed.launch import start_workers
-from ghnq.training.distributed.topology import Topology
-from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.architecture_stream import ArchitectureStream
 from ghnq.training.run.trainer import Trainer
 from references import Reference, ghn2_config, load_ghn2, quiet

@@ -25,7 +25,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
             "validation_errors",
             "yaml_loader",
         ),
-        ("graph", "quant"),
+        ("graph", "quant", "runs"),
         ("spaces", "hypernet", "data"),
         ("deploy", "models", "prediction"),
         ("analysis", "evaluation", "finetune", "training"),
@@ -47,6 +47,11 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("onnx", "pt2e"),
         ("comparison", "cost", "formats"),
         ("export", "parity"),
+    ),
+    "runs": (
+        ("interrupt", "tensor_file", "tensorboard", "write_errors"),
+        ("lock", "metrics_log", "state_files"),
+        ("distributed",),
     ),
     "training": (("recipe",), ("distributed",), ("networks",), ("run",)),
 }

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from ghnq.runs.state_files import STATE
 from ghnq.training import Recipe, train
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.state_files import STATE
 
 
 def go(recipe: Recipe, out: Path, **options: Any) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 from ghnq.commands.options import check_folder
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import RecipeError
+from ghnq.runs.distributed.topology import launched_rank
 from ghnq.training import Interrupted, load_recipe
 from ghnq.training import train as train_recipe
-from ghnq.training.distributed.topology import launched_rank
 
 
 def train(

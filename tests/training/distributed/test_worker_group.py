@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from ghnq.errors import TrainingError
+from ghnq.runs.distributed.topology import Topology, launched_rank
 from ghnq.training import Recipe
-from ghnq.training.distributed import topology as place_module
 from ghnq.training.distributed.balance import assign_fixed, balance_by_cost
-from ghnq.training.distributed.topology import Topology, choose_topology
+from ghnq.training.distributed.topology import choose_topology
 from ghnq.training.recipe import dump_recipe, validate_recipe
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
@@ -253,7 +253,7 @@ class TestPlace:
         assert choose_topology(recipe, None) == Topology(
             "cpu", world_size=4, local_world_size=2, rank=3, local_rank=1, by_torchrun=True
         )
-        assert place_module.launched_rank() == 3
+        assert launched_rank() == 3
         with pytest.raises(TrainingError, match="--devices is 4, but torchrun has started 2"):
             choose_topology(recipe, 4)
 

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from ghnq.errors import CheckpointError, GhnqWarning, TrainingError
+from ghnq.runs.metrics_log import MetricsLog
+from ghnq.runs.state_files import PREVIOUS, STATE
 from ghnq.training import Recipe
 from ghnq.training.recipe import dump_recipe
 from ghnq.training.run import loop as loop_module
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.metrics_log import MetricsLog
-from ghnq.training.run.state_files import PREVIOUS, STATE, load_last_state
+from ghnq.training.run.state import load_last_state
 from tests.training.runs import assert_same_end, go, go_until
 
 
@@ -172,10 +173,10 @@ import io, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from rich.console import Console
-import ghnq.evaluation.evaluator, ghnq.training.distributed.fabric
+import ghnq.evaluation.evaluator, ghnq.runs.distributed.fabric
 import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ghnq.training import load_recipe, train
-from ghnq.training.run.state_files import has_state
+from ghnq.runs.state_files import has_state
 
 recipe, out, rng = load_recipe("recipe.yaml"), Path("run"), random.Random(20)
 torch.set_num_threads(1)

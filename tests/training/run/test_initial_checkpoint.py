@@ -8,9 +8,9 @@ import torch
 
 from ghnq.errors import CheckpointError, GhnqWarning, RecipeError
 from ghnq.hypernet import GHN, GHNConfig
+from ghnq.runs.state_files import STATE
 from ghnq.training.recipe import Recipe, validate_recipe
 from ghnq.training.run.loop import train
-from ghnq.training.run.state_files import STATE
 from tests.training.conftest import TINY
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ghnq.errors import TrainingError
 from ghnq.training import Recipe
-from ghnq.training.run.lock import RunLock
+from ghnq.runs.lock import RunLock
 from tests.training.runs import go
 
 

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from ghnq.errors import CheckpointError, RecipeError, TrainingError
 from ghnq.hypernet.model import GHN
+from ghnq.runs.state_files import STATE
 from ghnq.training import Recipe, train
 from ghnq.training.recipe import Quantization, validate_recipe
 from ghnq.training.run import trainer as trainer_module
-from ghnq.training.run.state_files import STATE
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, die_and_resume, go, log, losses
 

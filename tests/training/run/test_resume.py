@@ -9,10 +9,11 @@ import torch
 
 from ghnq.data import ImageDataset, load
 from ghnq.errors import CheckpointError, TrainingError
+from ghnq.runs.state_files import STATE
 from ghnq.training import Recipe
 from ghnq.training.recipe import validate_recipe
 from ghnq.training.run import loop as loop_module
-from ghnq.training.run.state_files import STATE, load_last_state
+from ghnq.training.run.state import load_last_state
 from tests.training.conftest import TINY
 from tests.training.runs import go, log
 

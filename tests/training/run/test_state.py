@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ghnq.errors import CheckpointError
 from ghnq.hypernet import GHN, GHNConfig, Task
-from ghnq.training.run.state import Progress, read_state, write_state
-from ghnq.training.run.state_files import PREVIOUS, STATE, load_last_state, writing_state
+from ghnq.runs.state_files import PREVIOUS, STATE, writing_state
+from ghnq.training.run.state import Progress, load_last_state, read_state, write_state
 
 TASK = Task(data="digits", image_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
 

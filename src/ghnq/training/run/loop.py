@@ -13,22 +13,22 @@ from ghnq.data import ImageDataset, Images, load
 from ghnq.errors import RecipeError, TrainingError
 from ghnq.files import sweep, write_text
 from ghnq.hypernet.model import GHN
-from ghnq.training.distributed.launch import start_workers
+from ghnq.runs.distributed.launch import start_workers
+from ghnq.runs.distributed.worker_group import WorkerGroup
+from ghnq.runs.interrupt import Interrupted, SignalHandler
+from ghnq.runs.lock import RunLock
+from ghnq.runs.metrics_log import MetricsLog
+from ghnq.runs.state_files import has_state, promote_state, writing_state
+from ghnq.runs.write_errors import report_write_errors
 from ghnq.training.distributed.topology import choose_topology
-from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.soft_labels import with_soft_labels
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.run.initial_checkpoint import use_checkpoint_config
-from ghnq.training.run.interrupt import Interrupted, SignalHandler
-from ghnq.training.run.lock import RunLock
-from ghnq.training.run.metrics_log import MetricsLog
 from ghnq.training.run.progress_bar import TrainingBar
 from ghnq.training.run.resume import Changes, check_data, merge_recipes, recipe_of
-from ghnq.training.run.state import State, read_state, write_state
-from ghnq.training.run.state_files import has_state, load_last_state, promote_state, writing_state
+from ghnq.training.run.state import State, load_last_state, read_state, write_state
 from ghnq.training.run.trainer import StepReport, Trainer, task_of
 from ghnq.training.run.validation import split_validation, validate
-from ghnq.training.run.write_errors import report_write_errors
 
 LAST, BEST, RECIPE = "last", "best", "recipe.yaml"
 VALIDATION_KEYS = {"data", "validation.architectures", "validation.calibration"}
@@ -92,7 +92,7 @@ def train(
                     return out / BEST
                 lock.acquire()
                 if start.state is not None:
-                    promote_state(out, start.state)
+                    promote_state(out, start.state.path)
                 _RunLoop(trainer, start.val_set, out, console or Console(stderr=True)).run(start.changes)
         finally:
             torch.set_num_threads(threads)

@@ -6,19 +6,18 @@ trained, and no random generator keeps state between steps: the number of the st
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ghnq.errors import CheckpointError
 from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
+from ghnq.runs.state_files import load_last
+from ghnq.runs.tensor_file import read_tensors, write_tensors
 
 FORMAT = "ghnq-training-2"
 
@@ -102,41 +101,25 @@ def write_state(
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {"format": FORMAT, "progress": json.dumps(asdict(progress)), "recipe": recipe}
-    metadata["task"] = task.model_dump_json()
-    save_file(tensors, path, metadata | {"checksum": _checksum(metadata, tensors)})
+    write_tensors(path, tensors, metadata | {"task": task.model_dump_json()})
 
 
 def read_state(path: Path) -> State:
-    """Reads a state and checks its checksum; safetensors itself checks only sizes.
+    """Reads a state and checks its checksum.
 
     Raises:
         CheckpointError: It is missing, truncated, changed in any byte, or of another format.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no training state at {path}; start the run without --resume")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch, for a damaged shape or type
-        raise CheckpointError(f"{path} is truncated or not a training state ({error})") from error
-    if not metadata.keys() >= {"format", "checksum", "progress", "recipe", "task"} or metadata["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} is not a training state of this version of ghnq (format {metadata.get('format')!r}, read here: "
-            f"{FORMAT!r})"
-        )
-    if metadata.pop("checksum") != _checksum(metadata, tensors):
-        raise CheckpointError(f"{path} is damaged: its bytes are not those that were written (checksum)")
+    tensors, metadata = read_tensors(path, FORMAT, ("progress", "recipe", "task"))
     task, progress = Task.model_validate_json(metadata["task"]), Progress(**json.loads(metadata["progress"]))
     return State(path, metadata["recipe"], task, progress, tensors)
 
 
-def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """Returns the SHA-256 over the metadata and over name, type, shape and bytes of every tensor."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def load_last_state(directory: Path) -> State:
+    """Returns the newest intact state of a run, and warns if it is not the one that was written last.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    return load_last(directory, read_state, lambda state: state.progress.step)

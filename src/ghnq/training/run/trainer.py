@@ -17,8 +17,8 @@ from ghnq.hypernet.config import Task
 from ghnq.hypernet.model import GHN
 from ghnq.memory import keep_freed_memory
 from ghnq.quant.scheme import QuantScheme
+from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.torch_compat import interpolate_tensors
-from ghnq.training.distributed.worker_group import WorkerGroup
 from ghnq.training.networks.architecture_stream import ArchitectureStream, MetaBatch
 from ghnq.training.networks.cuda_graphs import CudaGraphCache
 from ghnq.training.networks.fake_quant import quantizable_layers

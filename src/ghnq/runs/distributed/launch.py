@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but not in its __all__
 
 from ghnq.errors import TrainingError
-from ghnq.training.distributed.topology import TIMEOUT, Topology
-from ghnq.training.distributed.worker_group import WorkerGroup, terminate
+from ghnq.runs.distributed.topology import TIMEOUT, Topology
+from ghnq.runs.distributed.worker_group import WorkerGroup, terminate
 
 HOST = "127.0.0.1"
 

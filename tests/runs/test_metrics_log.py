@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ghnq.training.run.metrics_log import MetricsLog
+from ghnq.runs.metrics_log import MetricsLog
 
 
 def test_a_log_cut_anywhere_keeps_its_whole_lines(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ghnq.files import write_text
-from ghnq.training.run.tensorboard import EventFile, append
+from ghnq.runs.tensorboard import EventFile, append
 
 LOG = "log.jsonl"
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ghnq.errors import TrainingError
-from ghnq.training.distributed.topology import Topology
+from ghnq.runs.distributed.topology import Topology
 
 
 class WorkerGroup:
@@ -38,7 +38,7 @@ class WorkerGroup:
     def __init__(self, topology: Topology | None = None, processes: Sequence[BaseProcess] = ()) -> None:
         self.topology, self.processes = topology or Topology(), tuple(processes)
         self.rank, self.world_size = self.topology.rank, self.topology.world_size
-        from ghnq.training.distributed.fabric import make_fabric  # slow to import, and not needed before a run starts
+        from ghnq.runs.distributed.fabric import make_fabric  # slow to import, and not needed before a run starts
 
         self._fabric = make_fabric(self.topology)
         self.device: torch.device = self._fabric.device

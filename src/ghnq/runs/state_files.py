@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ghnq.errors import CheckpointError, GhnqWarning
 from ghnq.files import atomic_path
-from ghnq.training.run.state import State, read_state
+
+S = TypeVar("S")
 
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 
@@ -37,35 +39,39 @@ def writing_state(directory: Path) -> Iterator[Path]:
         yield temporary
 
 
-def load_last_state(directory: Path) -> State:
+def load_last(directory: Path, read: Callable[[Path], S], step_of: Callable[[S], int]) -> S:
     """Returns the newest intact state, and warns if it is not the one that was written last.
 
+    Args:
+        read: Reads a state; raises CheckpointError if it is damaged.
+        step_of: Returns the step of a state, for the warning.
+
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no intact state.
     """
     last, before = directory / STATE, directory / PREVIOUS
     if not last.exists() and before.exists():  # killed between the two renames
-        return read_state(before)
+        return read(before)
     try:
-        return read_state(last)
+        return read(last)
     except CheckpointError as damage:
         if not before.exists():
             raise
         try:
-            state = read_state(before)
+            state = read(before)
         except CheckpointError as other:
             raise CheckpointError(
                 f"no state to resume from: {damage}; {other}; start again in another --out"
             ) from other
         warnings.warn(
-            f"{damage}; resuming from step {state.progress.step}, the state before it ({before.name})",
+            f"{damage}; resuming from step {step_of(state)}, the state before it ({before.name})",
             GhnqWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return state
 
 
-def promote_state(directory: Path, state: State) -> None:
+def promote_state(directory: Path, path: Path) -> None:
     """Renames the state that a run resumes from to be the last one, so that a damaged one never replaces it."""
-    if state.path.name == PREVIOUS:
-        os.replace(state.path, directory / STATE)
+    if path.name == PREVIOUS:
+        os.replace(path, directory / STATE)

@@ -11,7 +11,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
-from ghnq.training.distributed.topology import TIMEOUT, Topology
+from ghnq.runs.distributed.topology import TIMEOUT, Topology
 
 # Fabric's greeting would be printed in the middle of a progress bar.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ghnq.errors import TrainingError
 from ghnq.files import lock
-from ghnq.training.run.write_errors import report_write_errors
+from ghnq.runs.write_errors import report_write_errors
 
 LOCK = ".lock"
 
