@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("ir",),
         ("batching", "drawing", "tracing"),
     ),
-    "prediction": (("dataset_fit", "inference"), ("weights",), ("network",)),
+    "prediction": (("dataset_fit", "inference"), ("accuracy",), ("weights",), ("network",)),
     "deploy": (
         ("graph", "metadata"),
         ("onnx", "pt2e"),

@@ -29,7 +29,7 @@ class Fixed:
     def __init__(self, module: nn.Module, depends_on_scheme: bool = False) -> None:
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
         self.depends_on_scheme = depends_on_scheme
-        self.standardise = False
+        self.standardise = self.keep_statistics = False
         self.schemes: list[str] = []
 
     def check_dataset(self, dataset: ImageDataset) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ghnq.errors import SchemeError
 from ghnq.quant import QuantScheme, estimate_batch_norm, fold_batch_norm, prepare, quantize
 from ghnq.quant.quantized_layers import QuantConv2d
+from ghnq.torch_compat import BatchNorm
 from tests.quant import oracle
 from tests.quant.nets import CALIBRATION, TEST, Residual, error, images, network, quant_layers, randomise
 
@@ -242,3 +243,19 @@ def test_constant_activations_do_not_divide_by_zero() -> None:
     with torch.no_grad():
         y = simulated(TEST[:2])
         torch.testing.assert_close(y, net(TEST[:2]), rtol=1e-2, atol=1e-2)
+
+
+def test_statistics_of_a_trained_network_are_kept_where_that_is_asked_for() -> None:
+    module = network(channels=8)  # with statistics of its own
+    module[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    kept = prepare(module, CALIBRATION, keep_statistics=True).network
+    estimated = prepare(module, CALIBRATION).network
+    for name, norm in kept.named_modules():
+        if isinstance(norm, BatchNorm):
+            own = module.get_submodule(name)
+            if name == "1":
+                assert torch.equal(norm.running_var, estimated.get_submodule(name).running_var)
+            else:
+                assert torch.equal(norm.running_mean, own.running_mean)
+                assert torch.equal(norm.running_var, own.running_var)
+                assert not torch.equal(norm.running_var, estimated.get_submodule(name).running_var)

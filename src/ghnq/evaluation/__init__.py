@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ghnq.evaluation.accuracy import count_correct as count_correct
 from ghnq.evaluation.architecture_selection import architectures as architectures
 from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES as DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import evaluate as evaluate
@@ -13,3 +12,4 @@ from ghnq.evaluation.result_tables import summary_table as summary_table
 from ghnq.evaluation.results import Results as Results
 from ghnq.evaluation.results_figure import draw_results as draw_results
 from ghnq.evaluation.results_figure import write_report as write_report
+from ghnq.prediction.accuracy import count_correct as count_correct

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import NotFiniteError
-from ghnq.evaluation.accuracy import Count, count_correct
 from ghnq.evaluation.rows import Row
 from ghnq.hypernet import GHN
 from ghnq.prediction import Network, PredictedWeights, space_of
+from ghnq.prediction.accuracy import Count, count_correct
 from ghnq.quant import QuantScheme
 
 

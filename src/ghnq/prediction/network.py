@@ -81,7 +81,12 @@ class Network:
 
     def _prepare(self, scheme: QuantScheme) -> Prepared:
         network = self.weights.network(self.module, self.graph, scheme)
-        prepared = prepare(network, self.calibration, standardise=self.weights.standardise)
+        prepared = prepare(
+            network,
+            self.calibration,
+            standardise=self.weights.standardise,
+            keep_statistics=self.weights.keep_statistics,
+        )
         self._check_logits(prepared)
         return prepared
 

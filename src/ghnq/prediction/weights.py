@@ -26,6 +26,10 @@ class WeightSource(Protocol):
     def standardise(self) -> bool:
         """Whether outputs of convolutions without a norm are standardised on the calibration images (`prepare`)."""
 
+    @property
+    def keep_statistics(self) -> bool:
+        """Whether batch norms keep the running statistics that the source gives them (`prepare`)."""
+
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Checks that the parameters are meant for such images and classes.
 
@@ -59,6 +63,11 @@ class PredictedWeights:
     def standardise(self) -> bool:
         """Always: predicted weights of layers without a norm are of the right size only roughly."""
         return True
+
+    @property
+    def keep_statistics(self) -> bool:
+        """Never: nothing predicts statistics."""
+        return False
 
     @property
     def depends_on_scheme(self) -> bool:

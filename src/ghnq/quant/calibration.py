@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +69,13 @@ def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256
 
 
 @torch.no_grad()
-def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> None:
-    """Does what `estimate_batch_norm` does, in place, with images that are checked already."""
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int, *, keep: Collection[nn.Module] = ()) -> None:
+    """Does what `estimate_batch_norm` does, in place, with images that are checked already.
+
+    Args:
+        keep: Norms that keep the running statistics that they have, and normalise with them.
+    """
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module not in keep]
     if not norms:
         return
     with eval_mode(network):
@@ -92,6 +96,12 @@ def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int) -> No
             for norm in norms:
                 norm.momentum = momenta[norm]
                 statistics[norm].store(norm)
+
+
+def norms_with_statistics(network: nn.Module) -> set[nn.Module]:
+    """Returns the batch norms that have running statistics."""
+    norms = (module for module in network.modules() if isinstance(module, BatchNorm))
+    return {norm for norm in norms if norm.running_mean is not None and norm.running_var is not None}
 
 
 def _add_running_statistics(norm: BatchNorm) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ghnq.errors import DataError, SchemeError
 from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.bit_widths import LayerBits
-from ghnq.quant.calibration import check_images, estimate_in_place, fix_activation_ranges
+from ghnq.quant.calibration import check_images, estimate_in_place, fix_activation_ranges, norms_with_statistics
 from ghnq.quant.data_flow import DataFlow, observe_data_flow
 from ghnq.quant.equalization import equalize_by_data_flow
 from ghnq.quant.folding import fold_gain, fold_pairs, replace_module
@@ -33,7 +33,12 @@ from ghnq.torch_compat import BatchNorm
 
 @torch.no_grad()
 def prepare(
-    module: nn.Module, calibration: Tensor, *, batch_size: int = 256, standardise: bool | None = None
+    module: nn.Module,
+    calibration: Tensor,
+    *,
+    batch_size: int = 256,
+    standardise: bool | None = None,
+    keep_statistics: bool = False,
 ) -> Prepared:
     """Returns a copy in eval mode with float batch-norm statistics, which can be quantized to any number of schemes.
 
@@ -44,6 +49,8 @@ def prepare(
         standardise: Whether to bring the outputs of convolutions that reach no norm to mean 0 and variance 1 on the
             images (`ghnq.quant.standardisation`). None: if the weights are those that `ghnq.initialize` predicted,
             unchanged.
+        keep_statistics: Whether batch norms keep the running statistics that the module has, as those of a trained
+            network; norms without any get those of the images.
 
     Raises:
         SchemeError: The module is on the meta device or has a SyncBatchNorm.
@@ -61,10 +68,11 @@ def prepare(
             )
         check_finite(name, child)
     data_flow = _observe(network, images)
+    kept = norms_with_statistics(network) if keep_statistics else ()
     if has_predicted_weights(module) if standardise is None else standardise:
         attach_norms(network, data_flow.unnormalised)
         data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
-    estimate_in_place(network, images, batch_size)
+    estimate_in_place(network, images, batch_size, keep=kept)
     check_norms(network)
     return Prepared(network=network, images=images, batch_size=batch_size, data_flow=data_flow)
 

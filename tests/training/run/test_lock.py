@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ghnq.errors import TrainingError
-from ghnq.training import Recipe
 from ghnq.runs.lock import RunLock
+from ghnq.training import Recipe
 from tests.training.runs import go
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.evaluation.accuracy import count_correct
+from ghnq.prediction.accuracy import count_correct
 from ghnq.prediction.inference import BATCH_SIZE
 
 
