@@ -6,6 +6,7 @@ and on the newest torch that `pyproject.toml` allows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -41,13 +42,16 @@ __all__ = [
     "OpOverload",
     "compiler_error",
     "convolve",
+    "copy_layer",
     "copy_tensors",
     "cpp_compiler",
     "freeze_weights",
     "has_program_archive",
     "import_quantized_decomposed",
     "interpolate_tensors",
+    "overridden_method",
     "own_buffers",
+    "own_forward_hooks",
     "own_modules",
     "own_parameters",
     "remove_forward_hook",
@@ -103,6 +107,35 @@ def replace_convolution(layer: nn.Conv2d, function: Callable[[Tensor, Tensor, Te
 def convolve(layer: ConvNd, x: Tensor, weight: Tensor) -> Tensor:
     """Returns what a convolution computes of x with another weight and its own bias, padding, stride and so on."""
     return torch.as_tensor(layer._conv_forward(x, weight, layer.bias))
+
+
+def overridden_method(module: nn.Module, base: type[nn.Module]) -> str:
+    """Returns the name of a method that decides what a module computes and is not that of a base class; else "".
+
+    Such a method is overridden by a subclass or replaced on the instance.
+    """
+    kind = type(module)
+    for name in ("forward", "_conv_forward", "__call__"):
+        if getattr(kind, name, None) is not getattr(base, name, None) or name in module.__dict__:
+            return name
+    return ""
+
+
+def _hook_tables(module: nn.Module) -> tuple[dict[int, Callable[..., object]], ...]:
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+def own_forward_hooks(module: nn.Module) -> list[Callable[..., object]]:
+    """Returns the forward pre-hooks and the forward hooks of a module itself."""
+    return [hook for table in _hook_tables(module) for hook in table.values()]
+
+
+def copy_layer(layer: nn.Module) -> nn.Module:
+    """Returns a deep copy of a layer with the same hooks, not with copies of them.
+
+    A hook that is a method of the network would otherwise copy the network, and belong to that copy.
+    """
+    return copy.deepcopy(layer, {id(table): table.copy() for table in _hook_tables(layer)})
 
 
 def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:

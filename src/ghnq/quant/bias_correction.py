@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant.eval_mode import eval_mode
+from ghnq.quant.quantizable import has_hooks
 from ghnq.quant.quantized_layers import QuantLayer
 
 MAX_INPUT_VALUES = 2**21
@@ -96,5 +97,7 @@ def _correct_means(target_O: Tensor) -> Hook:
 def _run(network: nn.Module, batch: Tensor, hooks: dict[str, Hook]) -> None:
     with eval_mode(network), ExitStack() as stack:
         for name, hook in hooks.items():
-            stack.callback(network.get_submodule(name).register_forward_hook(hook).remove)
+            layer = network.get_submodule(name)
+            # What counts is the output of the layer, not what a hook of the user makes of it.
+            stack.callback(layer.register_forward_hook(hook, prepend=has_hooks(layer)).remove)
         network(batch)

@@ -149,7 +149,7 @@ class Prepared:
         if scheme.is_float:
             return {}
         if self.data_flow.unquantizable:
-            calls = ", ".join(self.data_flow.unquantizable)
+            calls = "; ".join(self.data_flow.unquantizable)
             raise SchemeError(
                 f"scheme {scheme}: weights are used where they cannot be quantized ({calls}); "
                 "convolutions and linear layers must be nn.Conv1d/2d/3d or nn.Linear modules with their own forward"

@@ -5,7 +5,6 @@ Dimensions: O output channels.
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -19,6 +18,7 @@ from ghnq.quant.quantizable import quantizable_class
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.squant import squant
+from ghnq.torch_compat import copy_layer
 
 MAX_INT32 = 2**31 - 1
 _MAX_BIAS = 2**30  # Leaves half of the range of int32 for what the accumulator adds to the bias.
@@ -171,7 +171,7 @@ def quantize_layer(
     assert layer_class is not None
     assert bits.weight is not None
     check_finite(name, layer)
-    new = copy.deepcopy(layer)
+    new = copy_layer(layer)
     new.__class__ = _QUANTIZED_CLASSES[layer_class]
     assert isinstance(new, QuantLayer)
     scale, zero_point = qparams = weight_qparams(new.weight, bits.weight, scheme)

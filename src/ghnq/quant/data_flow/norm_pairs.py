@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant.data_flow.recording import Recording, is_plain_batch_norm
-from ghnq.quant.quantizable import is_quantizable
+from ghnq.quant.quantizable import has_hooks, is_quantizable
 from ghnq.torch_compat import BatchNorm
 
 NormPair = tuple[str, str]
@@ -19,7 +19,7 @@ def find_norm_pairs(recording: Recording) -> tuple[NormPair, ...]:
     """Returns the pairs of layer and batch norm that can be folded, in the order in which the norms ran.
 
     A pair is reported if the input of the norm is the output of the layer, nothing else uses that tensor (the output of
-    the network included), both run exactly once, and their channels agree.
+    the network included), both run exactly once, their channels agree, and the user has put no hook on either.
     """
     layer_of: dict[int, nn.Module] = {}  # value -> the layer whose output it is
     norm_inputs: defaultdict[nn.Module, list[int]] = defaultdict(list)
@@ -50,7 +50,7 @@ def is_foldable(layer: nn.Module, norm: nn.Module, output_shape: torch.Size | No
 
     Without the shape of the layer's output, a linear layer is assumed to have an output of two dimensions.
     """
-    if not is_quantizable(layer) or not is_plain_batch_norm(norm):
+    if not is_quantizable(layer) or not is_plain_batch_norm(norm) or has_hooks(layer) or has_hooks(norm):
         return False
     if output_shape is not None and isinstance(layer, nn.Linear) and len(output_shape) != 2:
         return False  # The channels of a batch norm are dimension 1, those of a linear layer the last one.

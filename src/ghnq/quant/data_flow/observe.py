@@ -11,7 +11,7 @@ from ghnq.quant.data_flow.channel_relations import ChannelRelation, find_channel
 from ghnq.quant.data_flow.norm_pairs import NormPair, find_norm_pairs
 from ghnq.quant.data_flow.recording import Recording, record
 from ghnq.quant.data_flow.unnormalised import find_unnormalised_convolutions
-from ghnq.quant.quantizable import is_quantizable
+from ghnq.quant.quantizable import is_quantizable, reason_not_quantizable
 from ghnq.torch_compat import FUSED_LAYER_FUNCTIONS
 
 _FUNCTIONS_WITH_WEIGHTS = frozenset(
@@ -55,5 +55,10 @@ def observe_data_flow(network: nn.Module, images_BCHW: Tensor) -> DataFlow:
 
 
 def _unquantizable(recording: Recording) -> tuple[str, ...]:
-    calls = (o for o in recording.operations if o.function in _FUNCTIONS_WITH_WEIGHTS)
-    return tuple(dict.fromkeys(f"{call.function} in {call.caller}" for call in calls))
+    modules = {repr(name): module for name, module in recording.network.named_modules()}
+    found: dict[str, None] = {}
+    for call in recording.operations:
+        if call.function in _FUNCTIONS_WITH_WEIGHTS:
+            reason = reason_not_quantizable(modules[call.caller]) if call.caller in modules else ""
+            found[f"{call.function} in {call.caller}" + (f": {reason}" if reason else "")] = None
+    return tuple(found)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ghnq.quant.data_flow.function_properties import is_query, scales_channels
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantizable import is_quantizable
-from ghnq.torch_compat import BatchNorm, tree_leaves, version_counter
+from ghnq.torch_compat import BatchNorm, overridden_method, own_parameters, tree_leaves, version_counter
 
 CHANGED_IN_PLACE = "changed in place"
 """Function name of the operation that stands for a change in place through another tensor, such as a view."""
@@ -71,8 +71,11 @@ class Recording:
 
 
 def is_plain_batch_norm(module: nn.Module) -> bool:
-    """Returns whether a module computes what `nn.BatchNorm1d`, `2d` or `3d` computes."""
-    return isinstance(module, BatchNorm) and type(module).forward is BatchNorm.forward
+    """Returns whether a module computes what `nn.BatchNorm1d`, `2d` or `3d` computes, with parameters of its own."""
+    if not isinstance(module, BatchNorm) or overridden_method(module, BatchNorm):
+        return False
+    parameters = own_parameters(module)
+    return "weight" in parameters and "bias" in parameters
 
 
 @torch.no_grad()
@@ -82,7 +85,8 @@ def record(network: nn.Module, images_BCHW: Tensor) -> Recording:
     with eval_mode(network), ExitStack() as stack:
         for module in network.modules():
             stack.callback(module.register_forward_pre_hook(recorder.enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
+            # Before other hooks, so that what these compute is recorded by itself: it is not part of the layer.
+            stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True, prepend=True).remove)
         with recorder:
             output = network(images_BCHW)
     results = recorder.input_values(output)

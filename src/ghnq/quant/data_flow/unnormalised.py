@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ghnq.quant.data_flow.recording import Operation, Recording, is_plain_batch_norm
-from ghnq.quant.quantizable import is_quantizable
+from ghnq.quant.quantizable import has_hooks, is_quantizable
 from ghnq.torch_compat import ConvNd
 
 _NORM_FUNCTIONS = frozenset(
@@ -18,7 +18,7 @@ def find_unnormalised_convolutions(recording: Recording) -> tuple[str, ...]:
 
     An output reaches a norm if it does so, through any functions, before another convolution or linear layer. A
     convolution whose output is the input of another layer, and of nothing else, is left out: the two are one linear
-    map, and the output of the second one counts.
+    map, and the output of the second one counts. Convolutions with hooks of the user are left out as well.
     """
     search = _Search()
     for operation in recording.operations:
@@ -27,7 +27,11 @@ def find_unnormalised_convolutions(recording: Recording) -> tuple[str, ...]:
     return tuple(
         name
         for name, module in recording.network.named_modules()
-        if name and _is_convolution(module) and recording.runs[module] == 1 and module not in left_out
+        if name
+        and _is_convolution(module)
+        and recording.runs[module] == 1
+        and module not in left_out
+        and not has_hooks(module)
     )
 
 
