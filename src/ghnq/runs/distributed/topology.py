@@ -79,11 +79,8 @@ def arrange_processes(
     Raises:
         TrainingError: The options contradict each other, or the machine does not have the devices.
     """
-    device_type: Literal["cpu", "cuda"]
-    if device == "auto":
-        device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    else:
-        device_type = device
+    available: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device_type = available if device == "auto" else device
     if devices is not None and devices < 1:
         raise TrainingError(f"--devices is {devices}; give the number of devices to train on, at least 1")
     by_torchrun = torch.distributed.is_torchelastic_launched()

@@ -6,7 +6,7 @@ from operator import index as as_integer
 from typing import SupportsIndex
 
 from ghnq.errors import SpaceError, nearest
-from ghnq.spaces.convnets.profiles import PROFILES
+from ghnq.spaces.convnets.profiles import PROFILES, WIDE_SHARE, WIDE_TRAIN, Profile
 from ghnq.spaces.convnets.random_draws import RandomStream
 from ghnq.spaces.convnets.sampling import is_acceptable, sample
 from ghnq.spaces.convnets.specs import Spec
@@ -40,12 +40,20 @@ def spec(split: str, index: SupportsIndex) -> Spec:
     """
     number = _checked(split, index)
     rng = RandomStream(f"{_VERSION}/{split}/{number}")
-    profile = PROFILES[split]
+    profile = _profile(split, number)
     for _ in range(_MAX_ATTEMPTS):
         drawn = sample(rng, profile)
         if drawn is not None and split_of_hash(drawn.structure_hash) == split and is_acceptable(rng, profile, drawn):
             return drawn
     raise AssertionError(f"no member of {split}/{number} in {_MAX_ATTEMPTS} draws: its profile excludes itself")
+
+
+def _profile(split: str, number: int) -> Profile:
+    """Returns the profile of a member: that of its split, or for a share of `train` that of its wide members."""
+    # A stream of its own leaves the draws of all other members as they are.
+    if split == "train" and RandomStream(f"{_VERSION}/{split}/{number}/profile").bernoulli(WIDE_SHARE):
+        return WIDE_TRAIN
+    return PROFILES[split]
 
 
 def _checked(split: str, index: SupportsIndex) -> int:
