@@ -1,0 +1,319 @@
+"""Training one network from the weights of any source, in float or through quantization as it is deployed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from ghnq._version import __version__
+from ghnq.errors import TrainingError
+from ghnq.files import sweep
+from ghnq.finetune.job import Job
+from ghnq.finetune.learner import Learner, StepReport
+from ghnq.finetune.measure import accuracies, accuracy
+from ghnq.finetune.progress_bar import FinetuneBar
+from ghnq.finetune.rate import find_rate, measure_step
+from ghnq.finetune.result import Result
+from ghnq.finetune.schedule import Plan, one_cycle, steps_within
+from ghnq.finetune.start import STARTS
+from ghnq.finetune.state import Progress, State, load_state, save_state
+from ghnq.finetune.teacher import Teacher
+from ghnq.finetune.trained_weights import WEIGHTS, TrainedWeights
+from ghnq.prediction import Network
+from ghnq.prediction.held_out import hold_out
+from ghnq.quant import QuantScheme, TrainableNetwork, prepare
+from ghnq.runs.distributed.worker_group import WorkerGroup
+from ghnq.runs.interrupt import Interrupted, SignalHandler
+from ghnq.runs.lock import RunLock
+from ghnq.runs.metrics_log import MetricsLog
+from ghnq.runs.state_files import has_state, promote_state
+from ghnq.runs.write_errors import report_write_errors
+
+SAVE_EVERY = 100
+LOG_EVERY = 10
+VALIDATIONS = 4
+"""How often held-out images are classified during a run, in equal parts of it."""
+SHORT_SECONDS = 120.0
+"""In a shorter budget of time they are not: that would take a noticeable part of it."""
+CORRECTIONS = 20
+"""How often the number of steps of a budget of time is corrected."""
+MAX_ROLLBACKS = 2
+TEST_SHARE = 0.1
+"""Largest part of a budget of time that the range test may take."""
+
+_FLOAT32 = QuantScheme.parse("float32")
+
+
+def finetune(
+    network: Network,
+    job: Job,
+    scheme: QuantScheme,
+    *,
+    out: Path,
+    resume: bool = False,
+    teacher: nn.Module | None = None,
+    group: WorkerGroup | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Trains a network until the budget is used, and measures it before and after.
+
+    Writes into `out`: `weights.safetensors`, `result.json`, `log.jsonl`, `tensorboard/` and the state to resume from.
+
+    Args:
+        network: Architecture, initial weights and images.
+        job: What is done; a resumed run must have the same.
+        scheme: What the network is trained through.
+        out: Directory of the run.
+        resume: Whether to continue the run in `out`.
+        teacher: A network to imitate.
+        group: The process, and the device that it trains on; the CPU if None.
+        console: Where progress is printed; standard error if None.
+
+    Raises:
+        TrainingError: The run cannot start or continue, or its loss stays non-finite.
+        SchemeError: The scheme cannot be applied to the network.
+        Interrupted: After SIGINT or SIGTERM, with the state saved.
+    """
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"'{out}' is a file; --out must be a directory")
+    if not resume and has_state(out):
+        raise TrainingError(f"'{out}' already holds a run; add --resume to continue it, or choose another --out")
+    with RunLock(out) as lock:
+        state = None
+        if resume:
+            lock.acquire()
+            state = load_state(out)
+            job.check_same(state.job)
+        own_group = group or WorkerGroup()
+        run = _Run(network, job, scheme, teacher, own_group, out, console or Console(stderr=True))
+        if state is not None:
+            run.resume(state)
+        else:
+            run.progress.before = accuracies(network, network.dataset.test, run.schemes)
+        lock.acquire()
+        run.train()
+        return run.finish()
+
+
+def trainable_network(network: Network, scheme: QuantScheme, start: str, seed: int) -> TrainableNetwork:
+    """Returns the network that is trained: prepared, then changed by a start, then with quantized layers.
+
+    Raises:
+        SchemeError: The scheme cannot be applied to the network.
+    """
+    prepared = network.prepared(scheme)
+    prepared.layers(scheme)  # refuses a scheme before anything is done
+    in_float = TrainableNetwork.of(prepared, _FLOAT32).float_network()
+    STARTS[start](in_float, torch.Generator().manual_seed(seed))
+    again = prepare(in_float, network.calibration, standardise=False, keep_statistics=start == "identity")
+    return TrainableNetwork.of(again, scheme)
+
+
+class _Run:
+    """The loop of a run, with everything that it needs."""
+
+    def __init__(
+        self,
+        network: Network,
+        job: Job,
+        scheme: QuantScheme,
+        teacher: nn.Module | None,
+        group: WorkerGroup,
+        out: Path,
+        console: Console,
+    ) -> None:
+        self.network, self.job, self.scheme, self.out, self.console = network, job, scheme, out, console
+        self.settings = job.settings
+        self.schemes = [_FLOAT32] if scheme.is_float else [_FLOAT32, scheme]
+        self.train_set, self.val_set = hold_out(network.dataset)
+        trainable = trainable_network(network, scheme, self.settings.start, self.settings.seed)
+        imitated = None if teacher is None else Teacher(teacher, group.device)
+        self.learner = Learner(trainable, self.train_set, self.settings, imitated, group)
+        self.progress = Progress()
+        budget = self.settings.max_minutes
+        self.budget_seconds = None if budget is None else 60 * budget
+
+    def resume(self, state: State) -> None:
+        """Continues from a state."""
+        promote_state(self.out, state.path)
+        self.learner.restore(state.tensors)
+        self.progress = state.progress
+
+    def train(self) -> None:
+        """Trains to the end of the plan.
+
+        Raises:
+            TrainingError: The loss stays non-finite.
+            Interrupted: After a signal, with the state saved.
+        """
+        with report_write_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            sweep(self.out)
+            log = MetricsLog(self.out, resume_at=self.progress.step)
+        with SignalHandler() as watch, log, FinetuneBar(self.console, self.job.model) as bar:
+            self.clock = time.perf_counter() - self.progress.seconds
+            if not self.progress.lr:
+                self._plan(bar)
+            self._save()
+            while self.progress.step < self.progress.plan.total and watch.received is None:
+                self._step(log, bar)
+            self._save()
+            if watch.received is not None:
+                raise Interrupted(watch.received)
+
+    def finish(self) -> Result:
+        """Writes the weights, measures them, and returns the result."""
+        network, progress = self.network, self.progress
+        weights = TrainedWeights.of(self.learner.network.float_network(), network.module)
+        trained = replace(network, weights=weights)
+        dataset = network.dataset
+        with report_write_errors(self.out):
+            weights.save(self.out / WEIGHTS, self._metadata())
+        after = accuracies(trained, dataset.test, self.schemes)
+        val = None if self.val_set is None else accuracies(trained, self.val_set, [self.scheme])[str(self.scheme)]
+        result = Result(
+            model=self.job.model,
+            origin=self.job.origin,
+            data=dataset.name,
+            scheme=str(self.scheme),
+            steps=progress.step,
+            epochs=progress.step * self.settings.batch_size / len(self.train_set.train),
+            seconds=progress.seconds,
+            lr=self._peak(),
+            rollbacks=progress.rollbacks,
+            test_images=len(dataset.test),
+            before=progress.before,
+            after=after,
+            val_images=0 if self.val_set is None else len(self.val_set),
+            val=val,
+            weights=self.out / WEIGHTS,
+        )
+        with report_write_errors(self.out):
+            result.write(self.out)
+        return result
+
+    def _plan(self, bar: FinetuneBar) -> None:
+        """Decides on the learning rate and on the number of steps."""
+        settings, progress, budget = self.settings, self.progress, self.budget_seconds
+        seconds = None
+        if settings.lr is not None:
+            progress.lr = settings.lr
+            found = "as given"
+        else:
+            test = find_rate(self.learner, max_seconds=None if budget is None else TEST_SHARE * budget)
+            progress.lr, seconds = test.lr, test.step_seconds
+            found = f"by a range test of {test.steps} steps"
+        if budget is None:
+            progress.plan = Plan(settings.steps(len(self.train_set.train)))
+        else:
+            step_seconds = measure_step(self.learner) if seconds is None else seconds
+            progress.plan = Plan(steps_within(budget - self._seconds(), step_seconds))
+        epochs = progress.plan.total * settings.batch_size / len(self.train_set.train)
+        about = "about " if budget is not None else ""
+        bar.say(
+            f"{about}{progress.plan.total} steps ({epochs:.1f} epochs) of {settings.batch_size} images; "
+            f"learning rate up to {progress.lr:.3g}, {found}"
+        )
+
+    def _step(self, log: MetricsLog, bar: FinetuneBar) -> None:
+        progress = self.progress
+        fraction = progress.plan.progress(progress.step)
+        lr = self._peak() * one_cycle(fraction)
+        report = self.learner.step(progress.step, lr)
+        if not report.finite:
+            self._roll_back(report, log, bar)
+            return
+        progress.step += 1
+        progress.seconds = self._seconds()
+        self._correct_plan(fraction)
+        now = progress.plan.progress(progress.step)
+        bar.update(progress.step, progress.plan.total, now, report)
+        if progress.step % LOG_EVERY == 0 or progress.step == progress.plan.total:
+            self._log(log, report, lr)
+        if int(VALIDATIONS * now) > int(VALIDATIONS * fraction) and now < 1:
+            self._validate(log, bar)
+        if progress.step % SAVE_EVERY == 0:
+            self._save()
+
+    def _peak(self) -> float:
+        return self.progress.lr * 0.5**self.progress.rollbacks
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.clock
+
+    def _log(self, log: MetricsLog, report: StepReport, lr: float) -> None:
+        figures = {"loss": report.loss, "accuracy": report.accuracy, "gradient_norm": report.gradient_norm, "lr": lr}
+        with report_write_errors(self.out):
+            log.write(self.progress.step, figures | {"seconds": self.progress.seconds})
+
+    def _correct_plan(self, before: float) -> None:
+        """Corrects the number of steps of a budget of time by the speed so far."""
+        progress = self.progress
+        if self.budget_seconds is None or progress.step >= progress.plan.total:
+            return
+        if int(CORRECTIONS * progress.plan.progress(progress.step)) > int(CORRECTIONS * before):
+            left = self.budget_seconds - progress.seconds
+            total = progress.step + steps_within(left, progress.seconds / progress.step) if left > 0 else 0
+            progress.plan = progress.plan.corrected(progress.step, total)
+
+    def _validate(self, log: MetricsLog, bar: FinetuneBar) -> None:
+        """Measures held-out images at the scheme, as deployed."""
+        short = self.budget_seconds is not None and self.budget_seconds < SHORT_SECONDS
+        if self.val_set is None or short:
+            return
+        in_float = self.learner.network.float_network().cpu()
+        prepared = prepare(in_float, self.network.calibration, standardise=False, keep_statistics=True)
+        found = accuracy(prepared.quantize(self.scheme), self.network.dataset, self.val_set)
+        with report_write_errors(self.out):
+            log.write(self.progress.step, {"val/accuracy": found})
+        bar.say(
+            f"step {self.progress.step} of {self.progress.plan.total}  {self.progress.seconds / 60:.1f} min  "
+            f"held-out images at {self.scheme}: {found:.1f} %"
+        )
+
+    def _roll_back(self, report: StepReport, log: MetricsLog, bar: FinetuneBar) -> None:
+        progress, step = self.progress, self.progress.step
+        if progress.rollbacks >= MAX_ROLLBACKS:
+            raise TrainingError(
+                f"the loss was not finite at step {step + 1}, for the third time, at a learning rate of up to "
+                f"{self._peak():.3g}. Start again with a lower --lr, or from other weights (--init); the last state "
+                f"is in '{self.out}'"
+            )
+        self.learner.restore(self.saved)
+        progress.step, progress.plan = self.saved_at
+        progress.rollbacks += 1
+        with report_write_errors(self.out):
+            log.write_facts(progress.step, {"rollback": progress.rollbacks, "lr": self._peak()})
+        bar.say(
+            f"the loss was not finite at step {step + 1}: back to step {progress.step}, and on with half the learning "
+            f"rate (up to {self._peak():.3g})"
+        )
+
+    def _save(self) -> None:
+        """Saves the state, on disk and in memory."""
+        self.progress.seconds = self._seconds()
+        self.saved, self.saved_at = self.learner.snapshot(), (self.progress.step, self.progress.plan)
+        with report_write_errors(self.out):
+            save_state(self.out, self.job.to_json(), self.progress, self.saved)
+
+    def _metadata(self) -> dict[str, str]:
+        """Returns what the weights file says about itself."""
+        dataset = self.network.dataset
+        name, value = self.job.origin
+        return {
+            "format": "pt",
+            "ghnq_version": __version__,
+            "model": self.job.model,
+            name: value,
+            "scheme": str(self.scheme),
+            "data": dataset.name,
+            "data_sha256": dataset.content_hash,
+            "input_shape": ",".join(map(str, dataset.input_shape)),
+            "num_classes": str(dataset.num_classes),
+            "standardise": "false",
+        }

@@ -1,0 +1,88 @@
+"""What a fine-tuning run has achieved: accuracy before and after, in float and at the scheme, on test images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ghnq.files import write_text
+
+RESULT = "result.json"
+FLOAT32 = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The result of a run.
+
+    Attributes:
+        model: The reference to the model.
+        origin: Where the weights came from.
+        data: Name of the data set.
+        scheme: The scheme that the network was trained through.
+        steps: Updates made.
+        epochs: The same in passes over the training images.
+        seconds: Time of training.
+        lr: Peak of the learning rate, as it was at the end.
+        rollbacks: How often the rate was halved because the loss was not finite.
+        test_images: Number of test images.
+        before: Accuracy by scheme before training, percent.
+        after: Accuracy by scheme after training, percent.
+        val_images: Number of training images that were held out.
+        val: Accuracy on held-out images at the scheme after training, percent; None without such images.
+        weights: The file with the trained weights.
+    """
+
+    model: str
+    origin: tuple[str, str]
+    data: str
+    scheme: str
+    steps: int
+    epochs: float
+    seconds: float
+    lr: float
+    rollbacks: int
+    test_images: int
+    before: dict[str, float]
+    after: dict[str, float]
+    val_images: int
+    val: float | None
+    weights: Path
+
+    def document(self) -> dict[str, Any]:
+        """Returns the result for JSON."""
+        return {
+            "model": self.model,
+            self.origin[0]: self.origin[1],
+            "data": self.data,
+            "scheme": self.scheme,
+            "steps": self.steps,
+            "epochs": round(self.epochs, 3),
+            "seconds": round(self.seconds, 2),
+            "lr": self.lr,
+            "rollbacks": self.rollbacks,
+            "test_images": self.test_images,
+            "before": self.before,
+            "after": self.after,
+            "val_images": self.val_images,
+            "val": self.val,
+            "weights": str(self.weights),
+        }
+
+    def write(self, directory: Path) -> None:
+        """Writes `result.json` into the directory of the run."""
+        write_text(directory / RESULT, json.dumps(self.document() | {"weights": self.weights.name}, indent=2) + "\n")
+
+    def table(self) -> Table:
+        """Returns the table of accuracies."""
+        table = Table(title=f"{self.model} on {self.test_images:,} test images of {self.data}", title_justify="left")
+        table.add_column("accuracy, %")
+        for scheme in self.after:
+            table.add_column(scheme, justify="right")
+        for name, accuracies in (("before", self.before), ("after", self.after)):
+            table.add_row(name, *(f"{accuracies[scheme]:.2f}" for scheme in self.after))
+        return table
