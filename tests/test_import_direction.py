@@ -41,7 +41,12 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("ir",),
         ("batching", "drawing", "tracing"),
     ),
-    "prediction": (("dataset_fit", "inference"), ("accuracy",), ("weights",), ("network",)),
+    "prediction": (
+        ("dataset_fit", "held_out", "inference"),
+        ("accuracy",),
+        ("stored_weights", "weights"),
+        ("network",),
+    ),
     "deploy": (
         ("graph", "metadata"),
         ("onnx", "pt2e"),
@@ -52,6 +57,13 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("interrupt", "tensor_file", "tensorboard", "write_errors"),
         ("lock", "metrics_log", "state_files"),
         ("distributed",),
+    ),
+    "finetune": (
+        ("kaiming", "measure", "result", "schedule", "start", "teacher"),
+        ("job", "state"),
+        ("learner",),
+        ("progress_bar", "rate"),
+        ("loop",),
     ),
     "training": (("recipe",), ("distributed",), ("networks",), ("run",)),
 }

@@ -230,6 +230,45 @@ def export(
 
 
 @app.command()
+def finetune(
+    model: ModelName,
+    init: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="What predicts the initial weights, or kaiming.")
+    ] = "digits",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="W", help="Initial weights, in place of --init: FILE.safetensors, or a fine-tuning run."),
+    ] = None,
+    data: DataName = None,
+    scheme: Annotated[
+        str, typer.Option(metavar="SCHEME", help="What to train through: float32, w8a8, w4a8, ..., or FILE.yaml.")
+    ] = "float32",
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="Passes over the images.", show_default="5")] = None,
+    max_minutes: Annotated[float | None, typer.Option(metavar="M", help="Minutes of training, instead.")] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images of a step.")] = 128,
+    lr: Annotated[str, typer.Option(metavar="X", help="Peak of the learning rate, or auto.")] = "auto",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="W", help="Imitate a trained network: W, or MODEL@W of another model.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Order and augmentation of the images.")] = 0,
+    device: Annotated[str, typer.Option(metavar="D", help="cpu, cuda or auto.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the run is written.", show_default="runs/MODEL")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in DIR.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train one network from predicted weights, in float or through quantization as it will be deployed."""
+    from ghnq.commands.finetune import finetune as run
+
+    run(
+        model, init=init, weights=weights, data=data, scheme=scheme, epochs=epochs, max_minutes=max_minutes,
+        batch_size=batch_size, lr=lr, teacher=teacher, seed=seed, device=device, out=out, resume=resume,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def verify(
     file: ExportedFile,
     data: Annotated[

@@ -87,7 +87,7 @@ class Learner:
         logits = self.network(images)
         loss = self._loss(logits, images, targets)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         correct = (logits.detach().argmax(1) == targets).float().mean()
         own = torch.tensor(message, dtype=torch.float64) if self.group.is_first else torch.zeros(len(message))
         sums = self._exchange(torch.stack([loss.detach(), correct]), own)
@@ -145,7 +145,7 @@ class Learner:
         flat = torch.cat([*(g.reshape(-1) for g in gradients), figures, message.to(figures)])
         self.group.sum(flat)
         count = len(figures) + len(message)
-        parts = flat[:-count].div_(self.group.world_size).split([g.numel() for g in gradients])
+        parts = torch.split(flat[:-count].div_(self.group.world_size), [g.numel() for g in gradients])
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         tail = flat[-count:].double().cpu()

@@ -23,9 +23,9 @@ from ghnq.finetune.schedule import Plan, one_cycle, steps_within
 from ghnq.finetune.start import STARTS
 from ghnq.finetune.state import Progress, State, load_state, save_state
 from ghnq.finetune.teacher import Teacher
-from ghnq.finetune.trained_weights import WEIGHTS, TrainedWeights
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
+from ghnq.prediction.stored_weights import WEIGHTS, StoredWeights
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
 from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.runs.interrupt import Interrupted, SignalHandler
@@ -169,11 +169,11 @@ class _Run:
     def finish(self) -> Result:
         """Writes the weights, measures them, and returns the result."""
         network, progress = self.network, self.progress
-        weights = TrainedWeights.of(self.learner.network.float_network(), network.module)
+        weights = StoredWeights.of(self.learner.network.float_network(), network.module, self._metadata())
         trained = replace(network, weights=weights)
         dataset = network.dataset
         with report_write_errors(self.out):
-            weights.save(self.out / WEIGHTS, self._metadata())
+            weights.save(self.out / WEIGHTS)
         after = accuracies(trained, dataset.test, self.schemes)
         val = None if self.val_set is None else accuracies(trained, self.val_set, [self.scheme])[str(self.scheme)]
         result = Result(

@@ -79,8 +79,8 @@ class Result:
 
     def table(self) -> Table:
         """Returns the table of accuracies."""
-        table = Table(title=f"{self.model} on {self.test_images:,} test images of {self.data}", title_justify="left")
-        table.add_column("accuracy, %")
+        table = Table()
+        table.add_column(f"accuracy, % of {self.test_images:,} test images of {self.data}")
         for scheme in self.after:
             table.add_column(scheme, justify="right")
         for name, accuracies in (("before", self.before), ("after", self.after)):

@@ -1,0 +1,173 @@
+"""`ghnq finetune`: one network trained on from predicted weights, in float or through quantization."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from ghnq.commands.load_network import CALIBRATION_SEED
+from ghnq.commands.options import check_folder
+from ghnq.commands.terminal import Terminal
+from ghnq.data import ImageDataset, load
+from ghnq.errors import DataError, GhnqError, nearest
+from ghnq.finetune import Job, Result, Settings
+from ghnq.finetune import finetune as train_network
+from ghnq.finetune.kaiming import KaimingWeights
+from ghnq.hypernet import GHN
+from ghnq.models import load_model
+from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, StoredWeights, WeightSource, dataset_for
+from ghnq.quant import QuantScheme, dump_scheme, read_scheme
+from ghnq.runs.distributed.topology import arrange_processes
+from ghnq.runs.distributed.worker_group import WorkerGroup
+from ghnq.runs.interrupt import Interrupted
+
+KAIMING = "kaiming"
+FLOAT32 = QuantScheme.parse("float32")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def finetune(
+    model: str,
+    *,
+    init: str,
+    weights: Path | None,
+    data: str | None,
+    scheme: str,
+    epochs: float | None,
+    max_minutes: float | None,
+    batch_size: int,
+    lr: str,
+    teacher: str | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Trains `model` and writes its weights into `out`; signal n gives exit code 128 + n."""
+    settings = Settings(
+        epochs=epochs, max_minutes=max_minutes, batch_size=batch_size, lr=_parse_lr(lr), seed=seed
+    )  # fmt: skip
+    parsed = read_scheme(scheme)
+    folder = out or Path("runs") / _slug(model)
+    check_folder(folder)
+    topology = arrange_processes(device=_parse_device(device), devices=None)
+    with Terminal(as_json=as_json) as terminal:
+        network, origin = _load(model, init, weights, data)
+        imitated = None if teacher is None else _teacher(teacher, network)
+        job = _job(model, origin, scheme, parsed, network.dataset, teacher, settings)
+        try:
+            result = train_network(
+                network, job, parsed, out=folder, resume=resume, teacher=imitated,
+                group=WorkerGroup(topology),
+                console=terminal.progress,
+            )  # fmt: skip
+        except Interrupted as stop:
+            terminal.progress.print(
+                f"Interrupted; the run is saved. Go on with: the same command and --resume ({folder})", soft_wrap=True
+            )
+            raise SystemExit(128 + stop.signal) from stop
+        command = _export_command(result, folder, scheme, data)
+        terminal.finish(
+            result.document() | {"export_command": command, "warnings": terminal.warnings},
+            result.table(),
+            _about(result),
+            f"weights: [cyan]{result.weights}[/]",
+            f"export it with: {command}",
+        )
+
+
+def _load(model: str, init: str, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
+    """Returns the network with the source of its initial weights, and the name of that source for the metadata."""
+    source: WeightSource
+    if weights is not None:
+        source = StoredWeights.read(weights)
+        dataset = _images(data or source.metadata.get("data"), f"--weights {weights}")
+        origin = ("weights", weights.name)
+    elif init == KAIMING:
+        dataset, source, origin = _images(data, "--init kaiming"), KaimingWeights(), ("init", KAIMING)
+    else:
+        ghn = GHN.from_pretrained(init)
+        dataset, source, origin = dataset_for(ghn, data), PredictedWeights(ghn), ("checkpoint", init)
+    source.check_dataset(dataset)
+    if len(dataset.train) < 2:
+        raise DataError(f"'{dataset.name}' has fewer than two training images; there is nothing to train on")
+    module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    count = min(CALIBRATION_IMAGES, len(dataset.train))
+    return Network(module, source, dataset, dataset.calibration(count, CALIBRATION_SEED)), origin
+
+
+def _images(data: str | None, option: str) -> ImageDataset:
+    if data is None:
+        raise DataError(f"{option} does not say which images to train on; name a data set with --data")
+    return load(data)
+
+
+def _teacher(reference: str, network: Network) -> nn.Module:
+    """Returns the network of `MODEL@W`, or of `W` for the model that is trained, in float."""
+    model, at, file = reference.rpartition("@")
+    dataset = network.dataset
+    shape, classes = dataset.input_shape, dataset.num_classes
+    module = load_model(model, input_shape=shape, num_classes=classes) if at else network.module
+    weights = StoredWeights.read(Path(file))
+    return Network(module, weights, dataset, network.calibration).prepared(FLOAT32).network
+
+
+def _job(
+    model: str,
+    origin: tuple[str, str],
+    scheme: str,
+    parsed: QuantScheme,
+    dataset: ImageDataset,
+    teacher: str | None,
+    settings: Settings,
+) -> Job:
+    return Job(
+        model=model,
+        origin=origin,
+        scheme=scheme,
+        scheme_content=dump_scheme(parsed),
+        data=dataset.name,
+        data_sha256=dataset.content_hash,
+        teacher=teacher,
+        settings=settings,
+    )
+
+
+def _parse_lr(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise GhnqError(f"--lr '{text}' is not a number; give a positive number, or auto") from None
+
+
+def _parse_device(text: str) -> Literal["auto", "cpu", "cuda"]:
+    for device in DEVICES:
+        if text == device:
+            return device  # type: ignore[return-value]
+    raise GhnqError(f"there is no device '{text}'{nearest(text, DEVICES)}; devices are {', '.join(DEVICES)}")
+
+
+def _slug(model: str) -> str:
+    """Returns a folder name for a model: `convnets/test/8` -> `convnets-test-8`, `my/net.py:Net` -> `net-Net`."""
+    name = Path(model).name.replace(".py:", "-") if ".py:" in model else model
+    return re.sub(r"[^\w.]+", "-", name)
+
+
+def _about(result: Result) -> str:
+    return (
+        f"{result.steps} steps ({result.epochs:.1f} epochs) in {result.seconds / 60:.1f} min, "
+        f"learning rate up to {result.lr:.3g}"
+    )
+
+
+def _export_command(result: Result, folder: Path, scheme: str, data: str | None) -> str:
+    command = ["ghnq", "export", result.model, "--weights", str(folder), "--scheme", scheme]
+    command += ["--data", data] if data else []
+    return shlex.join([*command, "--out", "model.onnx"])

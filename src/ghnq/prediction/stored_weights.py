@@ -1,0 +1,129 @@
+"""Weights in a safetensors file, as a source of parameters: what `ghnq predict` and `ghnq finetune` write.
+
+The file has the names of `module.state_dict()`, so that `load_state_dict(strict=True)` loads it; its header says where
+the weights come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ghnq.data import ImageDataset
+from ghnq.errors import CheckpointError, DataError, nearest
+from ghnq.files import atomic_path
+from ghnq.graph import ArchGraph
+from ghnq.hypernet.initialize import with_parameters
+from ghnq.quant import QuantScheme
+
+WEIGHTS = "weights.safetensors"
+"""Name of the file in the folder of a fine-tuning run."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeights:
+    """Parameters and buffers of a network; running statistics of norms are kept as they are.
+
+    Attributes:
+        tensors: By the names of the module's state dict.
+        metadata: The header of the file.
+        name: The file, for messages.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    name: str = "the weights"
+    depends_on_scheme: bool = False
+    keep_statistics: bool = True
+
+    @classmethod
+    def of(cls, network: nn.Module, module: nn.Module, metadata: Mapping[str, str]) -> StoredWeights:
+        """Returns the weights of a trained copy of a module, without what was added to the copy."""
+        trained = network.state_dict()
+        tensors = {name: trained[name].detach().cpu().contiguous().clone() for name in module.state_dict()}
+        return cls(tensors, metadata)
+
+    @classmethod
+    def read(cls, path: Path) -> StoredWeights:
+        """Reads a file, or the result in the folder of a fine-tuning run.
+
+        Raises:
+            CheckpointError: There is none, or it is not a safetensors file.
+        """
+        file = path / WEIGHTS if path.is_dir() else path
+        if not file.is_file():
+            others = [other.name for other in file.parent.glob("*.safetensors")] if file.parent.is_dir() else []
+            raise CheckpointError(
+                f"there are no weights at '{path}'{nearest(file.name, others)}; give a .safetensors file, or the "
+                "folder of a finished `ghnq finetune`"
+            )
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = dict(opened.metadata() or {})
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(f"'{file}' is truncated or not a safetensors file ({error})") from error
+        return cls(tensors, metadata, f"'{path}'")
+
+    @property
+    def standardise(self) -> bool:
+        """Whether the weights are predicted ones, as they were predicted."""
+        return self.metadata.get("standardise") == "true"
+
+    def check_dataset(self, dataset: ImageDataset) -> None:
+        """Checks that the weights are for as many classes.
+
+        Raises:
+            DataError: They are not.
+        """
+        classes = self.metadata.get("num_classes")
+        if classes is not None and int(classes) != dataset.num_classes:
+            raise DataError(
+                f"{self.name} is for {classes} classes ('{self.metadata.get('data', 'unknown')}'), but "
+                f"'{dataset.name}' has {dataset.num_classes}; name other images (--data), or other weights"
+            )
+
+    @torch.no_grad()
+    def network(self, module: nn.Module, graph: ArchGraph, scheme: QuantScheme) -> nn.Module:
+        """Returns a copy of the module with these tensors.
+
+        Raises:
+            CheckpointError: A name is missing or unknown, or a shape differs.
+        """
+        self._check(module)
+        parameters = {name: self.tensors[name].clone() for name, _ in module.named_parameters()}
+        network = with_parameters(module, parameters)
+        network.load_state_dict(dict(self.tensors))
+        return network
+
+    def save(self, path: Path) -> None:
+        """Writes the file, whole or not at all; a parameter that is shared is written under each of its names."""
+        with atomic_path(path) as temporary:
+            save_file({name: tensor.clone() for name, tensor in self.tensors.items()}, temporary, dict(self.metadata))
+
+    def _check(self, module: nn.Module) -> None:
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        for name, shape in expected.items():
+            if name not in given:
+                raise CheckpointError(
+                    f"{self.name} has no '{name}'{nearest(name, given)}, which the model has: they are weights of "
+                    "another model"
+                )
+            if given[name] != shape:
+                raise CheckpointError(
+                    f"'{name}' has shape {given[name]} in {self.name}, and {shape} in the model: they are weights of "
+                    "another model, or for another number of classes"
+                )
+        for name in given:
+            if name not in expected:
+                raise CheckpointError(
+                    f"{self.name} has '{name}', which the model does not have{nearest(name, expected)}: they are "
+                    "weights of another model"
+                )
