@@ -25,6 +25,7 @@ PAGES = (
     "docs/spaces.md",
     "docs/recipes.md",
     "docs/training.md",
+    "docs/finetuning.md",
 )
 
 

@@ -68,7 +68,7 @@ def finetune(
             )  # fmt: skip
         except Interrupted as stop:
             terminal.progress.print(
-                f"Interrupted; the run is saved. Go on with: the same command and --resume ({folder})", soft_wrap=True
+                f"Interrupted; the run is saved in {folder}. Go on with the same command and --resume", soft_wrap=True
             )
             raise SystemExit(128 + stop.signal) from stop
         command = _export_command(result, folder, scheme, data)
