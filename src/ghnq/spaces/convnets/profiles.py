@@ -115,8 +115,8 @@ PROFILES: dict[str, Profile] = {
     "bnfree": replace(IN_DISTRIBUTION, norm=None),
 }
 
-# Wide members of `train`: the widths of the split `wide`, at a lower cost. They take 1.6 to 1.9 times as long to train as
-# the others, so training takes about a tenth longer.
+# Wide members of `train`: the widths of the split `wide`, at a lower cost. They take 1.6 to 1.9 times as long to train
+# as the others, so training takes about a tenth longer.
 WIDE_SHARE = 0.12
 WIDE_TRAIN = replace(
     _TRAIN,
