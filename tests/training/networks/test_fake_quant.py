@@ -131,6 +131,23 @@ def test_a_float_scheme_is_the_plain_network() -> None:
     assert torch.equal(run(module, images, QuantScheme.parse("float32")), module(images))
 
 
+def test_schemes_are_drawn_in_the_protocol_of_the_recipe() -> None:
+    """Protocol `paper`: one scale for a whole weight, asymmetric, of min and max; the oracle rounds by hand."""
+    mix = {"w4a4": 1.0, "mixed": 1.0}
+    drawn = [draw_scheme(mix, ["0", "3"], (0, step, 0), (), "paper") for step in range(20)]
+    assert {scheme.protocol for scheme in drawn} == {"paper"}
+    assert {draw_scheme(mix, ["0"], (0, step, 0)).protocol for step in range(20)} == {"deploy"}
+    module, scheme = network(), draw_scheme({"w4a4": 1.0}, [], (0, 0, 0), (), "paper")
+    weight = module.get_parameter("6.weight").detach()
+    used = fake_quantize_weights({"6.weight": weight}, quantizable_layers(module), scheme, None)["6.weight"]
+    low, high = min(float(weight.min()), 0.0), max(float(weight.max()), 0.0)
+    step = (high - low) / 15
+    zero = round(-low / step)
+    by_hand = ((weight / step).round().clamp(-zero, 15 - zero)) * step
+    assert len(used.unique()) <= 16
+    torch.testing.assert_close(used, by_hand, rtol=0, atol=1e-5)
+
+
 def test_drawing_is_a_function_of_the_key_and_follows_the_mix() -> None:
     mix, layers = {"float32": 1.0, "w4a8": 2.0, "mixed": 1.0, "w8a8": 0.0}, ["a", "b.c", "d"]
     drawn = [draw_scheme(mix, layers, (0, step, 5)) for step in range(400)]

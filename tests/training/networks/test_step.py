@@ -120,3 +120,21 @@ def test_the_rate_may_fall_in_the_last_part_alone() -> None:
     )
     cosine = Schedule(name="cosine", warmup=0, final=0.1, fall=0.5)
     assert [rate_factor(cosine, step=9, progress=p) for p in (0.25, 0.75, 1.0)] == pytest.approx([1, 0.55, 0.1])
+
+
+def test_the_rate_is_multiplied_at_milestones() -> None:
+    """GHN-2: 300 epochs, divided by 10 after 200 and 250; the oracle is PyTorch's MultiStepLR, one step an epoch."""
+    schedule = Schedule(name="step", warmup=0, milestones=(0.66666667, 0.83333333))
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    reference = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[200, 250], gamma=0.1)
+    for epoch in range(300):
+        # Not at a milestone itself, which is written with eight digits.
+        if epoch not in (200, 250):
+            assert rate_factor(schedule, step=epoch, progress=epoch / 300) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+    assert rate_factor(schedule, step=300, progress=1.0) == pytest.approx(0.01)
+    assert rate_factor(Schedule(name="step", warmup=10, milestones=(0.5,), gamma=0.2), step=4, progress=0.6) == (
+        pytest.approx(0.5 * 0.2)
+    )

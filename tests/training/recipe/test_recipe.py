@@ -34,6 +34,24 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
 
+def test_recipes_as_published_have_nothing_that_was_not() -> None:
+    """Table of hyperparameters of GHN-2 on CIFAR-10 (arXiv 2110.13100, appendix)."""
+    for name in ("ghn-q-paper", "ghn-qat-paper"):
+        recipe = load_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
+        config = recipe.hypernet
+        assert (config.encoder, config.hidden, config.max_shape) == ("gatedgnn", 32, (64, 64, 11, 11))
+        assert (config.virtual_edges, config.layer_norm, config.normalise) == (True, True, True)
+        ours = (config.identity, config.place, config.condition, config.channel_rank, config.decoder_norm)
+        assert not any(ours)
+        assert (config.kernel, config.depthwise, config.decoder) == ("corner", "shared", "conv")
+        optimizer = recipe.optimizer
+        assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.clip) == ("adam", 1e-3, 1e-5, 5.0)
+        assert (recipe.meta_batch, recipe.batch_size, recipe.ema, recipe.reuse) == (8, 64, 0, 1)
+        assert recipe.schedule.name == "step"
+        assert recipe.schedule.milestones == pytest.approx((2 / 3, 5 / 6))
+        assert recipe.quantization.protocol == "paper"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -53,6 +71,11 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
         ("steps", "is not KEY=VALUE"),
         ("steps.more=1", "'steps' is a value, not a group"),
         ("steps=[1", "not YAML"),
+        ("schedule.name=step", "'step' needs milestones, fractions of the run"),
+        ("schedule.milestones=[0.5]", "milestones belong to schedule 'step'; the schedule is 'cosine'"),
+        ("schedule.milestones=[1.5]", "schedule.milestones"),
+        ("schedule={name: step, milestones: [0.8, 0.6]}", r"milestones are \[0.8, 0.6\]; each must be greater"),
+        ("quantization.protocol=papers", "quantization.protocol.*'deploy' or 'paper'"),
     ],
 )
 def test_a_wrong_key_or_value_is_explained(file: Path, override: str, message: str) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from ghnq.errors import CheckpointError, GhnqWarning, RecipeError
+from ghnq.graph import trace
 from ghnq.hypernet import GHN, GHNConfig
 from ghnq.runs.state_files import STATE
 from ghnq.training.recipe import Recipe, validate_recipe
@@ -64,6 +66,33 @@ def test_a_condition_can_be_added_and_learns(
     precision = GHN.from_pretrained(tmp_path / "told" / "last").precision
     assert precision is not None
     assert bool(precision.outer.weight.any())
+
+
+def test_channel_factors_can_be_added_and_learn(
+    checkpoint: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    wider: dict[str, object] = {"hypernet": {"channel_rank": 16}}
+    train(recipe_from(checkpoint, steps=1, ema=0.9, optimizer={"lr": 1e-12}, **wider), out=tmp_path / "same")
+    start, same = GHN.from_pretrained(checkpoint), GHN.from_pretrained(tmp_path / "same" / "last")
+    assert (start.config.channel_rank, same.config.channel_rank) == (0, 16)
+    assert same.config == start.config.model_copy(update={"channel_rank": 16})
+    for key, tensor in start.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[key], tensor, rtol=0, atol=1e-9)
+    assert not recwarn.list
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 30, 3), nn.Flatten(), nn.Linear(480, 10))
+    graph = trace(module, (1, 8, 8))
+    before, after = start.predict(graph), same.predict(graph)
+    assert torch.equal(after["0.weight"], before["0.weight"])  # not wider than max_shape: no factors
+    difference = (after["2.weight"] - before["2.weight"]).norm() / before["2.weight"].norm()
+    assert 0 < float(difference) < 0.3
+    assert len(before["2.weight"].detach().unique(dim=0)) == 12
+    assert len(after["2.weight"].detach().unique(dim=0)) == 30
+
+    train(recipe_from(checkpoint, steps=2, ema=0, **wider), out=tmp_path / "learned")
+    learned = GHN.from_pretrained(tmp_path / "learned" / "last").state_dict()
+    new = sorted(learned.keys() - start.state_dict().keys())
+    assert new
+    assert any(not torch.equal(learned[key], same.state_dict()[key]) for key in new)
 
 
 def test_data_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:

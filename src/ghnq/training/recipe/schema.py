@@ -40,7 +40,9 @@ class Schedule(BaseModel):
 
     model_config = _STRICT
 
-    name: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after the warm-up.")
+    name: Literal["cosine", "linear", "constant", "step"] = Field(
+        default="cosine", description="Shape after the warm-up; `step` multiplies the rate at `milestones`."
+    )
     warmup: int = Field(default=100, ge=0, description="Steps over which the rate rises from zero.")
     fall: float = Field(
         default=1.0,
@@ -50,8 +52,31 @@ class Schedule(BaseModel):
         description="The last part of the run, as a fraction of it, in which the rate falls; before, it is constant.",
     )
     final: float = Field(
-        default=0.01, ge=0, le=1, strict=False, description="Rate at the end, as a fraction of the peak."
+        default=0.01,
+        ge=0,
+        le=1,
+        strict=False,
+        description="Rate at the end of `cosine` and `linear`, as a fraction of the peak.",
     )
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1, strict=False)], ...] = Field(
+        default=(),
+        strict=False,
+        description="Of `step`: fractions of the run, ascending, after each of which the rate is multiplied by "
+        "`gamma`.",
+    )
+    gamma: float = Field(default=0.1, gt=0, lt=1, strict=False, description="Of `step`: the factor at a milestone.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError(
+                "schedule 'step' needs milestones, fractions of the run such as [0.667, 0.833]"
+                if self.name == "step"
+                else f"milestones belong to schedule 'step'; the schedule is '{self.name}'"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones are {list(self.milestones)}; each must be greater than the one before")
+        return self
 
 
 class Quantization(BaseModel):
@@ -63,6 +88,11 @@ class Quantization(BaseModel):
         default={"float32": 1.0},
         description="Schemes and how often each is drawn for a network, such as `{float32: 1, w4a8: 2}`; `mixed` draws "
         "bits for every layer.",
+    )
+    protocol: Literal["deploy", "paper"] = Field(
+        default="deploy",
+        description="What decides granularity, symmetry and folding of the schemes that networks are trained for and "
+        "validated under; see docs/quantization.md.",
     )
     steps: tuple[Literal["search_weights", "search_activations"], ...] = Field(
         default=(),
@@ -219,7 +249,7 @@ class Recipe(BaseModel):
         check_mix(self.quantization.mix)
         self._check_space()
         for scheme in self.validation.schemes:
-            QuantScheme.parse(scheme)
+            QuantScheme.parse(scheme, protocol=self.quantization.protocol)
         if self.meta_batch < self.workers:
             raise ValueError(
                 f"meta_batch {self.meta_batch} is fewer than {self.workers} workers; each needs a network of every step"

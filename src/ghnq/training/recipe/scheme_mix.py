@@ -34,7 +34,11 @@ def check_mix(mix: dict[str, float]) -> None:
 
 
 def draw_scheme(
-    mix: dict[str, float], layers: list[str], key: tuple[int, ...], steps: Sequence[str] = ()
+    mix: dict[str, float],
+    layers: list[str],
+    key: tuple[int, ...],
+    steps: Sequence[str] = (),
+    protocol: str = "deploy",
 ) -> QuantScheme:
     """Draws the scheme of one network; a pure function of its arguments.
 
@@ -43,12 +47,13 @@ def draw_scheme(
         layers: Names of the network's layers, for `mixed`.
         key: Seed, step and position of the network.
         steps: Post-training steps of deployment.
+        protocol: That of the scheme.
     """
     rng = np.random.default_rng(key)
     names, weights = list(mix), np.array(list(mix.values()))
     name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     if name != MIXED:
-        return QuantScheme.parse(name, steps=tuple(steps)).with_searched_ranges
+        return QuantScheme.parse(name, protocol=protocol, steps=tuple(steps)).with_searched_ranges
     bits = rng.choice(MIXED_BITS, size=(len(layers), 2)).tolist()
-    scheme = QuantScheme.parse("w4a4", steps=tuple(steps)).with_searched_ranges
+    scheme = QuantScheme.parse("w4a4", protocol=protocol, steps=tuple(steps)).with_searched_ranges
     return scheme.override((layer, str(LayerBits(w, a))) for layer, (w, a) in zip(layers, bits, strict=True))

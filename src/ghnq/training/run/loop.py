@@ -31,7 +31,7 @@ from ghnq.training.run.trainer import StepReport, Trainer, task_of
 from ghnq.training.run.validation import split_validation, validate
 
 LAST, BEST, RECIPE = "last", "best", "recipe.yaml"
-VALIDATION_KEYS = {"data", "validation.architectures", "validation.calibration"}
+VALIDATION_KEYS = {"data", "validation.architectures", "validation.calibration", "quantization.protocol"}
 """Keys that change what a validation measures."""
 
 

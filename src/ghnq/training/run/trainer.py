@@ -192,10 +192,16 @@ class Trainer:
 
     def _schemes(self, batch: MetaBatch) -> list[QuantScheme]:
         """Returns the scheme that each of this process's networks is trained for."""
-        mix, layered = self.recipe.quantization.mix, MIXED in self.recipe.quantization.mix
-        steps = self.recipe.quantization.steps
+        asked = self.recipe.quantization
+        layered = MIXED in asked.mix
         return [
-            draw_scheme(mix, list(quantizable_layers(module)) if layered else [], self._key(position), steps)
+            draw_scheme(
+                asked.mix,
+                list(quantizable_layers(module)) if layered else [],
+                self._key(position),
+                asked.steps,
+                asked.protocol,
+            )
             for module, position in zip(batch.modules, batch.positions, strict=True)
         ]
 

@@ -13,8 +13,6 @@ from ghnq.hypernet.model import GHN
 from ghnq.quant.scheme import QuantScheme
 from ghnq.training.recipe import Recipe
 
-PROTOCOL = "deploy"
-
 
 def split_validation(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageDataset, Images]:
     """Returns the data set without, and the images with, `count` training images for validation, balanced over classes.
@@ -38,6 +36,7 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
     schemes; with several schemes each has its own mean as well. As in an evaluation, images with non-finite logits
     count as wrong; `val/nonfinite` is their number.
     """
+    asked = recipe.quantization
     count = min(recipe.validation.calibration, len(dataset.train))
     schemes = recipe.validation.schemes
     evaluator = Evaluator(
@@ -45,8 +44,8 @@ def validate(ghn: GHN, dataset: ImageDataset, images: Images, recipe: Recipe) ->
         dataset=dataset,
         images=images,
         calibration=dataset.calibration(count, recipe.seed),
-        protocol=PROTOCOL,
-        named={name: QuantScheme.parse(name, steps=recipe.quantization.steps) for name in schemes},
+        protocol=asked.protocol,
+        named={name: QuantScheme.parse(name, protocol=asked.protocol, steps=asked.steps) for name in schemes},
     )
     rows = [evaluator.measure("val", index, schemes) for index in range(recipe.validation.architectures)]
     values = np.array([[100 * row["correct"] / row["images"] for row in under] for under in rows])  # [M, schemes]
