@@ -60,9 +60,10 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "finetune": (
         ("kaiming", "measure", "result", "schedule", "start", "teacher"),
-        ("job", "state"),
+        ("build", "job", "state"),
         ("learner",),
         ("progress_bar", "rate"),
+        ("follow",),
         ("loop",),
     ),
     "training": (("recipe",), ("distributed",), ("networks",), ("run",)),

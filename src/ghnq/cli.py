@@ -252,6 +252,9 @@ def finetune(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Order and augmentation of the images.")] = 0,
     device: Annotated[str, typer.Option(metavar="D", help="cpu, cuda or auto.")] = "auto",
+    devices: Annotated[
+        int | None, typer.Option(metavar="N", help="CUDA devices, or processes on the CPU.", show_default="1")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the run is written.", show_default="runs/MODEL")
     ] = None,
@@ -263,8 +266,8 @@ def finetune(
 
     run(
         model, init=init, weights=weights, data=data, scheme=scheme, epochs=epochs, max_minutes=max_minutes,
-        batch_size=batch_size, lr=lr, teacher=teacher, seed=seed, device=device, out=out, resume=resume,
-        as_json=as_json,
+        batch_size=batch_size, lr=lr, teacher=teacher, seed=seed, device=device, devices=devices, out=out,
+        resume=resume, as_json=as_json,
     )  # fmt: skip
 
 

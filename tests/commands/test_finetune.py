@@ -22,6 +22,9 @@ def small():
         nn.Linear(8, 10),
     )
 
+def plain():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
+
 def wide():
     net = small()
     net[0], net[1], net[5] = nn.Conv2d(1, 16, 3, stride=2), nn.BatchNorm2d(16), nn.Linear(16, 10)
@@ -138,3 +141,44 @@ def test_a_run_that_ends_at_any_time_goes_on_to_the_same_curve_and_weights(nets:
     assert losses(nets / "broken") == losses(nets / "whole")
     a, b = (load_file(nets / run / "weights.safetensors") for run in ("whole", "broken"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_network_as_one(nets: Path) -> None:
+    # Without norms, whose statistics are those of each process's images, only the order of sums differs.
+    def run(out: str, *options: object) -> list[tuple[int, float]]:
+        process = start(
+            "finetune", "nets.py:plain", "--init", "kaiming", "--data", "digits", "--device", "cpu", "--epochs", 11,
+            "--out", out, *options, cwd=nets,
+        )  # fmt: skip
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return losses(nets / out)
+
+    one, two = run("one"), run("two", "--devices", 2)
+    assert [step for step, _ in one] == [step for step, _ in two]
+    assert [loss for _, loss in two[:5]] == pytest.approx([loss for _, loss in one[:5]], rel=1e-4)
+    a, b = (json.loads((nets / out / "result.json").read_text()) for out in ("one", "two"))
+    assert a["lr"] == b["lr"]  # both made the same range test
+    assert b["after"]["float32"] == pytest.approx(a["after"]["float32"], abs=3)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_and_keep_a_budget_of_time(nets: Path) -> None:
+    words = [
+        "finetune", "nets.py:small", "--init", "kaiming", "--data", "digits", "--device", "cpu", "--devices", 2,
+        "--scheme", "w4a8", "--max-minutes", 0.3, "--out", "run",
+    ]  # fmt: skip
+    process = start(*words, cwd=nets)
+    log, deadline = nets / "run" / "log.jsonl", time.monotonic() + 60
+    while not (log.exists() and '"step": 30' in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    process = start(*words, "--resume", cwd=nets)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads((nets / "run" / "result.json").read_text())["seconds"] < 2 * 60 * 0.3

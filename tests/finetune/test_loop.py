@@ -73,10 +73,10 @@ class Stop:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         step = Learner.step
 
-        def stopping(learner: Learner, number: int, lr: float, message: tuple[float, ...] = ()) -> object:
+        def stopping(learner: Learner, number: int, lr: float, *, last: bool = False) -> object:
             if number == self.at:
                 signal.raise_signal(self.number)
-            return step(learner, number, lr, message)
+            return step(learner, number, lr, last=last)
 
         monkeypatch.setattr(Learner, "step", stopping)
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from ghnq.data import ImageDataset
 from ghnq.errors import CheckpointError, GraphError
+from ghnq.finetune.build import trainable_network
 from ghnq.finetune.job import Settings
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner
-from ghnq.finetune.loop import trainable_network
 from ghnq.finetune.rate import HIGHEST, LOWEST, find_rate
 from ghnq.finetune.schedule import LAST, RISE, Plan, one_cycle, steps_within
 from ghnq.graph import trace

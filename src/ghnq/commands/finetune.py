@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +17,50 @@ from ghnq.data import ImageDataset, load
 from ghnq.errors import DataError, GhnqError, nearest
 from ghnq.finetune import Job, Result, Settings
 from ghnq.finetune import finetune as train_network
+from ghnq.finetune.follow import follow
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, StoredWeights, WeightSource, dataset_for
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
+from ghnq.runs.distributed.launch import start_workers
 from ghnq.runs.distributed.topology import arrange_processes
 from ghnq.runs.distributed.worker_group import WorkerGroup
-from ghnq.runs.interrupt import Interrupted
+from ghnq.runs.interrupt import Interrupted, SignalHandler
 
 KAIMING = "kaiming"
 FLOAT32 = QuantScheme.parse("float32")
 DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is given on the command line, and what every process of a run builds its network from."""
+
+    model: str
+    init: str
+    weights: Path | None
+    data: str | None
+    scheme: str
+    teacher: str | None
+    settings: Settings
+
+    def load(self) -> tuple[Network, Job, QuantScheme, nn.Module | None]:
+        """Returns the network, the job, the scheme, and the teacher."""
+        parsed = read_scheme(self.scheme)
+        network, origin = _load(self.model, self.init, self.weights, self.data)
+        teacher = None if self.teacher is None else _teacher(self.teacher, network)
+        job = Job(
+            model=self.model,
+            origin=origin,
+            scheme=self.scheme,
+            scheme_content=dump_scheme(parsed),
+            data=network.dataset.name,
+            data_sha256=network.dataset.content_hash,
+            teacher=self.teacher,
+            settings=self.settings,
+        )
+        return network, job, parsed, teacher
 
 
 def finetune(
@@ -44,6 +77,7 @@ def finetune(
     teacher: str | None,
     seed: int,
     device: str,
+    devices: int | None,
     out: Path | None,
     resume: bool,
     as_json: bool,
@@ -52,18 +86,20 @@ def finetune(
     settings = Settings(
         epochs=epochs, max_minutes=max_minutes, batch_size=batch_size, lr=_parse_lr(lr), seed=seed
     )  # fmt: skip
-    parsed = read_scheme(scheme)
+    options = _Options(model, init, weights, data, scheme, teacher, settings)
     folder = out or Path("runs") / _slug(model)
     check_folder(folder)
-    topology = arrange_processes(device=_parse_device(device), devices=None)
+    topology = arrange_processes(device=_parse_device(device), devices=devices)
     with Terminal(as_json=as_json) as terminal:
-        network, origin = _load(model, init, weights, data)
-        imitated = None if teacher is None else _teacher(teacher, network)
-        job = _job(model, origin, scheme, parsed, network.dataset, teacher, settings)
+        network, job, parsed, imitated = options.load()
+        group = start_workers(topology, _follow, options)
         try:
+            if not group.is_first:
+                with SignalHandler():  # torchrun signals all processes; the first one decides
+                    follow(network, job, parsed, imitated, group)
+                return
             result = train_network(
-                network, job, parsed, out=folder, resume=resume, teacher=imitated,
-                group=WorkerGroup(topology),
+                network, job, parsed, out=folder, resume=resume, teacher=imitated, group=group,
                 console=terminal.progress,
             )  # fmt: skip
         except Interrupted as stop:
@@ -71,6 +107,8 @@ def finetune(
                 f"Interrupted; the run is saved in {folder}. Go on with the same command and --resume", soft_wrap=True
             )
             raise SystemExit(128 + stop.signal) from stop
+        finally:
+            group.close()
         command = _export_command(result, folder, scheme, data)
         terminal.finish(
             result.document() | {"export_command": command, "warnings": terminal.warnings},
@@ -79,6 +117,12 @@ def finetune(
             f"weights: [cyan]{result.weights}[/]",
             f"export it with: {command}",
         )
+
+
+def _follow(group: WorkerGroup, options: _Options) -> None:
+    """Runs in every process that the first one has started."""
+    network, job, scheme, teacher = options.load()
+    follow(network, job, scheme, teacher, group)
 
 
 def _load(model: str, init: str, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
@@ -115,27 +159,6 @@ def _teacher(reference: str, network: Network) -> nn.Module:
     module = load_model(model, input_shape=shape, num_classes=classes) if at else network.module
     weights = StoredWeights.read(Path(file))
     return Network(module, weights, dataset, network.calibration).prepared(FLOAT32).network
-
-
-def _job(
-    model: str,
-    origin: tuple[str, str],
-    scheme: str,
-    parsed: QuantScheme,
-    dataset: ImageDataset,
-    teacher: str | None,
-    settings: Settings,
-) -> Job:
-    return Job(
-        model=model,
-        origin=origin,
-        scheme=scheme,
-        scheme_content=dump_scheme(parsed),
-        data=dataset.name,
-        data_sha256=dataset.content_hash,
-        teacher=teacher,
-        settings=settings,
-    )
 
 
 def _parse_lr(text: str) -> float | None:

@@ -31,14 +31,14 @@ class StepReport:
         accuracy: On the batch, percent.
         gradient_norm: Before clipping.
         finite: Whether loss and gradient are finite; if not, nothing was updated.
-        message: The numbers that the first process has sent to all.
+        last: Whether the first process makes no further step.
     """
 
     loss: float
     accuracy: float
     gradient_norm: float
     finite: bool
-    message: tuple[float, ...]
+    last: bool
 
 
 class Learner:
@@ -77,11 +77,12 @@ class Learner:
             )
         self.optimizer = _sgd(self.parameters, settings)
 
-    def step(self, number: int, lr: float, message: tuple[float, ...] = ()) -> StepReport:
+    def step(self, number: int, lr: float, *, last: bool = False) -> StepReport:
         """Makes one step; images and augmentation are functions of its number.
 
         Args:
-            message: Numbers of the first process, sent to all in the report; the others send as many zeros.
+            lr: The learning rate; that of the first process counts.
+            last: Whether this is the last step; what the first process says counts.
         """
         images, targets = self._batch(number)
         logits = self.network(images)
@@ -89,15 +90,14 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         correct = (logits.detach().argmax(1) == targets).float().mean()
-        own = torch.tensor(message, dtype=torch.float64) if self.group.is_first else torch.zeros(len(message))
-        sums = self._exchange(torch.stack([loss.detach(), correct]), own)
+        figures = self._exchange(torch.stack([loss.detach(), correct]), lr, last)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
-        finite = bool(torch.isfinite(sums[0])) and norm < float("inf")
+        finite = bool(torch.isfinite(figures[0])) and norm < float("inf")
         if finite:
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = float(figures[2])
             self.optimizer.step()
-        return StepReport(float(sums[0]), 100 * float(sums[1]), norm, finite, tuple(sums[2:].tolist()))
+        return StepReport(float(figures[0]), 100 * float(figures[1]), norm, finite, bool(figures[3]))
 
     def snapshot(self) -> Snapshot:
         """Returns copies of all tensors that training changes, by name."""
@@ -137,20 +137,19 @@ class Learner:
         share = self.settings.teacher_share
         return (1 - share) * hard + share * self.teacher.loss(logits, images, self.settings.teacher_temperature)
 
-    def _exchange(self, figures: Tensor, message: Tensor) -> Tensor:
-        """Averages gradients and figures over all processes; returns the figures, then the message, in float64."""
+    def _exchange(self, figures: Tensor, lr: float, last: bool) -> Tensor:
+        """Averages gradients and figures over all processes; returns the figures, then rate and end of the first."""
+        order = torch.tensor([lr, float(last)], dtype=torch.float64)
         if self.group.world_size == 1:
-            return torch.cat([figures.double().cpu(), message.double()])
+            return torch.cat([figures.double().cpu(), order])
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), figures, message.to(figures)])
+        tail = torch.cat([figures / self.group.world_size, order.to(figures) * self.group.is_first])
+        flat = torch.cat([*(g.reshape(-1) / self.group.world_size for g in gradients), tail])
         self.group.sum(flat)
-        count = len(figures) + len(message)
-        parts = torch.split(flat[:-count].div_(self.group.world_size), [g.numel() for g in gradients])
+        parts = torch.split(flat[: -len(tail)], [g.numel() for g in gradients])
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-        tail = flat[-count:].double().cpu()
-        tail[: len(figures)] /= self.group.world_size
-        return tail
+        return flat[-len(tail) :].double().cpu()
 
 
 def _sgd(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.SGD:

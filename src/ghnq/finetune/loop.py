@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from torch import nn
 
 from ghnq._version import __version__
 from ghnq.errors import TrainingError
 from ghnq.files import sweep
+from ghnq.finetune.build import trainable_network
+from ghnq.finetune.follow import MAX_ROLLBACKS, SAVE_EVERY, Orders, share
 from ghnq.finetune.job import Job
 from ghnq.finetune.learner import Learner, StepReport
 from ghnq.finetune.measure import accuracies, accuracy
@@ -20,13 +21,12 @@ from ghnq.finetune.progress_bar import FinetuneBar
 from ghnq.finetune.rate import find_rate, measure_step
 from ghnq.finetune.result import Result
 from ghnq.finetune.schedule import Plan, one_cycle, steps_within
-from ghnq.finetune.start import STARTS
 from ghnq.finetune.state import Progress, State, load_state, save_state
 from ghnq.finetune.teacher import Teacher
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
 from ghnq.prediction.stored_weights import WEIGHTS, StoredWeights
-from ghnq.quant import QuantScheme, TrainableNetwork, prepare
+from ghnq.quant import QuantScheme, prepare
 from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.runs.interrupt import Interrupted, SignalHandler
 from ghnq.runs.lock import RunLock
@@ -34,7 +34,6 @@ from ghnq.runs.metrics_log import MetricsLog
 from ghnq.runs.state_files import has_state, promote_state
 from ghnq.runs.write_errors import report_write_errors
 
-SAVE_EVERY = 100
 LOG_EVERY = 10
 VALIDATIONS = 4
 """How often held-out images are classified during a run, in equal parts of it."""
@@ -42,7 +41,6 @@ SHORT_SECONDS = 120.0
 """In a shorter budget of time they are not: that would take a noticeable part of it."""
 CORRECTIONS = 20
 """How often the number of steps of a budget of time is corrected."""
-MAX_ROLLBACKS = 2
 TEST_SHARE = 0.1
 """Largest part of a budget of time that the range test may take."""
 
@@ -100,20 +98,6 @@ def finetune(
         return run.finish()
 
 
-def trainable_network(network: Network, scheme: QuantScheme, start: str, seed: int) -> TrainableNetwork:
-    """Returns the network that is trained: prepared, then changed by a start, then with quantized layers.
-
-    Raises:
-        SchemeError: The scheme cannot be applied to the network.
-    """
-    prepared = network.prepared(scheme)
-    prepared.layers(scheme)  # refuses a scheme before anything is done
-    in_float = TrainableNetwork.of(prepared, _FLOAT32).float_network()
-    STARTS[start](in_float, torch.Generator().manual_seed(seed))
-    again = prepare(in_float, network.calibration, standardise=False, keep_statistics=start == "identity")
-    return TrainableNetwork.of(again, scheme)
-
-
 class _Run:
     """The loop of a run, with everything that it needs."""
 
@@ -157,11 +141,15 @@ class _Run:
             log = MetricsLog(self.out, resume_at=self.progress.step)
         with SignalHandler() as watch, log, FinetuneBar(self.console, self.job.model) as bar:
             self.clock = time.perf_counter() - self.progress.seconds
+            share(self.learner, self._orders())
             if not self.progress.lr:
                 self._plan(bar)
             self._save()
-            while self.progress.step < self.progress.plan.total and watch.received is None:
-                self._step(log, bar)
+            last = self.progress.step >= self.progress.plan.total
+            alone = self.learner.group.world_size == 1
+            while not last and not (alone and watch.received is not None):
+                # With other processes one more step tells them to stop.
+                last = self._step(log, bar, stop=watch.received is not None)
             self._save()
             if watch.received is not None:
                 raise Interrupted(watch.received)
@@ -220,14 +208,26 @@ class _Run:
             f"learning rate up to {progress.lr:.3g}, {found}"
         )
 
-    def _step(self, log: MetricsLog, bar: FinetuneBar) -> None:
+    def _orders(self) -> Orders:
+        """Returns what the other processes do before the first step."""
+        unknown = not self.progress.lr
+        return Orders(
+            step=self.progress.step,
+            finished=not unknown and self.progress.step >= self.progress.plan.total,
+            find_rate=unknown and self.settings.lr is None,
+            measure=unknown and self.settings.lr is not None and self.budget_seconds is not None,
+        )
+
+    def _step(self, log: MetricsLog, bar: FinetuneBar, *, stop: bool) -> bool:
+        """Makes a step and returns whether it was the last one."""
         progress = self.progress
         fraction = progress.plan.progress(progress.step)
         lr = self._peak() * one_cycle(fraction)
-        report = self.learner.step(progress.step, lr)
+        last = stop or progress.step + 1 >= progress.plan.total
+        report = self.learner.step(progress.step, lr, last=last)
         if not report.finite:
             self._roll_back(report, log, bar)
-            return
+            return False
         progress.step += 1
         progress.seconds = self._seconds()
         self._correct_plan(fraction)
@@ -239,6 +239,7 @@ class _Run:
             self._validate(log, bar)
         if progress.step % SAVE_EVERY == 0:
             self._save()
+        return last
 
     def _peak(self) -> float:
         return self.progress.lr * 0.5**self.progress.rollbacks
@@ -254,7 +255,7 @@ class _Run:
     def _correct_plan(self, before: float) -> None:
         """Corrects the number of steps of a budget of time by the speed so far."""
         progress = self.progress
-        if self.budget_seconds is None or progress.step >= progress.plan.total:
+        if self.budget_seconds is None or progress.step + 1 >= progress.plan.total:
             return
         if int(CORRECTIONS * progress.plan.progress(progress.step)) > int(CORRECTIONS * before):
             left = self.budget_seconds - progress.seconds
