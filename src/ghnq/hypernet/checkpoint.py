@@ -25,6 +25,7 @@ from ghnq._version import __version__
 from ghnq.errors import CheckpointError, nearest
 from ghnq.files import atomic_path, write_text
 from ghnq.hypernet.config import GHNConfig, Task
+from ghnq.hypernet.memory_need import memory_shortage
 from ghnq.validation_errors import explain
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -132,10 +133,12 @@ def read_checkpoint(
     """Reads a checkpoint; the arguments are those of `resolve`.
 
     Raises:
-        CheckpointError: It does not exist or cannot be read.
+        CheckpointError: It does not exist, cannot be read, or needs more memory than there is.
     """
     directory = resolve(name, revision=revision, token=token)
     config, task = _read_config(directory)
+    if shortage := memory_shortage(config):
+        raise CheckpointError(f"'{directory}': {shortage}; take another checkpoint, or a machine with more memory")
     return StoredCheckpoint(directory / WEIGHTS, config, task, _read_weights(directory))
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from ghnq.data import ImageDataset, Images, load
 from ghnq.errors import RecipeError, TrainingError
 from ghnq.files import sweep, write_text
+from ghnq.hypernet.memory_need import memory_shortage
 from ghnq.hypernet.model import GHN
 from ghnq.runs.distributed.launch import start_workers
 from ghnq.runs.distributed.worker_group import WorkerGroup
@@ -81,6 +82,7 @@ def train(
         if topology.rank == 0 and has_state(out):
             lock.acquire()  # a new run acquires it once it is known to start: a refused one leaves no files behind
         start = _prepare_start(recipe, load_last_state(out) if resume else None, override, max_minutes)
+        _check_memory(start.recipe, topology.local_world_size)
         threads = torch.get_num_threads()
         group = start_workers(topology, _run_worker, start.recipe, None if start.state is None else start.state.path)
         try:
@@ -140,6 +142,21 @@ def _prepare_start(recipe: Recipe, state: State | None, override: bool, max_minu
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
     return _Start(recipe, changes, state, train_set, val_set)
+
+
+def _check_memory(recipe: Recipe, processes: int) -> None:
+    """Checks that hypernetwork, gradient, both moments of Adam and the weight average fit into memory, by process.
+
+    Raises:
+        TrainingError: They do not.
+    """
+    copies = 4 + bool(recipe.ema)
+    if shortage := memory_shortage(recipe.hypernet, copies=copies * processes):
+        raise TrainingError(
+            f"{shortage}: {copies} tensors for each parameter (gradient, optimizer{', average' if recipe.ema else ''}) "
+            f"in {processes} process{'es' if processes > 1 else ''}; make hypernet.max_shape or hypernet.channel_rank "
+            "smaller, choose decoder 'lowrank', or take fewer workers"
+        )
 
 
 def _run_worker(group: WorkerGroup, recipe: Recipe, resume_from: Path | None) -> None:
