@@ -8,6 +8,7 @@ import yaml
 
 from ghnq.data import load
 from ghnq.hypernet import GHN, GHNConfig, Task
+from ghnq.hypernet.checkpoint import checkpoint_hash
 from ghnq.quant import load_scheme
 from tests.torch_versions import needs_program_files
 
@@ -154,6 +155,22 @@ def test_images_that_do_not_fit_the_checkpoint_are_refused(ghnq: Cli, tmp_path: 
         assert says in call.err
         assert "Traceback" not in call.err
     assert not list(tmp_path.glob("net.*"))
+
+
+def test_images_that_the_checkpoint_was_not_trained_on_are_told(
+    ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    ghn = GHN.from_pretrained(tiny_checkpoint)
+    assert ghn.task is not None
+    words = ("--limit", 1, "--images", 20, "--schemes", "float32", "--json")
+    for digest, told in ((load("digits").content_hash, 0), ("0" * 64, 1), (None, 0)):
+        ghn.task = ghn.task.model_copy(update={"data_sha256": digest})
+        ghn.save_pretrained(tmp_path / "checkpoint")
+        call = ghnq("evaluate", tmp_path / "checkpoint", "--splits", "test", *words)
+        assert call.code == 0, call.err
+        assert call.err.count("was trained on other images ('digits')") == told
+        assert json.loads(call.out)["protocol"] == "deploy"
+    assert checkpoint_hash(tiny_checkpoint) == checkpoint_hash(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("command", STUDIES, ids=lambda words: str(words[-1]))

@@ -8,7 +8,14 @@ from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
-from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, check_dataset, dataset_for
+from ghnq.prediction import (
+    CALIBRATION_IMAGES,
+    Network,
+    PredictedWeights,
+    check_dataset,
+    dataset_for,
+    warn_about_other_images,
+)
 
 CALIBRATION_SEED = 0
 
@@ -38,6 +45,7 @@ def load_network(
     ghn = GHN.from_pretrained(checkpoint)
     dataset = dataset_for(ghn, data)
     check_dataset(ghn, dataset)
+    warn_about_other_images(ghn, dataset)
     if calibration is None:
         if len(dataset.train) < 2:
             raise DataError(f"'{dataset.name}' has fewer than two training images; calibration needs at least 2.")

@@ -27,7 +27,7 @@ from ghnq.evaluation.rows import Row
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
 from ghnq.memory import keep_freed_memory
-from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of
+from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of, warn_about_other_images
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
@@ -79,6 +79,7 @@ def evaluate(
     named = name_schemes(schemes, protocol, tuple(steps))
     members = architectures(splits, limit, space_of(ghn))
     check_dataset(ghn, dataset)
+    warn_about_other_images(ghn, dataset)
     evaluator = _evaluator(ghn, dataset, images, protocol or "deploy", seed, named)
     fingerprint = _fingerprint(evaluator, seed, steps)
     about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "torch_threads": 1}

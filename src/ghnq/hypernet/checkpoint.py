@@ -120,7 +120,8 @@ def write_checkpoint(directory: Path, config: GHNConfig, task: Task | None, weig
         "format": FORMAT,
         "ghnq": __version__,
         "ghn": config.model_dump(mode="json"),
-        "task": task.model_dump(mode="json") if task else None,
+        # Without what is not known: then the file is that of earlier versions.
+        "task": task.model_dump(mode="json", exclude_none=True) if task else None,
     }
     write_text(directory / CONFIG, json.dumps(document, indent=2) + "\n")
     with atomic_path(directory / WEIGHTS) as temporary:

@@ -101,7 +101,12 @@ class GHNConfig(BaseModel):
 
 
 class Task(BaseModel):
-    """The images a hypernetwork was trained on, which its predicted networks expect at their input."""
+    """The images a hypernetwork was trained on, which its predicted networks expect at their input.
+
+    Attributes:
+        data_sha256: `ImageDataset.content_hash` of all of them, images held out for validation included; None in
+            checkpoints of versions that did not store it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -110,3 +115,4 @@ class Task(BaseModel):
     mean: tuple[float, ...] = Field(strict=False)
     std: tuple[float, ...] = Field(strict=False)
     space: str = "convnets"
+    data_sha256: str | None = None

@@ -8,6 +8,7 @@ from ghnq.prediction.dataset_fit import check_dataset as check_dataset
 from ghnq.prediction.dataset_fit import check_outputs as check_outputs
 from ghnq.prediction.dataset_fit import dataset_for as dataset_for
 from ghnq.prediction.dataset_fit import space_of as space_of
+from ghnq.prediction.dataset_fit import warn_about_other_images as warn_about_other_images
 from ghnq.prediction.inference import logits_of as logits_of
 from ghnq.prediction.network import CALIBRATION_IMAGES as CALIBRATION_IMAGES
 from ghnq.prediction.network import Network as Network

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from ghnq import spaces
 from ghnq.data import ImageDataset, load, resize_dataset
-from ghnq.errors import DataError
+from ghnq.errors import DataError, GhnqWarning
 from ghnq.hypernet import GHN
 from ghnq.spaces import Space, Spec
 
@@ -61,6 +63,22 @@ def check_dataset(ghn: GHN, dataset: ImageDataset) -> None:
             f"those of '{dataset.name}' are {given}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
             "take another checkpoint."
         )
+
+
+def warn_about_other_images(ghn: GHN, dataset: ImageDataset) -> None:
+    """Warns where a hypernetwork was trained on other images than those of a data set, training and test split alike.
+
+    Checkpoints that do not store the hash of their images are not judged.
+    """
+    task = ghn.task
+    if task is None or task.data_sha256 is None or task.data_sha256 == dataset.content_hash:
+        return
+    warnings.warn(
+        f"the hypernetwork was trained on other images ('{task.data}') than those it is measured on "
+        f"('{dataset.name}'): the SHA-256 of their content differs",
+        GhnqWarning,
+        stacklevel=3,
+    )
 
 
 def check_outputs(outputs: int, dataset: ImageDataset) -> None:

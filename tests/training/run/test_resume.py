@@ -1,6 +1,7 @@
 """Resuming with another recipe: refused, or, with --override, recorded and carried out; what cannot change is named."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 
 from ghnq.data import ImageDataset, load
 from ghnq.errors import CheckpointError, TrainingError
+from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.runs.state_files import STATE
+from ghnq.runs.tensor_file import write_tensors
 from ghnq.training import Recipe
 from ghnq.training.recipe import validate_recipe
 from ghnq.training.run import loop as loop_module
-from ghnq.training.run.state import load_last_state
+from ghnq.training.run.state import FORMAT, load_last_state, read_state
 from tests.training.conftest import TINY
-from tests.training.runs import go, log
+from tests.training.runs import assert_same_run, go, go_until, log
 
 
 def changed(**changes: Any) -> Recipe:
@@ -139,3 +142,49 @@ def test_a_recipe_of_another_version_is_told(run: Path, monkeypatch: pytest.Monk
     )
     with pytest.raises(CheckpointError, match="cannot read"):
         go(changed(), run, resume=True)
+
+
+def test_the_checkpoint_stores_the_hash_of_all_images(tiny: Recipe, tmp_path: Path) -> None:
+    """Also of those that are held out for validation, with which the images are measured on later."""
+    go(tiny, tmp_path / "run")
+    whole = load("digits").content_hash
+    for name in ("best", "last"):
+        task = GHN.from_pretrained(tmp_path / "run" / name).task
+        assert task is not None
+        assert task.data_sha256 == whole
+        assert json.loads((tmp_path / "run" / name / "config.json").read_text())["task"]["data_sha256"] == whole
+    assert read_state(tmp_path / "run" / STATE).task.data_sha256 == whole
+
+
+def test_a_run_of_a_version_that_stored_no_hash_resumes(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_until(tiny, tmp_path / "run", 3, monkeypatch)
+    path = tmp_path / "run" / STATE
+    state = read_state(path)
+    write_tensors(
+        path,
+        state.tensors,
+        {
+            "format": FORMAT,
+            "progress": json.dumps(asdict(state.progress)),
+            "recipe": state.recipe,
+            "task": state.task.model_dump_json(exclude={"data_sha256"}),
+        },
+    )
+    assert read_state(path).task.data_sha256 is None
+    go(tiny, tmp_path / "run", resume=True)
+    go(tiny, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    task = GHN.from_pretrained(tmp_path / "run" / "last").task
+    assert task is not None
+    assert task.data_sha256 == load("digits").content_hash
+
+
+def test_a_task_without_a_hash_is_written_as_before(tmp_path: Path) -> None:
+    task = Task(data="digits", image_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
+    GHN(GHNConfig(hidden=8, max_shape=(8, 8, 3, 3)), task=task).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())["task"]
+    assert written == {
+        "data": "digits", "image_shape": [1, 8, 8], "mean": [0.3], "std": [0.4], "space": "convnets",
+    }  # fmt: skip

@@ -28,7 +28,7 @@ from ghnq.training.run.initial_checkpoint import use_checkpoint_config
 from ghnq.training.run.progress_bar import TrainingBar
 from ghnq.training.run.resume import Changes, check_data, merge_recipes, recipe_of
 from ghnq.training.run.state import State, load_last_state, read_state, write_state
-from ghnq.training.run.trainer import StepReport, Trainer, task_of
+from ghnq.training.run.trainer import StepReport, Trainer
 from ghnq.training.run.validation import split_validation, validate
 
 LAST, BEST, RECIPE = "last", "best", "recipe.yaml"
@@ -87,7 +87,7 @@ def train(
         group = start_workers(topology, _run_worker, start.recipe, None if start.state is None else start.state.path)
         try:
             torch.set_num_threads(1)
-            with closing(_trainer(start.recipe, start.train_set, group, start.state)) as trainer:
+            with closing(_trainer(start.recipe, start.train_set, group, start.state, start.data_sha256)) as trainer:
                 if not group.is_first:
                     with SignalHandler():  # torchrun signals all processes; the first one decides
                         _run_steps(trainer)
@@ -112,6 +112,7 @@ class _Start:
         state: The state that the run resumes from.
         train_set: The data set without the images for validation.
         val_set: The images for validation.
+        data_sha256: The hash of the data set with them.
     """
 
     recipe: Recipe
@@ -119,6 +120,7 @@ class _Start:
     state: State | None
     train_set: ImageDataset
     val_set: Images
+    data_sha256: str
 
 
 def _prepare_start(recipe: Recipe, state: State | None, override: bool, max_minutes: float | None) -> _Start:
@@ -128,20 +130,21 @@ def _prepare_start(recipe: Recipe, state: State | None, override: bool, max_minu
         TrainingError, RecipeError, DataError, CheckpointError: They do not fit together.
     """
     before = None if state is None else recipe_of(state)
-    train_set, val_set = _images(recipe)
+    dataset = _dataset(recipe)
+    train_set, val_set = split_validation(dataset, recipe.validation.images, recipe.seed)
     if recipe.init is not None:
         # A resumed run has its configuration in the state: the checkpoint it started from may be gone.
         config = before.hypernet if before else GHN.from_pretrained(recipe.init).config
         recipe = use_checkpoint_config(recipe, config)
     if state is not None and before is not None:
-        check_data(state, before, recipe, train_set)
+        check_data(state, before, recipe, dataset)
     recipe = _with_classes(recipe, train_set)
     changes: Changes = {}
     if before is not None:
         recipe, changes = merge_recipes(recipe, before, override=override)
     if max_minutes is not None:
         recipe = recipe.model_copy(update={"max_minutes": max_minutes})
-    return _Start(recipe, changes, state, train_set, val_set)
+    return _Start(recipe, changes, state, train_set, val_set, dataset.content_hash)
 
 
 def _check_memory(recipe: Recipe, processes: int) -> None:
@@ -162,7 +165,8 @@ def _check_memory(recipe: Recipe, processes: int) -> None:
 def _run_worker(group: WorkerGroup, recipe: Recipe, resume_from: Path | None) -> None:
     """Runs in every process that the first one has started."""
     state = None if resume_from is None else read_state(resume_from)
-    with closing(_trainer(recipe, _images(recipe)[0], group, state)) as trainer:
+    train_set, _ = split_validation(_dataset(recipe), recipe.validation.images, recipe.seed)
+    with closing(_trainer(recipe, train_set, group, state)) as trainer:
         _run_steps(trainer)
 
 
@@ -173,16 +177,18 @@ def _run_steps(trainer: Trainer) -> None:
             pass
 
 
-def _images(recipe: Recipe) -> tuple[ImageDataset, Images]:
+def _dataset(recipe: Recipe) -> ImageDataset:
     dataset = load(recipe.data, image_size=recipe.image_size)
     if recipe.soft_labels is not None:
         dataset = with_soft_labels(dataset, recipe.soft_labels)
-    return split_validation(dataset, recipe.validation.images, recipe.seed)
+    return dataset
 
 
-def _trainer(recipe: Recipe, train_set: ImageDataset, group: WorkerGroup, state: State | None) -> Trainer:
+def _trainer(
+    recipe: Recipe, train_set: ImageDataset, group: WorkerGroup, state: State | None, data_sha256: str | None = None
+) -> Trainer:
     """Returns the trainer of one process, once all processes have loaded their initial weights."""
-    trainer = Trainer(recipe, train_set, group)
+    trainer = Trainer(recipe, train_set, group, data_sha256=data_sha256)
     if state is not None:
         state.restore(trainer.ghn, trainer.average, trainer.optimizer)
         trainer.progress = replace(state.progress)
@@ -278,7 +284,7 @@ class _RunLoop:
 
     def _save(self) -> None:
         trainer = self.trainer
-        recipe, task = trainer.recipe.model_dump_json(), task_of(trainer.recipe, trainer.dataset)
+        recipe, task = trainer.recipe.model_dump_json(), trainer.task
         with report_write_errors(self.out):
             trainer.averaged().save_pretrained(self.out / LAST)
             with writing_state(self.out) as path:

@@ -70,6 +70,12 @@ def merge_recipes(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Re
 def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDataset) -> None:
     """Checks that the images fit a resumed run.
 
+    Args:
+        state: The state that the run resumes from.
+        before: Its recipe.
+        recipe: The recipe now.
+        dataset: The images now, with those for validation.
+
     Raises:
         TrainingError: Classes or input shape differ, or there are other images under the same name.
     """
@@ -80,10 +86,12 @@ def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDatas
             f"'{recipe.data}' has shape {dataset.input_shape} and {dataset.num_classes} classes, which no --override "
             "can change; start a new run in another --out"
         )
-    if recipe.data == before.data and task != task_of(recipe, dataset):
+    # States of earlier versions have no hash.
+    now = task_of(recipe, dataset, None if task.data_sha256 is None else dataset.content_hash)
+    if recipe.data == before.data and task != now:
         raise TrainingError(
-            f"the images of '{recipe.data}' are not those the run was started with (their mean or deviation differs); "
-            "bring them back, or start a new run in another --out"
+            f"the images of '{recipe.data}' are not those the run was started with (their content, mean or deviation "
+            "differs); bring them back, or start a new run in another --out"
         )
 
 

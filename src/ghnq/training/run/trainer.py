@@ -55,9 +55,19 @@ class StepReport:
 
 
 class Trainer:
-    """The hypernetwork, its weight average, the optimizer and this process's share of the networks."""
+    """The hypernetwork, its weight average, the optimizer and this process's share of the networks.
 
-    def __init__(self, recipe: Recipe, dataset: ImageDataset, group: WorkerGroup) -> None:
+    Args:
+        recipe: What is trained, and how.
+        dataset: The images, without those for validation.
+        group: The processes of the run.
+        data_sha256: The hash of the images with those for validation, which the checkpoint stores; None where nothing
+            is saved.
+    """
+
+    def __init__(
+        self, recipe: Recipe, dataset: ImageDataset, group: WorkerGroup, *, data_sha256: str | None = None
+    ) -> None:
         keep_freed_memory()
         self.recipe, self.dataset, self.group = recipe, dataset, group
         if recipe.crop is not None and recipe.crop > min(dataset.input_shape[1:]):
@@ -68,7 +78,8 @@ class Trainer:
         self._device_dataset = replace(dataset, train=dataset.train.to(group.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.ghn = GHN(recipe.hypernet, task=task_of(recipe, dataset)).to(group.device)
+            self.task = task_of(recipe, dataset, data_sha256)
+            self.ghn = GHN(recipe.hypernet, task=self.task).to(group.device)
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if recipe.ema else {}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
         o = recipe.optimizer
@@ -266,12 +277,19 @@ class Trainer:
             )
 
 
-def task_of(recipe: Recipe, dataset: ImageDataset) -> Task:
-    """Returns what the checkpoint stores about the images and the space."""
+def task_of(recipe: Recipe, dataset: ImageDataset, data_sha256: str | None) -> Task:
+    """Returns what the checkpoint stores about the images and the space.
+
+    Args:
+        recipe: The recipe of the run.
+        dataset: The images, without those for validation.
+        data_sha256: The hash of all images, with those for validation, where it is known.
+    """
     return Task(
         data=dataset.name,
         image_shape=dataset.input_shape,
         mean=tuple(dataset.mean.tolist()),
         std=tuple(dataset.std.tolist()),
         space=recipe.space,
+        data_sha256=data_sha256,
     )
