@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ghnq import quant as quant
     from ghnq import spaces as spaces
     from ghnq import training as training
+    from ghnq.analysis.score import score as score
     from ghnq.data import load as load_dataset
     from ghnq.deploy import export_onnx as export_onnx
     from ghnq.deploy import export_program as export_program
@@ -77,6 +78,7 @@ __all__ = [
     "load_recipe",
     "quant",
     "quantize",
+    "score",
     "spaces",
     "trace",
     "train",
@@ -102,6 +104,7 @@ _LAZY = {
     "load_recipe": ("ghnq.training", "load_recipe"),
     "quant": ("ghnq.quant", ""),
     "quantize": ("ghnq.quant", "quantize"),
+    "score": ("ghnq.analysis.score", "score"),
     "spaces": ("ghnq.spaces", ""),
     "trace": ("ghnq.graph", "trace"),
     "train": ("ghnq.training", "train"),

@@ -24,6 +24,7 @@ from ghnq.commands.arguments import (
     PredictedBy,
     Protocol,
     Steps,
+    Weights,
 )
 
 app = typer.Typer(
@@ -138,26 +139,65 @@ def evaluate(
 
 
 @app.command()
+def score(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX.")
+    ],
+    checkpoint: PredictedBy = None,
+    weights: Weights = None,
+    data: DataName = None,
+    schemes: Annotated[
+        str, typer.Option(metavar="A,B", help="Schemes: float32, w8a8, w4a8, w4 (weights only); or FILE.yaml.")
+    ] = "float32,w8a8,w4a8,w4a4",
+    images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images.", show_default="all")] = None,
+    on: Annotated[
+        str, typer.Option("--on", metavar="SPLIT", help="val (training images that are held out), or test.")
+    ] = "val",
+    protocol: Protocol = None,
+    steps: Steps = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the table and a summary here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure your own networks, with predicted or stored weights, in float and quantized."""
+    from ghnq.commands.score import score as run
+
+    run(
+        models, checkpoint=checkpoint, weights=weights, data=data, schemes=schemes, images=images, on=on,
+        protocol=protocol, steps=steps, out=out, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def predict(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],
-    checkpoint: PredictedBy = "digits",
-    input_shape: InputShape = "3,32,32",
+    checkpoint: PredictedBy = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Calibrate on these images: digits, a directory, or a hub id."),
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input-shape", metavar="C,H,W", help="Of one image.", show_default="that of the images or checkpoint"
+        ),
+    ] = None,
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml.")
     ] = "float32",
     as_json: Json = False,
 ) -> None:
-    """Predict all parameters of a model and write them under the model's own names."""
+    """Predict all weights of a model and write them under the names of its state dict."""
     from ghnq.commands.predict import predict as run
 
-    run(model, checkpoint=checkpoint, input_shape=input_shape, scheme=scheme, out=out, as_json=as_json)
+    run(model, checkpoint=checkpoint, data=data, input_shape=input_shape, scheme=scheme, out=out, as_json=as_json)
 
 
 @app.command()
 def sensitivity(
     model: ModelName,
-    checkpoint: PredictedBy = "digits",
+    checkpoint: PredictedBy = None,
+    weights: Weights = None,
     scheme: Annotated[str, typer.Option(metavar="SCHEME", help="What each layer is quantized to.")] = "w4a8",
     data: DataName = None,
     images: Images = None,
@@ -168,7 +208,17 @@ def sensitivity(
     """Show the loss from each layer: with only this layer quantized, and with only this layer in float."""
     from ghnq.commands.sensitivity import sensitivity as run
 
-    run(model, checkpoint=checkpoint, scheme=scheme, data=data, images=images, steps=steps, out=out, as_json=as_json)
+    run(
+        model,
+        checkpoint=checkpoint,
+        weights=weights,
+        scheme=scheme,
+        data=data,
+        images=images,
+        steps=steps,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -177,7 +227,8 @@ def mixed(
     budget_bits: Annotated[
         float, typer.Option(metavar="B", help="Average bits of a weight, or bit-operations as of wBaB.")
     ],
-    checkpoint: PredictedBy = "digits",
+    checkpoint: PredictedBy = None,
+    weights: Weights = None,
     data: DataName = None,
     measure: Annotated[str, typer.Option(metavar="M", help="What the budget counts: size or bitops.")] = "size",
     choices: Annotated[str, typer.Option(metavar="A,B", help="Bits a layer may get.")] = "2,4,8",
@@ -193,8 +244,8 @@ def mixed(
     from ghnq.commands.mixed import mixed as run
 
     run(
-        model, checkpoint=checkpoint, data=data, budget_bits=budget_bits, measure=measure, choices=choices,
-        activations=activations, images=images, steps=steps, out=out, as_json=as_json,
+        model, checkpoint=checkpoint, weights=weights, data=data, budget_bits=budget_bits, measure=measure,
+        choices=choices, activations=activations, images=images, steps=steps, out=out, as_json=as_json,
     )  # fmt: skip
 
 
@@ -202,14 +253,18 @@ def mixed(
 def export(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write: .onnx, or .pt2.")],
-    checkpoint: PredictedBy = "digits",
+    checkpoint: PredictedBy = None,
+    weights: Weights = None,
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
     ] = "w8a8",
     data: DataName = None,
     protocol: Protocol = None,
     steps: Steps = None,
-    calibration: Annotated[int, typer.Option(metavar="N", min=2, help="Training images for the ranges.")] = 512,
+    calibration: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=2, help="Training images for the ranges.", show_default="512, or all"),
+    ] = None,
     pack_int4: Annotated[
         bool,
         typer.Option("--pack-int4", help="Weights of up to 4 bits as INT4: smaller, but convolutions run in float."),
@@ -224,8 +279,8 @@ def export(
     from ghnq.commands.export import export as run
 
     run(
-        model, checkpoint=checkpoint, scheme=scheme, data=data, out=out, protocol=protocol, steps=steps,
-        calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
+        model, checkpoint=checkpoint, weights=weights, scheme=scheme, data=data, out=out, protocol=protocol,
+        steps=steps, calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
     )  # fmt: skip
 
 

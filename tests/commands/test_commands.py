@@ -22,6 +22,8 @@ COMMANDS = [
     "train",
     "evaluate",
     "predict",
+    "score",
+    "finetune",
     "draw",
     "spaces",
     "import",
@@ -30,6 +32,9 @@ COMMANDS = [
     "verify",
     "profile",
 ]
+
+
+SHAPE = ("--input-shape", "3,32,32")
 
 
 def test_help_names_every_command(ghnq: Cli) -> None:
@@ -45,7 +50,7 @@ def test_version(ghnq: Cli) -> None:
 
 def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
     out = models.parent / "new" / "net.safetensors"
-    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out, "--json")
+    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, *SHAPE, "--out", out, "--json")
     assert call.code == 0, call.err
     document = json.loads(call.out)
     assert "the model is made" in call.err
@@ -56,8 +61,11 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
     keys = [
         "model",
         "checkpoint",
+        "data",
         "input_shape",
+        "num_classes",
         "scheme",
+        "calibrated",
         "parameters",
         "tensors",
         "seconds",
@@ -66,17 +74,18 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
         "warnings",
     ]
     assert list(document) == keys
-    assert document["warnings"] == [
-        "the hypernetwork was trained for images of 1x8x8, not 3x32x32: expect poor accuracy"
-    ]
+    untrained_for, uncalibrated = document["warnings"]
+    assert untrained_for == "the hypernetwork was trained for images of 1x8x8, not 3x32x32: expect poor accuracy"
+    assert "norms need statistics" in uncalibrated
+    assert "--data" in uncalibrated
+    assert not document["calibrated"]
     assert document["parameters"] == sum(p.numel() for p in expected.values())
-    assert document["tensors"] == len(expected)
+    assert document["tensors"] == len(module.state_dict())
     assert document["out"] == str(out)
-    assert tensors.keys() == expected.keys()
+    module.load_state_dict(tensors, strict=True)
     oracle = package.GHN.from_pretrained(tiny_checkpoint).predict(trace(module, (3, 32, 32)))
-    for name, tensor in tensors.items():
-        assert tensor.shape == expected[name].shape
-        torch.testing.assert_close(tensor, oracle[name].detach(), rtol=0, atol=0)
+    for name in expected:
+        torch.testing.assert_close(tensors[name], oracle[name].detach(), rtol=0, atol=0)
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
     assert metadata["model"] == "models.py:Net"
@@ -90,11 +99,15 @@ def test_predict_for_people(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> N
     assert call.code == 0, call.err
     assert "convnets/test/3" in call.out
     assert "written to net.safetensors" in call.out
-    assert load_file("net.safetensors").keys() == dict(load_model("convnets/test/3").named_parameters()).keys()
+    assert (
+        load_file("net.safetensors").keys() == load_model("convnets/test/3", input_shape=(1, 8, 8)).state_dict().keys()
+    )
 
 
 def test_what_is_untested_and_what_is_unused_is_told(ghnq: Cli, models: Path, tiny_checkpoint: Path) -> None:
-    call = ghnq("predict", "models.py:Scaled", "--checkpoint", tiny_checkpoint, "--out", "net.safetensors", "--json")
+    call = ghnq(
+        "predict", "models.py:Scaled", "--checkpoint", tiny_checkpoint, *SHAPE, "--out", "net.safetensors", "--json"
+    )
     document = json.loads(call.out)
     assert document["unused"] == ["spare"]
     assert ["'gamma'" in text for text in document["warnings"][:2]] == [True, False]
@@ -102,14 +115,14 @@ def test_what_is_untested_and_what_is_unused_is_told(ghnq: Cli, models: Path, ti
     assert call.err.count("warning: ") == len(document["warnings"])
     tensors = load_file("net.safetensors")
     assert tensors["gamma"].shape == (20, 1, 1)
-    assert "spare" not in tensors
+    assert torch.equal(tensors["spare"], torch.ones(3))  # as the module has it
     assert "'gamma'" in ghnq("draw", "models.py:Scaled", "-o", "net.svg").err
 
 
 def test_a_forward_that_fails_shows_the_users_lines_and_not_ours(
     ghnq: Cli, models: Path, tiny_checkpoint: Path
 ) -> None:
-    call = ghnq("predict", "models.py:Fails", "--checkpoint", tiny_checkpoint, "--out", "net.safetensors")
+    call = ghnq("predict", "models.py:Fails", "--checkpoint", tiny_checkpoint, *SHAPE, "--out", "net.safetensors")
     assert call.code == 2
     assert 'return self.head({}["x"])' in call.err
     assert "module '(root)' (Fails) failed" in call.err
@@ -128,8 +141,8 @@ def test_a_failed_prediction_keeps_the_old_file(
         path.write_text("hal")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ghnq.commands.predict.save_file", half)
-    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, "--out", out)
+    monkeypatch.setattr("ghnq.prediction.stored_weights.save_file", half)
+    call = ghnq("predict", "models.py:Net", "--checkpoint", tiny_checkpoint, *SHAPE, "--out", out)
     assert call.code == 2
     assert "net.safetensors' cannot be written (disk full); free space there" in call.err
     assert "Traceback" not in call.err

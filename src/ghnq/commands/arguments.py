@@ -25,10 +25,23 @@ Steps = Annotated[
     ),
 ]
 DataName = Annotated[
-    str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the checkpoint's")
+    str | None,
+    typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="that of the weights"),
 ]
 PredictedBy = Annotated[
-    str, typer.Option("--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.")
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="CHECKPOINT", help="Shipped name, directory, or hub id.", show_default="digits"
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|DIR",
+        help="Weights in place of a checkpoint: FILE.safetensors, or a fine-tuning run.",
+        show_default=False,
+    ),
 ]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[

@@ -1,4 +1,4 @@
-"""`ghnq export`: one model with predicted parameters, calibrated, quantized and written as ONNX or .pt2."""
+"""`ghnq export`: one model with predicted or stored parameters, calibrated, quantized and written as ONNX or .pt2."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from ghnq.deploy.export import check_float32, export_prepared
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import GhnqError
-from ghnq.evaluation.provenance import weights_hash
 from ghnq.quant import read_scheme
 
 
 def export(
     model: str,
     *,
-    checkpoint: str,
+    checkpoint: str | None,
+    weights: Path | None,
     scheme: str,
     data: str | None,
     out: Path,
     protocol: str | None,
     steps: str | None,
-    calibration: int,
+    calibration: int | None,
     pack_int4: bool,
     int8_weights: bool,
     as_json: bool,
 ) -> None:
-    """Predicts the parameters of `model` and writes the quantized network to `out`."""
+    """Writes `model`, with predicted or stored parameters and quantized, to `out`."""
     check_protocol(protocol)
     parsed = read_scheme(scheme, protocol=protocol, steps=parse_steps(steps) or None)
     check_output(out, (".onnx", ".pt2"), "networks are written as")
     file_format = _format_of(out, Storage(pack_int4=pack_int4, int8_weights=int8_weights))
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
-        loaded = load_network(model, checkpoint=checkpoint, data=data, calibration=calibration)
+        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, calibration=calibration)
         check_float32(loaded.network.module)
         exported = export_prepared(
-            loaded.network.prepared(parsed), parsed, file_format, out=out, origin=_origin(loaded, model, checkpoint)
+            loaded.network.prepared(parsed), parsed, file_format, out=out, origin=_origin(loaded, model)
         )
         document = _document(exported, model) | {"warnings": terminal.warnings}
     terminal.finish(
@@ -61,12 +61,16 @@ def _format_of(out: Path, storage: Storage) -> ExportFormat:
     return file_format
 
 
-def _origin(loaded: Loaded, model: str, checkpoint: str) -> Origin:
+def _origin(loaded: Loaded, model: str) -> Origin:
     dataset = loaded.dataset
+    chosen = loaded.weights
+    predicted = chosen.option == "checkpoint"
     return Origin(
         model=model,
-        checkpoint=checkpoint,
-        checkpoint_sha256=weights_hash(loaded.ghn),
+        checkpoint=chosen.name if predicted else None,
+        checkpoint_sha256=chosen.sha256 if predicted else None,
+        weights=None if predicted else Path(chosen.name).name,
+        weights_sha256=None if predicted else chosen.sha256,
         data=dataset.name,
         calibration_seed=CALIBRATION_SEED,
         mean=tuple(dataset.mean.tolist()),
@@ -93,6 +97,8 @@ def _document(exported: Exported, model: str) -> dict[str, object]:
         "calibration_seed": facts.origin.calibration_seed,
         "checkpoint": facts.origin.checkpoint,
         "checkpoint_sha256": facts.origin.checkpoint_sha256,
+        "weights": facts.origin.weights,
+        "weights_sha256": facts.origin.weights_sha256,
         "data": facts.origin.data,
         "input_shape": list(facts.input_shape),
     }

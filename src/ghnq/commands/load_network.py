@@ -1,56 +1,68 @@
-"""What the commands on one model share: the model, its predicted parameters, and its images."""
+"""What the commands on one model share: the model, its parameters, and its images."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
+from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import DataError
-from ghnq.hypernet import GHN
+from ghnq.errors import DataError, GhnqWarning
 from ghnq.models import load_model
-from ghnq.prediction import (
-    CALIBRATION_IMAGES,
-    Network,
-    PredictedWeights,
-    check_dataset,
-    dataset_for,
-    warn_about_other_images,
-)
+from ghnq.prediction import CALIBRATION_IMAGES, Network
 
 CALIBRATION_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network, its hypernetwork, its data set, and the test images that were asked for."""
+    """A network, where its parameters come from, its data set, and the test images that were asked for."""
 
     network: Network
-    ghn: GHN
+    weights: ChosenWeights
     dataset: ImageDataset
     images: Images
 
 
 def load_network(
-    model: str, *, checkpoint: str, data: str | None, images: int | None = None, calibration: int | None = None
+    model: str,
+    *,
+    checkpoint: str | None,
+    weights: Path | None,
+    data: str | None,
+    images: int | None = None,
+    calibration: int | None = None,
 ) -> Loaded:
-    """Loads the hypernetwork and the images, and builds the model for these images.
+    """Loads parameters and images, and builds the model for these images.
 
     Args:
+        checkpoint: What predicts the parameters; None without the option.
+        weights: A file that has them, in place of a checkpoint.
         images: How many test images; None is all.
-        calibration: How many training images for calibration; None is `CALIBRATION_IMAGES`, or as many as there are.
+        calibration: How many training images for calibration; None is `CALIBRATION_IMAGES`. Fewer if there are fewer.
 
     Raises:
         CheckpointError, DataError, GraphError, SpaceError: One of the three cannot be loaded, or they do not fit.
     """
-    ghn = GHN.from_pretrained(checkpoint)
-    dataset = dataset_for(ghn, data)
-    check_dataset(ghn, dataset)
-    warn_about_other_images(ghn, dataset)
-    if calibration is None:
-        if len(dataset.train) < 2:
-            raise DataError(f"'{dataset.name}' has fewer than two training images; calibration needs at least 2.")
-        calibration = min(CALIBRATION_IMAGES, len(dataset.train))
+    chosen = choose_weights(checkpoint, weights, data)
+    dataset = chosen.dataset
+    network = build_network(model, chosen, calibration)
+    return Loaded(network, chosen, dataset, dataset.test if images is None else dataset.test.first(images))
+
+
+def build_network(model: str, chosen: ChosenWeights, calibration: int | None = None) -> Network:
+    """Builds a model for the images that belong to the parameters; arguments and errors as for `load_network`."""
+    dataset = chosen.dataset
+    available = len(dataset.train)
+    if available < 2:
+        raise DataError(f"'{dataset.name}' has fewer than two training images; calibration needs at least 2.")
+    count = min(calibration or CALIBRATION_IMAGES, available)
+    if calibration is not None and calibration > available:
+        warnings.warn(
+            f"'{dataset.name}' has {available} training images; calibration uses these, not {calibration}",
+            GhnqWarning,
+            stacklevel=2,
+        )
     module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    chosen = dataset.test if images is None else dataset.test.first(images)
-    network = Network(module, PredictedWeights(ghn), dataset, dataset.calibration(calibration, CALIBRATION_SEED))
-    return Loaded(network, ghn, dataset, chosen)
+    return Network(module, chosen.source, dataset, dataset.calibration(count, CALIBRATION_SEED))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
-from ghnq.commands.load_network import load_network
+from ghnq.commands.load_network import Loaded, load_network
 from ghnq.commands.options import check_output, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
@@ -20,7 +20,8 @@ from ghnq.torch_threads import one_torch_thread
 def mixed(
     model: str,
     *,
-    checkpoint: str,
+    checkpoint: str | None,
+    weights: Path | None,
     data: str | None,
     budget_bits: float,
     measure: str,
@@ -39,7 +40,7 @@ def mixed(
     if out is not None:
         check_output(out, (".yaml", ".yml"), "scheme files are written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             result = mix(
                 loaded.network, loaded.images, budget,
@@ -47,27 +48,27 @@ def mixed(
             )  # fmt: skip
         lines = []
         if out is not None:
-            write_text(out, dump_scheme(result.scheme, _about(result, model, checkpoint, loaded.dataset.name)))
+            write_text(out, dump_scheme(result.scheme, _about(result, model, loaded)))
             lines = [f"scheme file: [cyan]{out}[/]"]
         document = {
             "model": model,
-            "checkpoint": checkpoint,
+            **loaded.weights.document,
             "data": loaded.dataset.name,
             **result.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
         }
-        title = f"{model}, parameters predicted by '{checkpoint}', within {budget.bits:g} bits ({budget.measure})"
+        title = f"{model}, {loaded.weights.title}, within {budget.bits:g} bits ({budget.measure})"
         title += "".join(f" + {step}" for step in result.scheme.steps)
         terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
 
 
-def _about(result: Mixed, model: str, checkpoint: str, data: str) -> dict[str, Any]:
+def _about(result: Mixed, model: str, loaded: Loaded) -> dict[str, Any]:
     """Returns what the scheme file records about where it comes from."""
     return {
         "model": model,
-        "checkpoint": checkpoint,
-        "data": data,
+        **loaded.weights.document,
+        "data": loaded.dataset.name,
         "budget_bits": result.budget.bits,
         "measure": result.budget.measure,
         "images": result.images,

@@ -1,56 +1,81 @@
-"""`ghnq predict`: all parameters of one model, written as safetensors."""
+"""`ghnq predict`: all weights of one model, written as safetensors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
-from math import prod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ghnq._version import __version__
+from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
-from ghnq.errors import GraphError
-from ghnq.files import atomic_path
-from ghnq.graph import trace
+from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, choose_weights
+from ghnq.errors import GhnqError, GraphError
+from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
+from ghnq.hypernet.initialize import initialize_traced
 from ghnq.models import load_model
-from ghnq.quant import QuantScheme
+from ghnq.prediction import StoredWeights
+from ghnq.quant import QuantScheme, TrainableNetwork
 from ghnq.quant.quantizable import is_quantizable
+from ghnq.quant.standardisation import unnormalised_layers
+from ghnq.torch_compat import BatchNorm
+
+DEFAULT_SHAPE = (3, 32, 32)
+Shape = tuple[int, int, int]
+
+_FLOAT32 = QuantScheme.parse("float32")
 
 
-def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: Path, as_json: bool) -> None:
-    """Predicts the parameters of `model` and writes them to `out` under the names `module.named_parameters()` gives."""
-    shape, parsed = parse_shape(input_shape), QuantScheme.parse(scheme)
-    check_output(out, (".safetensors",), "parameters are written as")
-    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the parameters of {model}"):
-        ghn = GHN.from_pretrained(checkpoint)
-        module = load_model(model, input_shape=shape, num_classes=ghn.config.num_classes)
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """The weights, and what the file and the document say about them."""
+
+    weights: StoredWeights
+    graph: ArchGraph
+    warnings: tuple[str, ...]
+
+
+def predict(
+    model: str,
+    *,
+    checkpoint: str | None,
+    data: str | None,
+    input_shape: str | None,
+    scheme: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Predicts the weights of `model` and writes them to `out` under the names of its state dict."""
+    shape, parsed = None if input_shape is None else parse_shape(input_shape), QuantScheme.parse(scheme)
+    check_output(out, (".safetensors",), "weights are written as")
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the weights of {model}"):
         start = time.perf_counter()
-        with torch.no_grad():
-            graph = trace(module, shape)
-            parsed.check_overrides(_layers(module, graph.unused))
-            tensors = ghn.predict(graph, parsed)
+        if data is None:
+            predicted = _uncalibrated(model, checkpoint or DEFAULT_CHECKPOINT, shape, parsed)
+        else:
+            predicted = _calibrated(model, checkpoint, data, shape, parsed)
         seconds = time.perf_counter() - start
-        tensors = _as_module_names(tensors, module, graph.unused)
-        stated = {"model": model, "checkpoint": checkpoint, "scheme": str(parsed)}
-        metadata = {"format": "pt", "input_shape": ",".join(map(str, shape)), "ghnq_version": __version__, **stated}
-        with atomic_path(out) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-        count = sum(prod(tensor.shape) for tensor in tensors.values())
-        for warning in _warnings(ghn, parsed, shape, graph.num_outputs, tensors):
+        weights, graph = predicted.weights, predicted.graph
+        weights.save(out)
+        for warning in predicted.warnings:
             terminal.warn(warning)
+        names = weights.metadata
         document = {
             "model": model,
-            "checkpoint": checkpoint,
-            "input_shape": list(shape),
+            "checkpoint": names["checkpoint"],
+            "data": names.get("data"),
+            "input_shape": [int(size) for size in names["input_shape"].split(",")],
+            "num_classes": int(names["num_classes"]),
             "scheme": str(parsed),
-            "parameters": count,
-            "tensors": len(tensors),
+            "calibrated": names["calibrated"] == "true",
+            "parameters": graph.num_parameters,
+            "tensors": len(weights.tensors),
             "seconds": round(seconds, 4),
             "out": str(out),
             "unused": list(graph.unused),
@@ -58,41 +83,117 @@ def predict(model: str, *, checkpoint: str, input_shape: str, scheme: str, out: 
         }
     terminal.finish(
         document,
-        f"[bold]{count:,}[/] parameters in {len(tensors)} tensors of [bold]{model}[/], predicted in {seconds:.2f} s",
-        f"written to [cyan]{out}[/]",
+        f"[bold]{graph.num_parameters:,}[/] parameters of [bold]{model}[/], predicted in {seconds:.2f} s"
+        + (f", norms calibrated on {names['data']}" if data is not None else ""),
+        f"{len(weights.tensors)} tensors written to [cyan]{out}[/]",
     )
 
 
-def _layers(module: nn.Module, unused: Collection[str]) -> list[str]:
+def _uncalibrated(model: str, checkpoint: str, shape: Shape | None, scheme: QuantScheme) -> _Predicted:
+    """Predicts without images: the norms have the statistics of a fresh module."""
+    ghn = GHN.from_pretrained(checkpoint)
+    of_checkpoint = DEFAULT_SHAPE if ghn.task is None else ghn.task.image_shape
+    module = load_model(model, input_shape=shape or of_checkpoint, num_classes=ghn.config.num_classes)
+    graph = _trace(module, checkpoint, of_checkpoint) if shape is None else trace(module, shape)
+    shape = shape or of_checkpoint
+    scheme.check_overrides(_layers(module, graph))
+    warnings = [*_warnings(ghn, scheme, shape, graph)]
+    network = initialize_traced(module, graph, ghn, scheme)
+    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        warnings.append("some predicted values are NaN or infinite")
+    open_statistics = _needs_statistics(network, shape)
+    if open_statistics:
+        warnings.append(
+            f"{open_statistics}, which the file cannot have without images: calibrate before use (commands that take "
+            "--weights do; in Python ghnq.quant.prepare), or give --data"
+        )
+    metadata = _metadata(model, checkpoint, scheme, shape, graph) | {
+        "standardise": "true",
+        "calibrated": "false" if open_statistics else "true",
+    }
+    return _Predicted(StoredWeights.of(network, module, metadata), graph, tuple(warnings))
+
+
+def _trace(module: nn.Module, checkpoint: str, shape: Shape) -> ArchGraph:
+    """Traces a module for images of the checkpoint's shape, which may be foreign to it."""
+    try:
+        return trace(module, shape)
+    except GraphError as error:
+        raise GraphError(
+            f"{error}. These are images as '{checkpoint}' was trained on; for others give --input-shape, or --data"
+        ) from error.__cause__
+
+
+def _calibrated(model: str, checkpoint: str | None, data: str, shape: Shape | None, scheme: QuantScheme) -> _Predicted:
+    """Predicts, then calibrates the norms on the images, and scales convolutions without a norm once for all."""
+    chosen = choose_weights(checkpoint, None, data)
+    dataset = chosen.dataset
+    if shape is not None and shape != dataset.input_shape:
+        given, found = ("x".join(map(str, sizes)) for sizes in (shape, dataset.input_shape))
+        raise GhnqError(f"--input-shape is {given}, but the images of '{dataset.name}' are {found}; leave it out")
+    network = build_network(model, chosen)
+    scheme.check_overrides(_layers(network.module, network.graph))
+    warnings: list[str] = []
+    if chosen.ghn is not None:
+        warnings += _warnings(chosen.ghn, scheme, dataset.input_shape, network.graph)
+    prepared = network.prepared(scheme)
+    without_bias = [
+        name for name in prepared.data_flow.unnormalised if prepared.network.get_submodule(name).bias is None
+    ]
+    if without_bias:
+        warnings.append(
+            f"{len(without_bias)} convolutions have neither a norm nor a bias (first '{without_bias[0]}'): their "
+            "outputs are scaled, but cannot be centred; without --data, commands that take --weights do both"
+        )
+    trained = TrainableNetwork.of(prepared, _FLOAT32).float_network()
+    metadata = _metadata(model, chosen.name, scheme, dataset.input_shape, network.graph) | {
+        "data": dataset.name,
+        "data_sha256": dataset.content_hash,
+        "standardise": "false",
+        "calibrated": "true",
+    }
+    return _Predicted(StoredWeights.of(trained, network.module, metadata), network.graph, tuple(warnings))
+
+
+def _metadata(model: str, checkpoint: str, scheme: QuantScheme, shape: Shape, graph: ArchGraph) -> dict[str, str]:
+    return {
+        "format": "pt",
+        "ghnq_version": __version__,
+        "model": model,
+        "checkpoint": checkpoint,
+        "scheme": str(scheme),
+        "input_shape": ",".join(map(str, shape)),
+        "num_classes": str(graph.num_outputs),
+    }
+
+
+def _layers(module: nn.Module, graph: ArchGraph) -> list[str]:
     """Returns the layers that a scheme can quantize, without those that do not reach the output."""
     layers = [name for name, child in module.named_modules() if is_quantizable(child)]
-    return [name for name in layers if f"{name}.weight".lstrip(".") not in unused]
+    return [name for name in layers if f"{name}.weight".lstrip(".") not in graph.unused]
 
 
-def _as_module_names(tensors: dict[str, Tensor], module: nn.Module, unused: Collection[str]) -> dict[str, Tensor]:
-    """Returns the tensors in the module's order, after checking that names and shapes agree."""
-    expected = {name: tuple(p.shape) for name, p in module.named_parameters() if name not in unused}
-    predicted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != predicted:
-        wrong = sorted(name for name in expected | predicted if expected.get(name) != predicted.get(name))
-        raise GraphError(
-            f"The prediction does not fit the model at {len(wrong)} parameters, first '{wrong[0]}': "
-            f"the model has {expected.get(wrong[0])}, predicted is {predicted.get(wrong[0])}."
-        )
-    # Tensors that share memory are refused by safetensors.
-    return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in expected}
+def _needs_statistics(network: nn.Module, shape: Shape) -> str:
+    """Returns what has to be calibrated before the network can be used, as text; empty if nothing has to be."""
+    if any(isinstance(child, BatchNorm) for child in network.modules()):
+        return "the norms need statistics of images"
+    with torch.no_grad():
+        unnormalised = unnormalised_layers(network.eval(), torch.zeros(2, *shape))
+    return "convolutions without a norm are to be standardised on images" if unnormalised else ""
 
 
-def _warnings(
-    ghn: GHN, scheme: QuantScheme, shape: tuple[int, int, int], outputs: int, tensors: dict[str, Tensor]
-) -> Iterator[str]:
+def _warnings(ghn: GHN, scheme: QuantScheme, shape: Shape, graph: ArchGraph) -> Iterator[str]:
     """Yields warnings about a prediction that the hypernetwork was not trained for."""
     if not scheme.is_float and not ghn.config.condition:
         yield f"the hypernetwork was trained without `condition`: it predicts the same for {scheme} as for float32"
     if ghn.task is not None and tuple(ghn.task.image_shape) != shape:
         trained, given = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
         yield f"the hypernetwork was trained for images of {trained}, not {given}: expect poor accuracy"
-    if outputs > ghn.config.num_classes:
-        yield f"the model has {outputs} outputs; classes repeat after {ghn.config.num_classes}"
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        yield "some predicted values are NaN or infinite"
+    classes, outputs = ghn.config.num_classes, graph.num_outputs
+    if outputs > classes:
+        yield f"the model has {outputs} outputs; classes repeat after {classes}"
+    elif outputs < classes:
+        yield (
+            f"the model has {outputs} outputs, the hypernetwork was trained for {classes} classes: its head is that of "
+            f"the first {outputs} of them; for classes of your own give the images (--data)"
+        )

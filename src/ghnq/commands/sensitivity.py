@@ -17,7 +17,8 @@ from ghnq.torch_threads import one_torch_thread
 def sensitivity(
     model: str,
     *,
-    checkpoint: str,
+    checkpoint: str | None,
+    weights: Path | None,
     scheme: str,
     data: str | None,
     images: int | None,
@@ -25,22 +26,22 @@ def sensitivity(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measures `model`, its parameters predicted, with each layer quantized alone and left in float alone."""
+    """Measures `model` with each layer quantized alone and left in float alone."""
     parsed = read_scheme(scheme, steps=parse_steps(steps) or None)
     if out is not None:
         check_output(out, (".html",), "the figure is written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
-        title = f"Sensitivity of {model} to {report.label}, parameters predicted by '{checkpoint}'"
+        title = f"Sensitivity of {model} to {report.label}, {loaded.weights.title}"
         lines = []
         if out is not None:
             write_sensitivity(report, out, title)
             lines = [f"figure: [cyan]{out}[/]"]
         document = {
             "model": model,
-            "checkpoint": checkpoint,
+            **loaded.weights.document,
             "data": loaded.dataset.name,
             **report.document(),
             "out": None if out is None else str(out),

@@ -23,6 +23,8 @@ class Origin:
         model: The reference of the model, as on the command line.
         checkpoint: The name of the checkpoint that predicted the parameters.
         checkpoint_sha256: The hash of its weights.
+        weights: The name of the file of parameters, where they were not predicted.
+        weights_sha256: The hash of that file.
         data: The name of the data set.
         calibration_seed: Selects the calibration images.
         mean, std: Of pixels scaled to 0..1, per channel: the input of the network is (pixels / 255 - mean) / std.
@@ -31,6 +33,8 @@ class Origin:
     model: str | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
     data: str | None = None
     calibration_seed: int | None = None
     mean: tuple[float, ...] | None = None
@@ -132,6 +136,7 @@ class Facts:
                 origin=Origin(
                     model=properties.get("ghnq.model"), checkpoint=properties.get("ghnq.checkpoint"),
                     checkpoint_sha256=properties.get("ghnq.checkpoint_sha256"), data=properties.get("ghnq.data"),
+                    weights=properties.get("ghnq.weights"), weights_sha256=properties.get("ghnq.weights_sha256"),
                     calibration_seed=None if seed is None else int(seed), mean=mean, std=std,
                 ),
             )  # fmt: skip

@@ -26,6 +26,11 @@ WEIGHTS = "weights.safetensors"
 """Name of the file in the folder of a fine-tuning run."""
 
 
+def weights_file(path: Path) -> Path:
+    """Returns the file of weights that a path names: itself, or the result in the folder of a fine-tuning run."""
+    return path / WEIGHTS if path.is_dir() else path
+
+
 @dataclass(frozen=True, eq=False)
 class StoredWeights:
     """Parameters and buffers of a network; running statistics of norms are kept as they are.
@@ -40,7 +45,6 @@ class StoredWeights:
     metadata: Mapping[str, str] = field(default_factory=dict)
     name: str = "the weights"
     depends_on_scheme: bool = False
-    keep_statistics: bool = True
 
     @classmethod
     def of(cls, network: nn.Module, module: nn.Module, metadata: Mapping[str, str]) -> StoredWeights:
@@ -56,7 +60,7 @@ class StoredWeights:
         Raises:
             CheckpointError: There is none, or it is not a safetensors file.
         """
-        file = path / WEIGHTS if path.is_dir() else path
+        file = weights_file(path)
         if not file.is_file():
             others = [other.name for other in file.parent.glob("*.safetensors")] if file.parent.is_dir() else []
             raise CheckpointError(
@@ -75,6 +79,11 @@ class StoredWeights:
     def standardise(self) -> bool:
         """Whether the weights are predicted ones, as they were predicted."""
         return self.metadata.get("standardise") == "true"
+
+    @property
+    def keep_statistics(self) -> bool:
+        """Whether the norms have running statistics of images, not those of a fresh module."""
+        return self.metadata.get("calibrated") != "false"
 
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Checks that the weights are for as many classes.

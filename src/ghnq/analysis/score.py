@@ -1,0 +1,180 @@
+"""The accuracy of networks under schemes: one row for each network and scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+from torch import nn
+
+from ghnq.data import ImageDataset, Images
+from ghnq.errors import DataError, GhnqError, GraphError, NotFiniteError, SchemeError, nearest
+from ghnq.hypernet import GHN
+from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, StoredWeights, WeightSource, count_correct
+from ghnq.prediction.held_out import hold_out
+from ghnq.progress import ProgressCallback
+from ghnq.quant import QuantScheme
+from ghnq.torch_threads import one_torch_thread
+
+Split = Literal["val", "test"]
+SPLITS: tuple[Split, ...] = ("val", "test")
+DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
+CALIBRATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One network under one scheme.
+
+    Attributes:
+        model: The name of the network.
+        scheme, protocol: What it was quantized to.
+        accuracy: Percent.
+        drop_from_float32: Percentage points; None where float32 was not measured.
+        correct, images: Counts of images.
+        nonfinite: Images with a NaN or infinite logit, which are not correct.
+        parameters, multiply_adds: The size of the network.
+    """
+
+    model: str
+    scheme: str
+    protocol: str
+    accuracy: float
+    drop_from_float32: float | None
+    correct: int
+    images: int
+    nonfinite: int
+    parameters: int
+    multiply_adds: int
+
+    def document(self) -> dict[str, Any]:
+        """Returns the row for JSON."""
+        return asdict(self)
+
+
+def score(
+    module: nn.Module,
+    dataset: ImageDataset,
+    *,
+    ghn: GHN | None = None,
+    schemes: Sequence[str] = DEFAULT_SCHEMES,
+    images: int | None = None,
+    on: Split = "val",
+    name: str = "network",
+) -> list[ScoreRow]:
+    """Measures the accuracy of one network under schemes, as `ghnq score` does.
+
+    Args:
+        module: The network; it is not changed.
+        dataset: The images; norms and ranges are calibrated on its training split.
+        ghn: Predicts the parameters; None takes those of the module, which keeps the statistics of its norms.
+        schemes: Text such as `w4a8`, or paths of scheme files.
+        images: How many images; None is all.
+        on: `val`, training images that are held out (`ghnq.prediction.held_out`), or `test`.
+        name: The name of the network in the rows.
+
+    Raises:
+        DataError: The images do not fit, or too few were given.
+        SchemeError: A scheme does not exist or does not fit the network.
+    """
+    weights: WeightSource = StoredWeights.of(module, module, {}) if ghn is None else PredictedWeights(ghn)
+    count = min(CALIBRATION_IMAGES, len(dataset.train))
+    network = Network(module, weights, dataset, dataset.calibration(count, CALIBRATION_SEED))
+    named = {str(scheme): scheme for scheme in map(QuantScheme.parse, schemes)}
+    return score_networks({name: network}, choose_images(dataset, on, images), named)
+
+
+def choose_images(dataset: ImageDataset, on: str, count: int | None) -> Images:
+    """Returns the held-out training images or the test images, or a fixed subset, balanced over classes.
+
+    Raises:
+        GhnqError: There is no such split.
+        DataError: There are no held-out images, or fewer than `count`.
+    """
+    if on not in SPLITS:
+        raise GhnqError(f"There are no images '{on}'{nearest(on, SPLITS)}; --on takes {' or '.join(SPLITS)}.")
+    images: Images | None = dataset.test if on == "test" else hold_out(dataset)[1]
+    if images is None:
+        raise DataError(
+            f"'{dataset.name}' has {len(dataset.train)} training images, too few to hold some out; measure on the test "
+            "images (--on test)"
+        )
+    return images if count is None else images.first(count)
+
+
+def score_networks(
+    networks: Mapping[str, Network],
+    images: Images,
+    schemes: Mapping[str, QuantScheme],
+    progress: ProgressCallback | None = None,
+) -> list[ScoreRow]:
+    """Returns one row for each network and scheme, in this order.
+
+    Args:
+        networks: By the names that they have in the rows.
+        images: What is classified.
+        schemes: By the names that they have in the rows.
+        progress: Called with the number of networks that are finished.
+
+    Raises:
+        GraphError, SchemeError: A network cannot be traced, or a scheme does not fit it; the message names the network.
+    """
+    report = progress or (lambda done, total: None)
+    rows: list[ScoreRow] = []
+    with one_torch_thread():
+        for done, (name, network) in enumerate(networks.items()):
+            report(done, len(networks))
+            try:
+                rows += _rows(name, network, images, schemes)
+            except (GraphError, SchemeError, DataError) as error:
+                raise type(error)(f"{name}: {error}") from error
+        report(len(networks), len(networks))
+    return rows
+
+
+def score_table(rows: Sequence[ScoreRow], title: str, caption: str) -> Table:
+    """Returns one line for each network and scheme, in percent."""
+    table = Table(title=title, caption=caption, header_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("scheme", overflow="fold")
+    for heading in ("accuracy", "drop from float32", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for number, row in enumerate(rows):
+        first = number == 0 or rows[number - 1].model != row.model
+        last = number + 1 == len(rows) or rows[number + 1].model != row.model
+        size = [f"{row.parameters:,}", f"{row.multiply_adds:,}"] if first else ["", ""]
+        table.add_row(
+            row.model if first else "", row.scheme, f"{row.accuracy:.2f}", _drop(row), *size, end_section=last
+        )
+    return table
+
+
+def _rows(name: str, network: Network, images: Images, schemes: Mapping[str, QuantScheme]) -> Iterator[ScoreRow]:
+    in_float: float | None = None
+    for scheme_name, scheme in schemes.items():
+        try:
+            count = count_correct(network.quantized(scheme), network.dataset, images)
+            correct, nonfinite = count.correct, count.nonfinite
+        except NotFiniteError:  # weights are NaN or infinite, or calibration images overflow
+            correct, nonfinite = 0, len(images)
+        accuracy = 100 * correct / len(images)
+        in_float = accuracy if scheme_name == "float32" else in_float
+        yield ScoreRow(
+            model=name,
+            scheme=scheme_name,
+            protocol=scheme.protocol,
+            accuracy=accuracy,
+            drop_from_float32=None if in_float is None else in_float - accuracy,
+            correct=correct,
+            images=len(images),
+            nonfinite=nonfinite,
+            parameters=network.graph.num_parameters,
+            multiply_adds=network.graph.multiply_adds,
+        )
+
+
+def _drop(row: ScoreRow) -> str:
+    shown = row.drop_from_float32 is not None and row.scheme != "float32"
+    return f"{row.drop_from_float32:z.2f}" if shown else ""

@@ -1,0 +1,95 @@
+"""The options `--checkpoint` and `--weights`: where the parameters of a model come from, and its images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ghnq.data import ImageDataset, load
+from ghnq.errors import DataError, GhnqError
+from ghnq.evaluation.provenance import weights_hash
+from ghnq.hypernet import GHN
+from ghnq.prediction import PredictedWeights, StoredWeights, WeightSource, dataset_for, warn_about_other_images
+from ghnq.prediction.stored_weights import weights_file
+
+DEFAULT_CHECKPOINT = "digits"
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenWeights:
+    """The source that the options name.
+
+    Attributes:
+        source: The parameters.
+        dataset: The images of `--data`, or those that the source was made for.
+        option: `checkpoint` or `weights`: the key in documents and metadata.
+        name: What the user gave.
+        ghn: The hypernetwork, if there is one.
+    """
+
+    source: WeightSource
+    dataset: ImageDataset
+    option: str
+    name: str
+    ghn: GHN | None = None
+
+    @property
+    def title(self) -> str:
+        """Where the parameters come from, for titles of tables and figures."""
+        return f"parameters predicted by '{self.name}'" if self.option == "checkpoint" else f"weights of '{self.name}'"
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the hypernetwork, or of the file of weights."""
+        if self.ghn is not None:
+            return weights_hash(self.ghn)
+        return hashlib.sha256(weights_file(Path(self.name)).read_bytes()).hexdigest()
+
+    @property
+    def document(self) -> dict[str, str]:
+        """Key and value for JSON documents."""
+        return {self.option: self.name}
+
+
+def choose_weights(checkpoint: str | None, weights: Path | None, data: str | None) -> ChosenWeights:
+    """Loads the hypernetwork or the file of weights, and the images.
+
+    Args:
+        checkpoint: `--checkpoint`; None without the option, which is DEFAULT_CHECKPOINT unless there are weights.
+        weights: `--weights`.
+        data: `--data`; None takes the images that the hypernetwork or the weights were made for.
+
+    Raises:
+        GhnqError: Both options are given.
+        CheckpointError, DataError: The source or the images cannot be loaded, or do not fit each other.
+    """
+    if weights is None:
+        name = checkpoint or DEFAULT_CHECKPOINT
+        ghn = GHN.from_pretrained(name)
+        chosen = ChosenWeights(PredictedWeights(ghn), dataset_for(ghn, data), "checkpoint", name, ghn)
+    else:
+        if checkpoint is not None:
+            raise GhnqError("--checkpoint predicts weights, --weights has them already; give one of the two")
+        stored = StoredWeights.read(weights)
+        chosen = ChosenWeights(stored, _images_of(stored, data), "weights", str(weights))
+    chosen.source.check_dataset(chosen.dataset)
+    if chosen.ghn is not None:
+        warn_about_other_images(chosen.ghn, chosen.dataset)
+    return chosen
+
+
+def _images_of(stored: StoredWeights, data: str | None) -> ImageDataset:
+    """Returns the images of `--data`, else those that the weights were made with."""
+    name = data or stored.metadata.get("data")
+    if name is None:
+        raise DataError(f"{stored.name} does not say which images it is for; name a data set (--data)")
+    try:
+        return load(name)
+    except DataError as error:
+        if data is not None:
+            raise
+        raise DataError(
+            f"{stored.name} was made with '{name}', which cannot be loaded by that name; give the images with --data"
+        ) from error

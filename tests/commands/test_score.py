@@ -1,0 +1,206 @@
+"""`ghnq score`, and weights in place of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import ghnq as package
+from ghnq.analysis.score import choose_images, score
+from ghnq.data import load
+from ghnq.errors import DataError
+from ghnq.models import load_model
+from ghnq.prediction.held_out import hold_out
+from ghnq.quant import quantize
+
+from .conftest import Cli
+
+MODEL = "convnets/test/5"
+NETS = """
+from torch import nn
+
+class Digits(nn.Module):
+    def __init__(self, classes=10, width=12):
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+def wide():
+    return Digits(width=20)
+
+def five():
+    return Digits(5)
+
+def without_norms():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+"""
+
+
+@pytest.fixture
+def nets(models: Path) -> Path:
+    (models.parent / "nets.py").write_text(NETS)
+    return models.parent
+
+
+def trained(folder: Path) -> tuple[nn.Module, Path]:
+    """A network of the user's with statistics of its own, and its file without any metadata."""
+    torch.manual_seed(3)
+    module = load_model(f"{folder / 'nets.py'}:Digits").train()
+    digits = load("digits")
+    for _ in range(3):
+        module(digits.normalise(digits.train.pixels[:200]))
+    file = folder / "own.safetensors"
+    save_file(dict(module.state_dict()), file)
+    return module.eval(), file
+
+
+def test_one_row_for_each_model_and_scheme(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    call = ghnq(
+        "score", MODEL, "nets.py:Digits", "--checkpoint", tiny_checkpoint, "--schemes", "float32,w4a8",
+        "--images", 60, "--out", "scores", "--json",
+    )  # fmt: skip
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert document["on"] == "val"
+    assert document["images"] == 60
+    rows = document["rows"]
+    assert [(row["model"], row["scheme"]) for row in rows] == [
+        (model, scheme) for model in (MODEL, "nets.py:Digits") for scheme in ("float32", "w4a8")
+    ]
+    for row in rows:
+        assert row["accuracy"] == pytest.approx(100 * row["correct"] / 60, abs=0)
+    assert rows[1]["drop_from_float32"] == rows[0]["accuracy"] - rows[1]["accuracy"]
+    assert pq.read_table("scores/results.parquet").to_pylist() == rows
+    assert json.loads(Path("scores/summary.json").read_text())["rows"] == rows
+
+
+def test_held_out_images_are_training_images(ghnq: Cli, nets: Path) -> None:
+    digits = load("digits")
+    rest, held = hold_out(digits)
+    assert held is not None
+    assert torch.equal(choose_images(digits, "val", None).pixels, held.pixels)
+    assert len(rest.train) + len(held) == len(digits.train)
+    together = torch.cat([rest.train.pixels, held.pixels]).flatten(1).numpy()
+    assert np.array_equal(np.sort(together, axis=0), np.sort(digits.train.pixels.flatten(1).numpy(), axis=0))
+    assert choose_images(digits, "test", 7).labels.tolist() == digits.test.first(7).labels.tolist()
+
+
+def test_accuracy_of_stored_weights_is_that_of_the_module(ghnq: Cli, nets: Path) -> None:
+    module, file = trained(nets)
+    call = ghnq("score", "nets.py:Digits", "--weights", file, "--data", "digits", "--on", "test", "--json")
+    assert call.code == 0, call.err
+    rows = {row["scheme"]: row for row in json.loads(call.out)["rows"]}
+    digits = load("digits")
+    images = digits.normalise(digits.test.pixels)
+    with torch.no_grad():
+        correct = int((module(images).argmax(1) == digits.test.labels).sum())
+        # Statistics are kept in float; quantization measures them again through the quantized network.
+        simulated = quantize(module, "w8a8", calibration=digits.calibration(512, 0))
+        quantized = int((simulated(images).argmax(1) == digits.test.labels).sum())
+    assert rows["float32"]["correct"] == correct
+    assert rows["w8a8"]["correct"] == pytest.approx(quantized, abs=2)
+    python = score(module, digits, schemes=("float32", "w4a4"), on="test", name="nets.py:Digits")
+    assert [row.document() for row in python] == [rows["float32"], rows["w4a4"]]
+
+
+def test_what_predict_calibrates_is_what_score_measures(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    for model in ("nets.py:Digits", "nets.py:without_norms"):
+        predicted = ghnq(
+            "predict", model, "--checkpoint", tiny_checkpoint, "--data", "digits", "--out", "p.safetensors"
+        )
+        assert predicted.code == 0, predicted.err
+        module = load_model(model)
+        module.load_state_dict(load_file("p.safetensors"), strict=True)
+        digits = load("digits")
+        with torch.no_grad():
+            logits = module.eval()(digits.normalise(digits.test.pixels))
+        correct = int((logits.argmax(1) == digits.test.labels).sum())
+        for options in (["--weights", "p.safetensors"], ["--checkpoint", tiny_checkpoint]):
+            call = ghnq("score", model, *options, "--schemes", "float32", "--on", "test", "--json")
+            assert json.loads(call.out)["rows"][0]["correct"] == pytest.approx(correct, abs=1), (model, options)
+        with safe_open("p.safetensors", "pt") as file:
+            metadata = file.metadata()
+        assert (metadata["calibrated"], metadata["standardise"], metadata["data"]) == ("true", "false", "digits")
+        assert metadata["data_sha256"] == digits.content_hash
+
+
+def test_uncalibrated_weights_are_calibrated_where_they_are_used(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    call = ghnq("predict", "nets.py:without_norms", "--checkpoint", tiny_checkpoint, "--out", "p.safetensors", "--json")
+    document = json.loads(call.out)
+    assert "standardised on images" in document["warnings"][0]
+    assert document["input_shape"] == [1, 8, 8]
+    found = [
+        json.loads(ghnq("score", "nets.py:without_norms", *options, "--schemes", "float32,w4a4", "--json").out)["rows"]
+        for options in (["--weights", "p.safetensors", "--data", "digits"], ["--checkpoint", tiny_checkpoint])
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("command", ["export", "sensitivity", "mixed"])
+def test_commands_take_weights(ghnq: Cli, nets: Path, command: str) -> None:
+    _, file = trained(nets)
+    more = {
+        "export": ["--scheme", "w8a8", "--out", "net.onnx"],
+        "sensitivity": ["--images", 50],
+        "mixed": ["--budget-bits", 5, "--images", 50],
+    }
+    call = ghnq(command, "nets.py:Digits", "--weights", file, "--data", "digits", *more[command], "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    if command == "export":
+        assert document["weights"] == "own.safetensors"
+        assert document["checkpoint"] is None
+        assert len(document["weights_sha256"]) == 64
+        verified = json.loads(ghnq("verify", "net.onnx", "--data", "digits", "--json").out)
+        assert verified["agreement"] in (1.0, 100.0)
+    else:
+        assert document["weights"] == str(file)
+
+
+def test_what_does_not_fit_is_said(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    _, file = trained(nets)
+    weights = ["--weights", file, "--data", "digits"]
+    assert package.CheckpointError is not None
+    for words, message in [
+        (["score", "nets.py:Digits", "--weights", "ownn.safetensors"], "own.safetensors"),
+        (["score", "nets.py:Digits", "--weights", file], "--data"),
+        (["score", "nets.py:wide", *weights], "'conv.weight' has shape (12, 1, 3, 3)"),
+        (["score", MODEL, *weights], "another model"),
+        (["score", "nets.py:Digits", *weights, "--checkpoint", "digits"], "one of the two"),
+        (["score", "nets.py:Digits", *weights, "--on", "tset"], "did you mean 'test'"),
+        (["score", "nets.py:Digits", "nets.py:Digits", *weights], "more than once"),
+        (["score", "nets.py:Digits", *weights, "--schemes", "w8b8"], "w8b8"),
+        (["score", "nets.py:Digits", *weights, "--images", 100_000], "100000"),
+        (["score", "nets.py:five", "--checkpoint", tiny_checkpoint], "5 outputs"),
+    ]:
+        call = ghnq(*words)
+        assert call.code == 2, words
+        assert message in call.err, (words, call.err)
+        assert "Traceback" not in call.err
+    call = ghnq("predict", "nets.py:five", "--checkpoint", tiny_checkpoint, "--out", "p.safetensors")
+    assert "5 outputs" in call.err
+    assert "10 classes" in call.err
+
+
+def test_few_images_have_none_held_out() -> None:
+    digits = load("digits")
+    from dataclasses import replace
+
+    few = replace(digits, train=digits.train.first(8))
+    with pytest.raises(DataError, match="--on test"):
+        choose_images(few, "val", None)
