@@ -61,7 +61,18 @@ LONGEST_SCREEN = 24
         (["export", "models.py:Net", "--out", "net.pt2", "--scheme", "quiet.yaml", "--steps", "squant"], "--steps"),
         (["export", "models.py:Net", "--out", "net.onnx", "--steps", "equalise"], "did you mean 'equalize'"),
         (
-            ["predict", "models.py:Net", "--checkpoint", "CKPT", "--out", "a.safetensors", "--scheme", "w4+hed=w8"],
+            [
+                "predict",
+                "models.py:Net",
+                "--checkpoint",
+                "CKPT",
+                "--input-shape",
+                "3,8,8",
+                "--out",
+                "a.safetensors",
+                "--scheme",
+                "w4+hed=w8",
+            ],
             "override 'hed' matches no layer (did you mean 'head'?): layers are conv, head",
         ),
         # Studies of one model.

@@ -1,12 +1,15 @@
 """Values on the command line: what is read, and what is refused with which words."""
 
+import io
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ghnq.commands.options import check_folder, check_output, check_protocol, parse_list, parse_shape
+from ghnq.commands.progress_display import measuring
 from ghnq.errors import GhnqError, GraphError, SchemeError
 
 
@@ -54,3 +57,18 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
         check_output(tmp_path / "file" / "deeper" / "a.svg", (".svg",), "drawn as")
     with pytest.raises(GhnqError, match="is a file"):
         check_folder(tmp_path / "file")
+
+
+def test_progress_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 5.0, 30.0, 40.0, 55.0, 90.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    stream = io.StringIO()
+    with measuring(Console(file=stream), "networks") as report:
+        for done in (2, 3, 4, 5, 6):
+            report(done, 6)
+    lines = stream.getvalue().splitlines()
+    # Two were measured by an earlier call; lines come at 30 s and 55 s, none at the end, where the table follows.
+    assert lines == [
+        "measured 3 of 6 networks in 0.5 min, about 1.5 min left",
+        "measured 5 of 6 networks in 0.9 min, about 0.3 min left",
+    ]

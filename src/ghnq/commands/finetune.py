@@ -10,18 +10,18 @@ from typing import Literal
 
 from torch import nn
 
-from ghnq.commands.load_network import CALIBRATION_SEED
+from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_folder
 from ghnq.commands.terminal import Terminal
-from ghnq.data import ImageDataset, load
+from ghnq.commands.weight_options import ChosenWeights, choose_weights
+from ghnq.data import load
 from ghnq.errors import DataError, GhnqError, nearest
 from ghnq.finetune import Job, Result, Settings
 from ghnq.finetune import finetune as train_network
 from ghnq.finetune.follow import follow
 from ghnq.finetune.kaiming import KaimingWeights
-from ghnq.hypernet import GHN
 from ghnq.models import load_model
-from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, StoredWeights, WeightSource, dataset_for
+from ghnq.prediction import Network, StoredWeights
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
 from ghnq.runs.distributed.launch import start_workers
 from ghnq.runs.distributed.topology import arrange_processes
@@ -127,28 +127,14 @@ def _follow(group: WorkerGroup, options: _Options) -> None:
 
 def _load(model: str, init: str, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
     """Returns the network with the source of its initial weights, and the name of that source for the metadata."""
-    source: WeightSource
-    if weights is not None:
-        source = StoredWeights.read(weights)
-        dataset = _images(data or source.metadata.get("data"), f"--weights {weights}")
-        origin = ("weights", weights.name)
-    elif init == KAIMING:
-        dataset, source, origin = _images(data, "--init kaiming"), KaimingWeights(), ("init", KAIMING)
+    if weights is None and init == KAIMING:
+        if data is None:
+            raise DataError("--init kaiming does not say which images to train on; name a data set with --data")
+        chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
-        ghn = GHN.from_pretrained(init)
-        dataset, source, origin = dataset_for(ghn, data), PredictedWeights(ghn), ("checkpoint", init)
-    source.check_dataset(dataset)
-    if len(dataset.train) < 2:
-        raise DataError(f"'{dataset.name}' has fewer than two training images; there is nothing to train on")
-    module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    count = min(CALIBRATION_IMAGES, len(dataset.train))
-    return Network(module, source, dataset, dataset.calibration(count, CALIBRATION_SEED)), origin
-
-
-def _images(data: str | None, option: str) -> ImageDataset:
-    if data is None:
-        raise DataError(f"{option} does not say which images to train on; name a data set with --data")
-    return load(data)
+        chosen = choose_weights(None if weights is not None else init, weights, data)
+    name = chosen.name if weights is None else weights.name
+    return build_network(model, chosen), (chosen.option, name)
 
 
 def _teacher(reference: str, network: Network) -> nn.Module:

@@ -44,7 +44,9 @@ def train(
             terminal.finish(
                 None,
                 f"checkpoint: [cyan]{checkpoint}[/]",
-                f"measure it with: ghnq evaluate {checkpoint}" + (f" --data {data}" if data else ""),
+                f"measure it with: ghnq evaluate {checkpoint}"
+                + (f" --data {data}" if data else "")
+                + " --limit 20 --images 500",
             )
 
 
