@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.errors import DataError, NotFiniteError
+from ghnq.quant.batch_statistics import BatchStatistics, PooledStatistics
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
@@ -69,33 +70,53 @@ def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256
 
 
 @torch.no_grad()
-def estimate_in_place(network: nn.Module, images: Tensor, batch_size: int, *, keep: Collection[nn.Module] = ()) -> None:
+def estimate_in_place(
+    network: nn.Module, images: Tensor, batch_size: int, *, keep: Collection[nn.Module] = (), keep_buffers: bool = False
+) -> list[tuple[str, str]]:
     """Does what `estimate_batch_norm` does, in place, with images that are checked already.
 
     Args:
         keep: Norms that keep the running statistics that they have, and normalise with them.
+        keep_buffers: Whether the same holds for buffers with which the network calls `F.batch_norm` itself.
+
+    Returns:
+        Names of such buffers, mean and variance, that were estimated.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module not in keep]
-    if not norms:
-        return
+    buffers = {} if keep_buffers else _buffers_beside_norms(network)
+    if not norms and not buffers:
+        return []
     with eval_mode(network):
-        handles = []
-        statistics = {norm: _PooledStatistics() for norm in norms}
         momenta = {norm: norm.momentum for norm in norms}
         for norm in norms:
             _add_running_statistics(norm)
             norm.train()
             norm.momentum = 1.0  # so that the running statistics are those of the last batch
-            handles.append(norm.register_forward_hook(statistics[norm].update))
+        means = [norm.running_mean for norm in norms if isinstance(norm.running_mean, Tensor)]
+        observed = BatchStatistics([*means, *buffers.values()])
+        handles = [norm.register_forward_hook(observed.after_norm) for norm in norms]
         try:
-            for batch in batches(images, batch_size):
-                network(batch)
+            with observed:
+                for batch in batches(images, batch_size):
+                    network(batch)
         finally:
             for handle in handles:
                 handle.remove()
             for norm in norms:
                 norm.momentum = momenta[norm]
-                statistics[norm].store(norm)
+                _store(observed.of(norm), norm)
+    return _store_buffers(network, buffers, observed)
+
+
+def _buffers_beside_norms(network: nn.Module) -> dict[str, Tensor]:
+    """Returns the buffers [C] that may be running means of an `F.batch_norm` that is called without a norm module."""
+    return {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in network.named_modules()
+        if not isinstance(module, BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.dim() == 1 and buffer.is_floating_point()
+    }
 
 
 def norms_with_statistics(network: nn.Module) -> set[nn.Module]:
@@ -115,40 +136,27 @@ def _add_running_statistics(norm: BatchNorm) -> None:
     norm.track_running_stats = True
 
 
-class _PooledStatistics:
-    """Mean and sum of squared deviations of all input values of a norm, merged batch by batch, in float64.
-
-    The update is that of Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample
-    variances.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.runs = 0, 0  # values per channel, and batches
-        self.mean_C: Tensor | float = 0.0
-        self.squares_C: Tensor | float = 0.0
-
-    def update(self, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        """The forward hook of a norm whose running statistics are those of the batch."""
+def _store(statistics: PooledStatistics | None, norm: BatchNorm) -> None:
+    """Writes the statistics into the norm; a norm that did not run keeps its own."""
+    if statistics is not None:
         assert isinstance(norm.running_mean, Tensor)
         assert isinstance(norm.running_var, Tensor)
-        count = output.numel() // output.shape[1]
-        total = self.count + count
-        shift_C = norm.running_mean.double() - self.mean_C
-        batch_squares_C = norm.running_var.double() * (count - 1)
-        self.squares_C = self.squares_C + batch_squares_C + shift_C**2 * (self.count * count / total)
-        self.mean_C = self.mean_C + shift_C * (count / total)
-        self.count, self.runs = total, self.runs + 1
+        statistics.store(norm.running_mean, norm.running_var)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.fill_(statistics.runs)
 
-    def store(self, norm: BatchNorm) -> None:
-        """Writes the statistics into the norm; a norm that did not run keeps its own."""
-        if self.runs:
-            assert isinstance(norm.running_mean, Tensor)
-            assert isinstance(norm.running_var, Tensor)
-            assert isinstance(self.squares_C, Tensor)
-            norm.running_mean.copy_(torch.as_tensor(self.mean_C))
-            norm.running_var.copy_(self.squares_C / (self.count - 1))
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.fill_(self.runs)
+
+def _store_buffers(network: nn.Module, buffers: dict[str, Tensor], observed: BatchStatistics) -> list[tuple[str, str]]:
+    """Writes the statistics of norms without a module into their buffers, and returns the names of these."""
+    names = {id(buffer): name for name, buffer in network.named_buffers()}
+    stored = []
+    for name, mean in buffers.items():
+        if id(mean) in observed.pooled:
+            variance = observed.variances[id(mean)]
+            observed.pooled[id(mean)].store(mean, variance)
+            if id(variance) in names:
+                stored.append((name, names[id(variance)]))
+    return stored
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def prepare(
     if has_predicted_weights(module) if standardise is None else standardise:
         attach_norms(network, data_flow.unnormalised)
         data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
-    estimate_in_place(network, images, batch_size, keep=kept)
+    estimate_in_place(network, images, batch_size, keep=kept, keep_buffers=keep_statistics)
     check_norms(network)
     return Prepared(network=network, images=images, batch_size=batch_size, data_flow=data_flow)
 
@@ -179,7 +179,7 @@ class Prepared:
         """
         quantized = copy.deepcopy(network)
         _quantize_layers(quantized, layers, scheme, self._gains(network) if scheme.fold else {})
-        estimate_in_place(quantized, self.images, self.batch_size)
+        buffers = estimate_in_place(quantized, self.images, self.batch_size)
         folded = {norm for _, norm in self.data_flow.norm_pairs} if scheme.fold else set()
         keeps_variance = set() if scheme.folding_commutes else folded
         for name, norm in network.named_modules():
@@ -189,6 +189,11 @@ class Prepared:
                 estimated = state["running_var"].maximum(MIN_VARIANCE_RATIO * in_float)
                 state["running_var"] = in_float if name in keeps_variance else estimated
                 norm.load_state_dict(state)
+        if "correct_bias" not in scheme.steps:
+            for mean, variance in buffers:  # of norms that the network computes without a module
+                network.get_buffer(mean).copy_(quantized.get_buffer(mean))
+                in_float = network.get_buffer(variance)
+                in_float.copy_(quantized.get_buffer(variance).maximum(MIN_VARIANCE_RATIO * in_float))
 
     def _floor_variances(self, network: nn.Module, scheme: QuantScheme) -> None:
         for _, name in self.data_flow.norm_pairs if scheme.variance_floor else ():
