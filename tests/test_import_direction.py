@@ -25,6 +25,8 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
             "validation_errors",
             "yaml_loader",
         ),
+        ("module_copy",),
+        ("module_check",),
         ("graph", "quant", "runs"),
         ("spaces", "hypernet", "data"),
         ("deploy", "models", "prediction"),

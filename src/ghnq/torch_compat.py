@@ -22,6 +22,7 @@ from torch._ops import _OpNamespace as OpNamespace
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as BatchOrInstanceNorm
 from torch.nn.modules.conv import _ConvNd as ConvNd
+from torch.nn.utils.prune import BasePruningMethod
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ __all__ = [
     "TO_COPY",
     "UNSAFE_VIEW",
     "BatchNorm",
+    "BatchNormOfAnyRank",
     "BatchOrInstanceNorm",
     "ConvNd",
     "OpNamespace",
     "OpOverload",
     "compiler_error",
+    "computed_by_hooks",
     "convolve",
     "copy_layer",
     "copy_tensors",
@@ -54,15 +57,27 @@ __all__ = [
     "own_forward_hooks",
     "own_modules",
     "own_parameters",
+    "remove_computing_hook",
     "remove_forward_hook",
     "replace_convolution",
     "schema_arguments",
+    "share_hooks",
     "tree_leaves",
     "version_counter",
     "view_base",
+    "wrapper_of",
 ]
 
 _aten = torch.ops.aten
+
+
+class BatchNormOfAnyRank(nn.BatchNorm2d):
+    """A batch norm of inputs [B, C, ...] with any number of dimensions, as `nn.SyncBatchNorm` is one."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
 
 # ATen functions that torch.export leaves in a graph.
 ADAPTIVE_AVG_POOL_2D = _aten._adaptive_avg_pool2d.default
@@ -121,6 +136,37 @@ def overridden_method(module: nn.Module, base: type[nn.Module]) -> str:
     return ""
 
 
+def computed_by_hooks(module: nn.Module) -> list[str]:
+    """Returns the names of parameters that `weight_norm`, `spectral_norm` or pruning of torch compute in hooks."""
+    kinds = (
+        import_module("torch.nn.utils.weight_norm").WeightNorm,
+        import_module("torch.nn.utils.spectral_norm").SpectralNorm,
+    )
+    hooks = module._forward_pre_hooks.values()
+    names = [hook.name for hook in hooks if isinstance(hook, kinds)]
+    return names + [hook._tensor_name for hook in hooks if isinstance(hook, BasePruningMethod)]
+
+
+def remove_computing_hook(module: nn.Module, name: str) -> None:
+    """Removes what `computed_by_hooks` found; the value that it computes in the present mode becomes the parameter."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if name in (getattr(hook, "name", None), getattr(hook, "_tensor_name", None)):
+            hook.remove(module)  # type: ignore[attr-defined]
+            del module._forward_pre_hooks[key]
+
+
+def wrapper_of(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """Returns what a wrapper is called and the module in it; None if the module is no wrapper.
+
+    A module that was compiled in place, by `module.compile()`, is its own content.
+    """
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return type(module).__name__, module.module
+    if type(module).__name__ == "OptimizedModule":  # importing its class takes seconds
+        return "torch.compile", module.get_submodule("_orig_mod")
+    return ("torch.compile", module) if module.__dict__.get(COMPILED_CALL_ATTRIBUTE) is not None else None
+
+
 def _hook_tables(module: nn.Module) -> tuple[dict[int, Callable[..., object]], ...]:
     return module._forward_pre_hooks, module._forward_hooks
 
@@ -136,6 +182,13 @@ def copy_layer(layer: nn.Module) -> nn.Module:
     A hook that is a method of the network would otherwise copy the network, and belong to that copy.
     """
     return copy.deepcopy(layer, {id(table): table.copy() for table in _hook_tables(layer)})
+
+
+def share_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Gives a module that replaces another one the forward hooks and forward pre-hooks of that one."""
+    for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks",
+                 "_forward_hooks_with_kwargs", "_forward_hooks_always_called"):  # fmt: skip
+        new.__dict__[name] = old.__dict__[name]
 
 
 def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:

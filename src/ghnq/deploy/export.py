@@ -72,7 +72,7 @@ def export_onnx(
         SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
         NotFiniteError: Weights, activations or logits that are NaN or infinite.
         DataError: Unusable calibration images, or fewer than one batch.
-        ExportError: An operator that cannot be expressed, another type than float32, or a shape that depends on the
+        ExportError: An operator that cannot be expressed, float64 parameters, or a shape that depends on the
             batch size beyond its first dimension.
         MissingExtraError: onnx is not installed.
     """
@@ -109,7 +109,7 @@ def export_program(
         SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
         NotFiniteError: Weights, activations or logits that are NaN or infinite.
         DataError: Unusable calibration images, or fewer than one batch.
-        ExportError: An operator that cannot be expressed, another type than float32, or a shape that depends on the
+        ExportError: An operator that cannot be expressed, float64 parameters, or a shape that depends on the
             batch size beyond its first dimension.
         GhnqError: The file name does not end in .pt2.
     """
@@ -137,7 +137,6 @@ def _export_module(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
             "give more images, or a smaller batch_size"
         )
-    check_float32(module)
     prepared = prepare(module, calibration, batch_size=batch_size)
     return export_prepared(prepared, parsed, file_format, out=path, origin=origin)
 
@@ -159,14 +158,14 @@ def export_prepared(
 
 
 def check_float32(module: nn.Module) -> None:
-    """Checks that all floating-point parameters and buffers of a module are float32.
+    """Checks that all floating-point parameters and buffers of a module are float32, or half precision, cast to it.
 
     Raises:
         ExportError: One is not; the message names it.
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise ExportError(
-                f"'{name}' of the network is {tensor.dtype}; only float32 networks can be exported: "
+                f"'{name}' of the network is {tensor.dtype}; only networks of float32 or half precision can be exported: "
                 "call .float() on the network first"
             )

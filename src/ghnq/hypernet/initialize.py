@@ -11,7 +11,8 @@ from ghnq.errors import GraphError
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
-from ghnq.hypernet.module_copy import copy_module
+from ghnq.module_check import unwrapped
+from ghnq.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import mark_predicted
 from ghnq.torch_compat import BatchOrInstanceNorm, own_buffers, own_parameters
@@ -53,6 +54,7 @@ def initialize_traced(
         graph: The traced module.
         channels_last: Whether kernels are stored in channels last.
     """
+    module = unwrapped(module, say=False)  # `trace` has said it
     with torch.no_grad():
         predicted = ghn.predict(graph, scheme, channels_last=channels_last)
     return with_parameters(module, predicted | _unpredicted(module, graph.unused))

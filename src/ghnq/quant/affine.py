@@ -45,8 +45,11 @@ def scale_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> t
         symmetric: Whether the range is symmetric around zero, with zero point 0.
 
     Returns:
-        The scale and the zero point, same shape; the zero point is an integer in the dtype of the range.
+        The scale and the zero point, same shape; the zero point is an integer in the dtype of the range, or in float32
+        if that is float16 or bfloat16, in which small scales are no normal numbers.
     """
+    if low.dtype in _HALF_PRECISION:
+        low, high = low.float(), high.float()
     smallest, largest = integer_range(bits, symmetric)
     if symmetric:
         scale = _safe_scale(torch.maximum(-low, high) / largest)
@@ -83,6 +86,8 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, l
 
 def encode(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, largest: int) -> Tensor:
     """Returns the integers q of x, int32, same shape as x; the other arguments are those of `fake_quantize`."""
+    if x.dtype in _HALF_PRECISION:
+        x = x.float()
     scale, zero_point = along_channels(scale, x), along_channels(zero_point, x)
     return (x / scale).round_().add_(zero_point).clamp_(smallest, largest).to(torch.int32)
 

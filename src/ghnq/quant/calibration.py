@@ -5,7 +5,6 @@ Dimensions: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Iterator
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import DataError, NotFiniteError
 from ghnq.quant.batch_statistics import BatchStatistics, PooledStatistics
+from ghnq.quant.entry import as_network, take_network
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantized_layers import QuantLayer
 from ghnq.quant.ranges import ActivationObserver
@@ -37,8 +37,7 @@ def check_images(network: nn.Module, images: Tensor) -> Tensor:
         raise DataError(f"calibration needs at least 2 images (512 are usual), got shape {tuple(images.shape)}")
     if not bool(images.isfinite().all()):
         raise DataError("calibration images contain NaN or infinite values")
-    like = next((p for p in network.parameters() if p.is_floating_point()), None)
-    return images if like is None else images.to(device=like.device, dtype=like.dtype)
+    return as_network(network, images)
 
 
 def batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -64,7 +63,7 @@ def estimate_batch_norm(module: nn.Module, images: Tensor, batch_size: int = 256
     Raises:
         DataError: `check_images` refuses the images.
     """
-    network = copy.deepcopy(module).eval()
+    network = take_network(module, "estimate_batch_norm")
     estimate_in_place(network, check_images(network, images), batch_size)
     return network
 

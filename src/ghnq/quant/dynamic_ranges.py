@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ghnq.quant.affine import along_channels, fake_quantize, integer_range, scale_zero_point
@@ -34,6 +35,9 @@ def fake_quantize_weight(weight: Tensor, bits: int, scheme: QuantScheme, gain: T
         scheme: Decides granularity, symmetry and range estimator.
         gain: [O], the batch norm's weight / sqrt(variance + eps).
     """
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        gain = gain if gain is None else gain.float()
+        return fake_quantize_weight(weight.float(), bits, scheme, gain).to(weight.dtype)
     limits = integer_range(bits, scheme.weight_symmetric)
     if gain is None or scheme.folding_commutes:
         return fake_quantize(weight, *weight_qparams(weight, bits, scheme), *limits)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.quant.affine import along_channels
-from ghnq.quant.data_flow import ChannelRelation, DataFlow, observe_data_flow
+from ghnq.quant.data_flow import ChannelRelation, DataFlow
+from ghnq.quant.entry import as_network, observe_plain_layers, take_network
 from ghnq.quant.folding import fold_gain
 from ghnq.torch_compat import BatchNorm, tree_leaves
 
@@ -42,8 +43,9 @@ def equalize(module: nn.Module, images: Tensor) -> nn.Module:
         images: [B, C, H, W], at least two. The network runs on two of them to find out which layers can be equalized,
             and again to check that its outputs are the same. If they are not, the copy is not equalized.
     """
-    network = copy.deepcopy(module).eval()
-    return equalize_by_data_flow(network, images, observe_data_flow(network, images[:2]))
+    network = take_network(module, "equalize")
+    images = as_network(network, images)
+    return equalize_by_data_flow(network, images, observe_plain_layers(network, images[:2]))
 
 
 @torch.no_grad()

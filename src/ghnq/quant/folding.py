@@ -9,7 +9,6 @@ Dimensions: B images, C channels, H height, W width, O output channels.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from ghnq.errors import SchemeError, nearest
 from ghnq.quant.affine import along_channels
-from ghnq.quant.data_flow import observe_data_flow
 from ghnq.quant.data_flow.norm_pairs import NormPair, is_foldable
+from ghnq.quant.entry import as_network, observe_plain_layers, take_network
+from ghnq.quant.replacement import replace_module
 from ghnq.quant.standardisation import NAME, detach_norm
 from ghnq.torch_compat import BatchNorm
 
@@ -37,15 +37,15 @@ def fold_batch_norm(
         pairs: (layer name, norm name), instead of images.
 
     Raises:
-        SchemeError: Neither or both of images and pairs are given, a name of `pairs` is unknown, its modules cannot be
-            folded, or a norm has no running statistics.
+        SchemeError: The module cannot be taken (`ghnq.quant.entry`), neither or both of images and pairs are given, a
+            name of `pairs` is unknown, its modules cannot be folded, or a norm has no running statistics.
     """
     if (images is None) == (pairs is None):
         raise SchemeError("fold_batch_norm needs either images, from which it finds the pairs, or pairs")
-    network = copy.deepcopy(module).eval()
+    network = take_network(module, "fold_batch_norm")
     if pairs is None:
         assert images is not None
-        pairs = observe_data_flow(network, images).norm_pairs
+        pairs = observe_plain_layers(network, as_network(network, images)).norm_pairs
     pairs = list(pairs)
     _check_pairs(network, pairs)
     fold_pairs(network, pairs)
@@ -85,14 +85,6 @@ def fold_gain(norm: nn.Module, layer_name: str = "") -> Tensor:
         )
     gain_O = (norm.running_var.double() + norm.eps).rsqrt()
     return (gain_O if norm.weight is None else gain_O * norm.weight.double()).to(norm.running_var.dtype)
-
-
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replaces a module under every name that it has in the network, and puts the new one into the same mode."""
-    new.training = old.training
-    for name in [name for name, module in network.named_modules(remove_duplicate=False) if module is old]:
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, new)
 
 
 def _check_pairs(network: nn.Module, pairs: Iterable[NormPair]) -> None:

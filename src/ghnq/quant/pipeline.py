@@ -18,14 +18,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ghnq.errors import DataError, SchemeError
+from ghnq.errors import DataError, GhnqError, SchemeError
+from ghnq.module_check import failure_place
 from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.bit_widths import LayerBits
 from ghnq.quant.calibration import check_images, estimate_in_place, fix_activation_ranges, norms_with_statistics
-from ghnq.quant.data_flow import DataFlow, observe_data_flow
+from ghnq.quant.data_flow import DataFlow
+from ghnq.quant.entry import observe_plain_layers, take_network
 from ghnq.quant.equalization import equalize_by_data_flow
-from ghnq.quant.folding import fold_gain, fold_pairs, replace_module
+from ghnq.quant.folding import fold_gain, fold_pairs
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
+from ghnq.quant.replacement import replace_module
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import attach_norms, check_norms, has_predicted_weights, pairs_of
 from ghnq.torch_compat import BatchNorm
@@ -53,19 +56,14 @@ def prepare(
             network; norms without any get those of the images.
 
     Raises:
-        SchemeError: The module is on the meta device or has a SyncBatchNorm.
+        SchemeError: The module cannot be taken (`ghnq.quant.entry`): it is on the meta device, lazy, recurrent, sparse,
+            quantized already or compiled by TorchScript.
         NotFiniteError: A parameter is NaN or infinite.
         DataError: The calibration images cannot be used, or the network cannot run them.
     """
-    if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
-        raise SchemeError("the module is on the meta device and has no weights: put parameters into it first")
-    network = copy.deepcopy(module).eval()
+    network = take_network(module, "quantize")
     images = check_images(network, calibration)
     for name, child in network.named_modules():
-        if isinstance(child, nn.SyncBatchNorm):
-            raise SchemeError(
-                f"{name!r} is a SyncBatchNorm: convert the network to plain batch norm before quantizing it"
-            )
         check_finite(name, child)
     data_flow = _observe(network, images)
     kept = norms_with_statistics(network) if keep_statistics else ()
@@ -83,12 +81,30 @@ def _observe(network: nn.Module, images: Tensor) -> DataFlow:
     try:
         network(images[:count])
         count = 2
-        return observe_data_flow(network, images[:count])
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # of torch, and of checks in the network
+        return observe_plain_layers(network, images[:count])
+    except GhnqError:
+        raise
+    except (Exception, SystemExit) as error:  # of torch, and of the network itself
+        where, line = failure_place(error, network)
+        cause = f"ends the program (exit code {error.code})" if isinstance(error, SystemExit) else (
+            f"failed{line}: {type(error).__name__}: {error}")  # fmt: skip
+        needed = "; it must take images of this size in any number" if _runs_others(network, images, count) else ""
         raise DataError(
             f"the network cannot run {count} of the calibration images of shape {tuple(images.shape)}: "
-            f"{str(error) or type(error).__name__}; it must take images of this size in any number"
+            f"{where} {cause}{needed}"
         ) from error
+
+
+def _runs_others(network: nn.Module, images: Tensor, failed: int) -> bool:
+    """Returns whether a network that cannot run one number of images can run another one."""
+    for count in (1, 2, 3, 4, 8, 16, 32, 64, len(images)):
+        if count != failed and count <= len(images):
+            try:
+                network(images[:count])
+            except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+                continue
+            return True
+    return False
 
 
 MIN_VARIANCE_RATIO = 0.25

@@ -16,6 +16,7 @@ from ghnq.quant.affine import integer_range, scale_zero_point
 from ghnq.quant.scheme import Estimator, Granularity
 
 Range = tuple[Tensor, Tensor]
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 PERCENTILE = 99.99
 """Percentage of the values below the upper end of a percentile range, and above its lower end."""
@@ -47,6 +48,8 @@ def minmax_range(rows_RN: Tensor, bits: int, symmetric: bool) -> Range:
 
 def percentile_range(rows_RN: Tensor, bits: int, symmetric: bool) -> Range:
     """Returns the percentiles 100 - PERCENTILE and PERCENTILE of each row, [R]."""
+    if rows_RN.dtype in _HALF_PRECISION:  # torch.quantile does not take it
+        rows_RN = rows_RN.float()
     fraction = PERCENTILE / 100
     fractions = torch.tensor([1 - fraction, fraction], dtype=rows_RN.dtype, device=rows_RN.device)
     low, high = torch.quantile(rows_RN, fractions, dim=1)
@@ -55,9 +58,8 @@ def percentile_range(rows_RN: Tensor, bits: int, symmetric: bool) -> Range:
 
 def mse_range(rows_RN: Tensor, bits: int, symmetric: bool) -> Range:
     """Returns the range of least squared quantization error of each row, [R]."""
-    if rows_RN.dtype in (torch.float16, torch.bfloat16):  # too coarse to count values or to compare errors
-        low, high = mse_range(rows_RN.float(), bits, symmetric)
-        return low.to(rows_RN.dtype), high.to(rows_RN.dtype)
+    if rows_RN.dtype in _HALF_PRECISION:  # too coarse to count values, to compare errors, and for the range itself
+        return mse_range(rows_RN.float(), bits, symmetric)
     low_R, high_R = torch.aminmax(rows_RN, dim=1)
     if symmetric:
         return _fit_scale(rows_RN, torch.maximum(-low_R, high_R), bits)

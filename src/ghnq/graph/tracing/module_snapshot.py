@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ghnq.errors import GraphError
 from ghnq.graph.elements import Shape
+from ghnq.module_check import class_fault, is_script_function, script_function_fault, tensor_fault
 from ghnq.torch_compat import own_buffers, own_modules, own_parameters
 
 # Attribute dictionaries and containers hold anything that a user's module holds.
@@ -94,10 +93,10 @@ def take_snapshot(module: nn.Module) -> ModuleSnapshot:
             continue
         seen.add(id(current))
         kind: Any = type(current)  # mypy does not know that classes are hashable
-        fault = _fault(kind)
+        fault = class_fault(kind)
         if fault:
             raise GraphError(f"module {prefix[:-1] or '(root)'!r} ({kind.__name__}) is {fault}")
-        _add_attributes(result, current.__dict__)
+        _add_attributes(result, prefix, current.__dict__)
         for name, parameter in own_parameters(current).items():
             if parameter is not None and id(parameter) not in result.parameter_indices:
                 _add_parameter(result, prefix + name, parameter)
@@ -110,53 +109,35 @@ def take_snapshot(module: nn.Module) -> ModuleSnapshot:
     return result
 
 
-def _add_attributes(result: ModuleSnapshot, attributes: Attributes) -> None:
+def _add_attributes(result: ModuleSnapshot, prefix: str, attributes: Attributes) -> None:
     result.attributes.append((attributes, attributes.copy()))
-    for value in attributes.values():
+    for name, value in attributes.items():
         kind = type(value)
         if kind in _CONTAINERS:
             if value:
                 result.containers[id(value)] = (value, value.copy())
         elif kind is torch.Tensor:
             result.buffers.add(id(value))
+        elif is_script_function(value):
+            raise GraphError(script_function_fault(prefix[:-1], name))
 
 
 def _add_buffers(result: ModuleSnapshot, prefix: str, buffers: dict[str, Tensor | None]) -> None:
     if not buffers:
         return
     for name, buffer in buffers.items():
-        if isinstance(buffer, UninitializedBuffer):
-            raise GraphError(
-                f"buffer {prefix + name!r} is not initialised yet (a lazy module); run the module once before tracing"
-            )
+        fault = tensor_fault(buffer)
+        if fault:
+            raise GraphError(f"buffer {prefix + name!r} {fault}")
     result.buffers.update(map(id, buffers.values()))
     if "num_batches_tracked" in buffers:
         result.batch_counters.add(id(buffers["num_batches_tracked"]))
 
 
-@cache
-def _fault(kind: type[object]) -> str:
-    """Returns why modules of this class cannot be traced; empty if they can."""
-    if issubclass(kind, nn.RNNBase | nn.RNNCellBase):
-        return "a recurrent layer; only feed-forward networks are architectures here"
-    if issubclass(kind, torch.jit.ScriptModule):
-        return "compiled by TorchScript and cannot be observed; trace the original module"
-    if kind.__name__ == "OptimizedModule":
-        return "compiled by torch.compile and cannot be observed; trace the original, its attribute `_orig_mod`"
-    if ".nn.quantized" in kind.__module__ or ".nn.intrinsic.quantized" in kind.__module__:
-        return "quantized already; trace the network in float, from which its quantized form is made"
-    return ""
-
-
 def _add_parameter(result: ModuleSnapshot, name: str, parameter: Tensor) -> None:
-    if isinstance(parameter, UninitializedParameter):
-        raise GraphError(
-            f"parameter {name!r} is not initialised yet (a lazy module); run the module once before tracing"
-        )
-    if parameter.layout is not torch.strided or parameter.is_quantized:
-        raise GraphError(
-            f"parameter {name!r} is sparse or quantized; only dense floating-point parameters are predicted"
-        )
+    fault = tensor_fault(parameter)
+    if fault:
+        raise GraphError(f"parameter {name!r} {fault}")
     if not parameter.dtype.is_floating_point:
         raise GraphError(
             f"parameter {name!r} is {parameter.dtype}; only floating-point parameters are predicted (a table of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -20,9 +19,8 @@ from ghnq.graph.tracing.module_snapshot import ModuleSnapshot, take_snapshot
 from ghnq.graph.tracing.passes import build_graph
 from ghnq.graph.tracing.recorder import Recorder
 from ghnq.graph.tracing.rule_table import HANDLERS
+from ghnq.module_check import check_is_module, failure_place, unwrapped
 
-# Frames of files in these folders are not the user's.
-_LIBRARIES = tuple(f"{os.path.dirname(os.path.abspath(file))}{os.sep}" for file in (torch.__file__, __file__))
 MAX_INPUT_ELEMENTS = 1 << 32
 BATCH_SIZE = 2  # with a batch of one, `squeeze()` would remove the batch dimension
 
@@ -35,7 +33,8 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     first is the output of the network; the others are followed too.
 
     Args:
-        module: A network with static control flow.
+        module: A network with static control flow. DataParallel, DistributedDataParallel and torch.compile are left
+            out, with a warning.
         input_shape: Of one image, (channels, height, width).
 
     Warns:
@@ -43,9 +42,10 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
 
     Raises:
         GraphError: The module has no parameters, does not take this shape, needs the values of activations, or has
-            recurrent, quantized or uninitialised layers.
+            recurrent, quantized, uninitialised or scripted layers.
     """
-    shape = _checked_shape(module, input_shape)
+    module = unwrapped(check_is_module(module, "trace", GraphError))
+    shape = _checked_shape(input_shape)
     snapshot = take_snapshot(module)
     recorder = Recorder(snapshot, HANDLERS)
     outputs = list(output_tensors(result := _run(module, shape, snapshot, recorder)))
@@ -122,9 +122,7 @@ def output_tensors(value: object) -> Iterator[Tensor]:
         yield from output_tensors(item)
 
 
-def _checked_shape(module: object, input_shape: Sequence[int]) -> Shape:
-    if not isinstance(module, nn.Module):
-        raise GraphError(f"trace() takes a torch.nn.Module, got {type(module).__name__}")
+def _checked_shape(input_shape: Sequence[int]) -> Shape:
     try:
         shape = tuple(index(size) for size in input_shape)
     except (TypeError, ValueError):
@@ -140,18 +138,13 @@ def _checked_shape(module: object, input_shape: Sequence[int]) -> Shape:
 
 def _locate(error: BaseException, module: nn.Module) -> tuple[str, str]:
     """Returns the submodule in which the forward pass failed, and, where known, shapes of arguments and the line."""
-    paths = {id(child): path for path, child in module.named_modules()}
-    where, shapes, line = type(module).__name__, "", ""
+    where, line = failure_place(error, module)
+    shapes = ""
     step: TracebackType | None = error.__traceback__
     while step is not None:
-        values, file = step.tb_frame.f_locals, step.tb_frame.f_code.co_filename
-        owner = values.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in paths:
-            where = f"module {paths[id(owner)] or '(root)'!r} ({type(owner).__name__})"
-        elif isinstance(owner, Recorder) and step.tb_frame.f_code.co_name == "__torch_function__":
+        values = step.tb_frame.f_locals
+        if isinstance(values.get("self"), Recorder) and step.tb_frame.f_code.co_name == "__torch_function__":
             given = (*values["args"], *(values["kwargs"] or {}).values())
             shapes = " and ".join(str(tuple(value.shape)) for value in given if isinstance(value, Tensor))
-        if not file.startswith(_LIBRARIES):
-            line = f", {file}:{step.tb_lineno}"
         step = step.tb_next
     return where, (f" on tensors of shapes {shapes} (with a batch of {BATCH_SIZE})" if shapes else "") + line

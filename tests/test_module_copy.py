@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghnq.hypernet.module_copy import copy_module
+from ghnq.module_copy import copy_module
 
 
 class Odd(nn.Module):
