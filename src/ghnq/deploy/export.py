@@ -166,6 +166,6 @@ def check_float32(module: nn.Module) -> None:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise ExportError(
-                f"'{name}' of the network is {tensor.dtype}; only networks of float32 or half precision can be exported: "
-                "call .float() on the network first"
+                f"'{name}' of the network is {tensor.dtype}; only networks of float32 or half precision can be "
+                "exported: call .float() on the network first"
             )

@@ -403,8 +403,8 @@ class HalfTyped(Checkpointed):
 
 @pytest.mark.parametrize(
     "wrap",
-    [Checkpointed, HalfTyped, lambda: nn.DataParallel(body()), lambda: torch.fx.symbolic_trace(body())],
-    ids=["checkpoint", "autocast", "DataParallel", "fx"],
+    [Checkpointed, HalfTyped, lambda: torch.fx.symbolic_trace(body())],
+    ids=["checkpoint", "autocast", "fx"],
 )
 def test_wrappers_do_not_change_the_graph(wrap: Callable[[], nn.Module]) -> None:
     graph, plain = trace(wrap(), SHAPE), trace(body(), SHAPE)
