@@ -61,7 +61,9 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("distributed",),
     ),
     "finetune": (
-        ("kaiming", "measure", "result", "schedule", "start", "teacher"),
+        ("ridge",),
+        ("head",),
+        ("kaiming", "transfer", "measure", "result", "schedule", "start", "teacher"),
         ("build", "job", "state"),
         ("learner",),
         ("progress_bar", "rate"),

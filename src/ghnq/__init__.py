@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ghnq.deploy import export_onnx as export_onnx
     from ghnq.deploy import export_program as export_program
     from ghnq.evaluation import evaluate as evaluate
+    from ghnq.finetune.transfer import transfer as transfer
     from ghnq.graph import ArchGraph as ArchGraph
     from ghnq.graph import trace as trace
     from ghnq.hypernet import GHN as GHN
@@ -83,6 +84,7 @@ __all__ = [
     "trace",
     "train",
     "training",
+    "transfer",
 ]
 
 # Public name -> the module it lives in and its name there (no name: the module itself).
@@ -109,6 +111,7 @@ _LAZY = {
     "trace": ("ghnq.graph", "trace"),
     "train": ("ghnq.training", "train"),
     "training": ("ghnq.training", ""),
+    "transfer": ("ghnq.finetune.transfer", "transfer"),
 }
 
 

@@ -66,6 +66,7 @@ def test_predict_writes_every_parameter_under_its_own_name(ghnq: Cli, models: Pa
         "num_classes",
         "scheme",
         "calibrated",
+        "head",
         "parameters",
         "tensors",
         "seconds",

@@ -71,6 +71,7 @@ def _origin(loaded: Loaded, model: str) -> Origin:
         checkpoint_sha256=chosen.sha256 if predicted else None,
         weights=None if predicted else Path(chosen.name).name,
         weights_sha256=None if predicted else chosen.sha256,
+        head=chosen.head,
         data=dataset.name,
         calibration_seed=CALIBRATION_SEED,
         mean=tuple(dataset.mean.tolist()),
@@ -99,6 +100,7 @@ def _document(exported: Exported, model: str) -> dict[str, object]:
         "checkpoint_sha256": facts.origin.checkpoint_sha256,
         "weights": facts.origin.weights,
         "weights_sha256": facts.origin.weights_sha256,
+        "head": facts.origin.head,
         "data": facts.origin.data,
         "input_shape": list(facts.input_shape),
     }

@@ -74,6 +74,7 @@ def predict(
             "num_classes": int(names["num_classes"]),
             "scheme": str(parsed),
             "calibrated": names["calibrated"] == "true",
+            "head": names.get("head"),
             "parameters": graph.num_parameters,
             "tensors": len(weights.tensors),
             "seconds": round(seconds, 4),
@@ -134,7 +135,7 @@ def _calibrated(model: str, checkpoint: str | None, data: str, shape: Shape | No
     network = build_network(model, chosen)
     scheme.check_overrides(_layers(network.module, network.graph))
     warnings: list[str] = []
-    if chosen.ghn is not None:
+    if chosen.ghn is not None and chosen.head is None:
         warnings += _warnings(chosen.ghn, scheme, dataset.input_shape, network.graph)
     prepared = network.prepared(scheme)
     without_bias = [
@@ -151,6 +152,7 @@ def _calibrated(model: str, checkpoint: str | None, data: str, shape: Shape | No
         "data_sha256": dataset.content_hash,
         "standardise": "false",
         "calibrated": "true",
+        **({} if chosen.head is None else {"head": chosen.head}),
     }
     return _Predicted(StoredWeights.of(trained, network.module, metadata), network.graph, tuple(warnings))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ghnq.data import ImageDataset, load
-from ghnq.errors import DataError, GhnqError
+from ghnq.errors import DataError, GhnqError, GhnqWarning
 from ghnq.evaluation.provenance import weights_hash
+from ghnq.finetune.transfer import TransferredWeights, needs_transfer
 from ghnq.hypernet import GHN
 from ghnq.prediction import PredictedWeights, StoredWeights, WeightSource, dataset_for, warn_about_other_images
 from ghnq.prediction.stored_weights import weights_file
@@ -38,7 +40,14 @@ class ChosenWeights:
     @property
     def title(self) -> str:
         """Where the parameters come from, for titles of tables and figures."""
-        return f"parameters predicted by '{self.name}'" if self.option == "checkpoint" else f"weights of '{self.name}'"
+        if self.option == "weights":
+            return f"weights of '{self.name}'"
+        return f"parameters predicted by '{self.name}'" + ("" if self.head is None else ", head solved")
+
+    @property
+    def head(self) -> str | None:
+        """How the classification layer was solved; None where it was not."""
+        return self.source.description if isinstance(self.source, TransferredWeights) else None
 
     @cached_property
     def sha256(self) -> str:
@@ -49,8 +58,8 @@ class ChosenWeights:
 
     @property
     def document(self) -> dict[str, str]:
-        """Key and value for JSON documents."""
-        return {self.option: self.name}
+        """Keys and values for JSON documents."""
+        return {self.option: self.name} | ({} if self.head is None else {"head": self.head})
 
 
 def choose_weights(checkpoint: str | None, weights: Path | None, data: str | None) -> ChosenWeights:
@@ -68,16 +77,30 @@ def choose_weights(checkpoint: str | None, weights: Path | None, data: str | Non
     if weights is None:
         name = checkpoint or DEFAULT_CHECKPOINT
         ghn = GHN.from_pretrained(name)
-        chosen = ChosenWeights(PredictedWeights(ghn), dataset_for(ghn, data), "checkpoint", name, ghn)
+        dataset = dataset_for(ghn, data)
+        source = TransferredWeights(ghn, dataset) if needs_transfer(ghn, dataset) else PredictedWeights(ghn)
+        chosen = ChosenWeights(source, dataset, "checkpoint", name, ghn)
     else:
         if checkpoint is not None:
             raise GhnqError("--checkpoint predicts weights, --weights has them already; give one of the two")
         stored = StoredWeights.read(weights)
         chosen = ChosenWeights(stored, _images_of(stored, data), "weights", str(weights))
     chosen.source.check_dataset(chosen.dataset)
-    if chosen.ghn is not None:
+    if isinstance(chosen.source, TransferredWeights):
+        warnings.warn(_about_transfer(chosen.source, chosen.name), GhnqWarning, stacklevel=2)
+    elif chosen.ghn is not None:
         warn_about_other_images(chosen.ghn, chosen.dataset)
     return chosen
+
+
+def _about_transfer(source: TransferredWeights, name: str) -> str:
+    task, dataset = source.ghn.task, source.dataset
+    size = "" if task is None else f" of {'x'.join(map(str, task.image_shape))}"
+    return (
+        f"'{name}' was trained for {source.ghn.config.num_classes} classes on images{size}; '{dataset.name}' has "
+        f"{dataset.num_classes} classes on images of {'x'.join(map(str, dataset.input_shape))}: the body is predicted, "
+        f"{source.description}"
+    )
 
 
 def _images_of(stored: StoredWeights, data: str | None) -> ImageDataset:

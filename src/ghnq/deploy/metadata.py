@@ -25,6 +25,7 @@ class Origin:
         checkpoint_sha256: The hash of its weights.
         weights: The name of the file of parameters, where they were not predicted.
         weights_sha256: The hash of that file.
+        head: How the classification layer was solved, where it was not predicted.
         data: The name of the data set.
         calibration_seed: Selects the calibration images.
         mean, std: Of pixels scaled to 0..1, per channel: the input of the network is (pixels / 255 - mean) / std.
@@ -35,6 +36,7 @@ class Origin:
     checkpoint_sha256: str | None = None
     weights: str | None = None
     weights_sha256: str | None = None
+    head: str | None = None
     data: str | None = None
     calibration_seed: int | None = None
     mean: tuple[float, ...] | None = None
@@ -137,6 +139,7 @@ class Facts:
                     model=properties.get("ghnq.model"), checkpoint=properties.get("ghnq.checkpoint"),
                     checkpoint_sha256=properties.get("ghnq.checkpoint_sha256"), data=properties.get("ghnq.data"),
                     weights=properties.get("ghnq.weights"), weights_sha256=properties.get("ghnq.weights_sha256"),
+                    head=properties.get("ghnq.head"),
                     calibration_seed=None if seed is None else int(seed), mean=mean, std=std,
                 ),
             )  # fmt: skip

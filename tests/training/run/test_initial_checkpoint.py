@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghnq.errors import CheckpointError, GhnqWarning, RecipeError
+from ghnq.errors import CheckpointError, GhnqWarning
 from ghnq.graph import trace
 from ghnq.hypernet import GHN, GHNConfig
 from ghnq.runs.state_files import STATE
@@ -95,7 +95,20 @@ def test_channel_factors_can_be_added_and_learn(
     assert any(not torch.equal(learned[key], same.state_dict()[key]) for key in new)
 
 
-def test_data_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
-    GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), num_classes=7)).save_pretrained(tmp_path / "seven")
-    with pytest.raises(RecipeError, match="predicts networks for 7 classes, but 'digits' has 10"):
-        train(recipe_from(tmp_path / "seven"), out=tmp_path / "run")
+def test_for_another_number_of_classes_all_but_the_class_decoder_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    seven = GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), num_classes=7))
+    seven.save_pretrained(tmp_path / "seven")
+    with pytest.warns(GhnqWarning, match="7 classes, 'digits' has 10: everything but the decoder"):
+        train(recipe_from(tmp_path / "seven", steps=1, ema=0, optimizer={"lr": 1e-9}), out=tmp_path / "run")
+    ten = GHN.from_pretrained(tmp_path / "run" / "last")
+    assert ten.config == seven.config.model_copy(update={"num_classes": 10})
+    shapes = {name: tensor.shape for name, tensor in seven.state_dict().items()}
+    changed = {name for name, tensor in ten.state_dict().items() if tensor.shape != shapes[name]}
+    assert changed == {f"{decoder}.classes.{name}" for decoder in ("decoder", "vectors") for name in ("weight", "bias")}
+    # A network whose channel counts are not those of the classes has the same predicted body.
+    module = nn.Sequential(nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.Conv2d(24, 10, 3), nn.Conv2d(10, 3, 1))
+    graph = trace(module, (1, 8, 8))
+    before, after = seven.predict(graph), ten.predict(graph)
+    for name in ("0.weight", "0.bias", "1.weight"):
+        torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-6)

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
 
 from ghnq.errors import GhnqWarning
 from ghnq.hypernet.config import GHNConfig
+from ghnq.hypernet.node_embedding import channel_buckets
 from ghnq.training.recipe import Recipe
+
+CLASS_DECODERS = ("decoder.classes.", "vectors.classes.")
+"""Names of the weights of a hypernetwork that belong to its classes begin with one of these."""
+
+_CHANNEL_EMBEDDING = "embed.channel.weight"
+
+
+def for_other_classes(tensors: Mapping[str, Tensor], classes: int, wanted: int) -> dict[str, Tensor]:
+    """Returns the weights of a hypernetwork for another number of classes, without the decoders of the classes.
+
+    The number of classes has an embedding of its own among those of channel counts: each count keeps its embedding, and
+    the new number of classes gets that of the nearest count.
+    """
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASS_DECODERS)}
+    before, after = channel_buckets(classes), channel_buckets(wanted)
+    distances = (torch.tensor(after)[:, None] - torch.tensor(before)).abs()
+    rows = [*distances.argmin(1).tolist(), len(before)]  # the last one is for no shape
+    return kept | {_CHANNEL_EMBEDDING: tensors[_CHANNEL_EMBEDDING][rows]}
 
 
 def use_checkpoint_config(recipe: Recipe, config: GHNConfig) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 
 from ghnq.data import ImageDataset, Images, load
-from ghnq.errors import RecipeError, TrainingError
+from ghnq.errors import GhnqWarning, RecipeError, TrainingError
 from ghnq.files import sweep, write_text
 from ghnq.hypernet.memory_need import memory_shortage
 from ghnq.hypernet.model import GHN
@@ -302,15 +303,17 @@ def _with_classes(recipe: Recipe, dataset: ImageDataset) -> Recipe:
     """Returns the recipe with the data's number of classes.
 
     Raises:
-        RecipeError: The recipe or its checkpoint is for another number.
+        RecipeError: The recipe is for another number.
     """
     asked, classes = recipe.hypernet.num_classes, dataset.num_classes
     if recipe.init is not None and asked != classes:
-        raise RecipeError(
-            f"the checkpoint '{recipe.init}' (init) predicts networks for {asked} classes, but '{dataset.name}' has "
-            f"{classes}; train on data with {asked} classes, or leave `init` out"
+        warnings.warn(
+            f"the checkpoint '{recipe.init}' (init) predicts networks for {asked} classes, '{dataset.name}' has "
+            f"{classes}: everything but the decoder of the classification layer is kept",
+            GhnqWarning,
+            stacklevel=2,
         )
-    if "num_classes" in recipe.hypernet.model_fields_set and asked != classes:
+    elif "num_classes" in recipe.hypernet.model_fields_set and asked != classes:
         raise RecipeError(
             f"hypernet.num_classes is {asked}, but '{dataset.name}' has {classes} classes; leave the key out"
         )

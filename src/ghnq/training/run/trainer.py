@@ -26,6 +26,7 @@ from ghnq.training.networks.prefetch import Prefetcher
 from ghnq.training.networks.step import accumulate_gradients
 from ghnq.training.recipe import Recipe
 from ghnq.training.recipe.scheme_mix import MIXED, draw_scheme
+from ghnq.training.run.initial_checkpoint import CLASS_DECODERS, for_other_classes
 from ghnq.training.run.lr_schedule import rate_factor
 from ghnq.training.run.state import Progress
 
@@ -109,13 +110,18 @@ class Trainer:
     def start_from(self, ghn: GHN) -> None:
         """Loads the weights of a hypernetwork, before the first step.
 
-        Its configuration is the same, except that `condition` and `channel_rank` may be new.
+        Its configuration is the same, except that `condition` and `channel_rank` may be new, and that it may be for
+        other classes: then the decoder of the classification layer stays as it is.
 
         Raises:
             TrainingError: The configuration is another.
         """
-        loaded = self.ghn.load_state_dict(ghn.state_dict(), strict=False)
-        new = ("precision.", "vector_modulation.", "decoder.modulation.")
+        tensors = ghn.state_dict()
+        new: tuple[str, ...] = ("precision.", "vector_modulation.", "decoder.modulation.")
+        if ghn.config.num_classes != self.ghn.config.num_classes:
+            new += CLASS_DECODERS
+            tensors = for_other_classes(tensors, ghn.config.num_classes, self.ghn.config.num_classes)
+        loaded = self.ghn.load_state_dict(tensors, strict=False)
         if loaded.unexpected_keys or any(not key.startswith(new) for key in loaded.missing_keys):
             raise TrainingError(f"the checkpoint to start from is another hypernetwork: {ghn.config}")
         self.average = {k: v.clone() for k, v in self.ghn.state_dict().items()} if self.recipe.ema else {}
