@@ -26,7 +26,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
             "yaml_loader",
         ),
         ("module_copy",),
-        ("module_check",),
+        ("eval_calls", "module_check"),
         ("graph", "quant", "runs"),
         ("spaces", "hypernet", "data"),
         ("deploy", "models", "prediction"),

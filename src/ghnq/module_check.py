@@ -129,6 +129,24 @@ def _inside(module: nn.Module) -> nn.Module:
     return module
 
 
+def held_by_functions(network: nn.Module) -> list[str]:
+    """Returns the modules whose `forward` was replaced on the instance by a function that holds parts of the network.
+
+    A copy of such a module still calls the original parts, with their parameters.
+    """
+    replaced = {path: module for path, module in network.named_modules() if "forward" in module.__dict__}
+    modules = set(network.modules()) if replaced else set()
+    return [path or "(root)" for path, module in replaced.items() if _holds(module, modules)]
+
+
+def _holds(module: nn.Module, modules: set[nn.Module]) -> bool:
+    for cell in getattr(module.__dict__.get("forward"), "__closure__", None) or ():
+        owner = getattr(cell.cell_contents, "__self__", cell.cell_contents)
+        if isinstance(owner, nn.Module) and owner in modules:
+            return True
+    return False
+
+
 def failure_place(error: BaseException, network: nn.Module) -> tuple[str, str]:
     """Returns the submodule in which the forward pass failed, and ", FILE:LINE" of the user's code where known."""
     paths = {id(child): path for path, child in network.named_modules()}

@@ -11,7 +11,7 @@ from ghnq.errors import GraphError
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet.model import GHN
-from ghnq.module_check import unwrapped
+from ghnq.module_check import held_by_functions, unwrapped
 from ghnq.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import mark_predicted
@@ -79,8 +79,15 @@ def with_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.M
     type of the module's parameters. Other buffers are copied.
 
     Raises:
-        GraphError: A name is missing or unknown, a shape differs, or a buffer on `meta` has no known initial value.
+        GraphError: A name is missing or unknown, a shape differs, a buffer on `meta` has no known initial value, or
+            a `forward` that was replaced on an instance holds the original layer.
     """
+    held = held_by_functions(module)
+    if held:
+        raise GraphError(
+            f"module {held[0]!r} has a `forward` of its own, a function that holds the original layer: a copy with "
+            "other parameters would still compute with the old ones; write it as a subclass"
+        )
     memo: dict[int, object] = {}
     left = dict(parameters)
     missing = []

@@ -13,12 +13,13 @@ Dimensions: B images, C channels, H height, W width, O output channels of a laye
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ghnq.errors import DataError, GhnqError, SchemeError
+from ghnq.errors import DataError, GhnqError, GhnqWarning, SchemeError
 from ghnq.module_check import failure_place
 from ghnq.quant.bias_correction import correct_in_place
 from ghnq.quant.bit_widths import LayerBits
@@ -55,6 +56,10 @@ def prepare(
         keep_statistics: Whether batch norms keep the running statistics that the module has, as those of a trained
             network; norms without any get those of the images.
 
+    Warns:
+        GhnqWarning: Wrappers are left out, SyncBatchNorm is converted, functions are random in eval mode, or layers in
+            use are not registered in the module.
+
     Raises:
         SchemeError: The module cannot be taken (`ghnq.quant.entry`): it is on the meta device, lazy, recurrent, sparse,
             quantized already or compiled by TorchScript.
@@ -66,6 +71,8 @@ def prepare(
     for name, child in network.named_modules():
         check_finite(name, child)
     data_flow = _observe(network, images)
+    for text in data_flow.mistakes:
+        warnings.warn(f"{type(network).__name__}: {text}", GhnqWarning, stacklevel=3)
     kept = norms_with_statistics(network) if keep_statistics else ()
     if has_predicted_weights(module) if standardise is None else standardise:
         attach_norms(network, data_flow.unnormalised)
@@ -169,6 +176,13 @@ class Prepared:
             raise SchemeError(
                 f"scheme {scheme}: weights are used where they cannot be quantized ({calls}); "
                 "convolutions and linear layers must be nn.Conv1d/2d/3d or nn.Linear modules with their own forward"
+            )
+        if self.data_flow.products:
+            warnings.warn(
+                f"scheme {scheme}: these products with parameters stay in float: {', '.join(self.data_flow.products)}; "
+                "nn.Linear would be quantized",
+                GhnqWarning,
+                stacklevel=3,
             )
         if not running:
             raise SchemeError(f"scheme {scheme}: the network has no convolution or linear layer to quantize")

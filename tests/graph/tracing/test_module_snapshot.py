@@ -72,6 +72,7 @@ def state(module: nn.Module) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.*random in eval mode:ghnq.errors.GhnqWarning")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_what_a_forward_changes_is_restored(device: str, training: bool) -> None:
@@ -105,6 +106,7 @@ def test_gradients_stay() -> None:
     assert all(torch.equal(p.grad, v) for p, v in zip(module.parameters(), values, strict=True) if p.grad is not None)
 
 
+@pytest.mark.filterwarnings("ignore:.*random in eval mode:ghnq.errors.GhnqWarning")
 def test_the_random_state_and_the_grad_mode_stay() -> None:
     module = Meddler()
     del module.frozen

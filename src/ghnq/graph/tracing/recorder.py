@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ghnq.errors import GraphError
+from ghnq.eval_calls import Mistakes
 from ghnq.graph.elements import Shape, Shape4
 from ghnq.graph.tracing import function_names as functions
 from ghnq.graph.tracing.call_record import INPUT, PARAMETER, PASS, Args, CallRecord, Kwargs, TorchFunction
@@ -30,6 +31,7 @@ class Recorder(TorchFunctionMode):
     A tensor that has no record is a constant.
 
     Args:
+        module: The module that runs.
         snapshot: Of the module.
         handlers: What to do for each torch function.
 
@@ -38,10 +40,12 @@ class Recorder(TorchFunctionMode):
         record_indices: From the id of a tensor to the index of its record. The tensors are kept alive, so that no id is
             used twice.
         unknown_functions: Names of functions outside the vocabulary that were called, in order, as keys.
+        mistakes: What the module does that is likely a mistake.
     """
 
-    def __init__(self, snapshot: ModuleSnapshot, handlers: Mapping[TorchFunction, Handler]) -> None:
+    def __init__(self, module: nn.Module, snapshot: ModuleSnapshot, handlers: Mapping[TorchFunction, Handler]) -> None:
         super().__init__()
+        self.mistakes = Mistakes(module)
         self.snapshot = snapshot
         self.handlers = handlers
         self.records: list[CallRecord] = []
@@ -109,6 +113,8 @@ class Recorder(TorchFunctionMode):
             found = self.record_indices[key] = len(self.records)
             index = self.snapshot.parameter_indices[key]
             self.records.append(CallRecord(PARAMETER, "parameter", (), self.snapshot.shapes[index], roots=(index,)))
+        elif found is None:
+            self.mistakes.note_unregistered(value)
         return found
 
     def parameter_index(self, tensor: Tensor | None) -> int:
@@ -124,6 +130,7 @@ class Recorder(TorchFunctionMode):
         if index is None:
             found = self.record_indices.get(id(tensor))
             if found is None:
+                self.mistakes.note_unregistered(tensor)
                 return -1
             record = self.records[found]
             if record.kind != PARAMETER:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ghnq.eval_calls import MAYBE_RANDOM, is_random
 from ghnq.graph.tracing import attention_rules as attention
 from ghnq.graph.tracing import function_names as functions
 from ghnq.graph.tracing import output_shapes as shapes
@@ -182,12 +183,24 @@ def _find_handler(func: TorchFunction) -> Handler:
             return _call
     if name in functions.QUERIES:
         return _call
-    rule = RULES_BY_FUNCTION.get(func) or RULES.get(name)
-    if rule is not None:
-        return rule
+    rule = RULES_BY_FUNCTION.get(func) or RULES.get(name) or _without_rule(name)
+    return _saying_if_random(name, rule) if name.rstrip("_") in MAYBE_RANDOM else rule
 
+
+def _without_rule(name: str) -> Handler:
     def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
         return recorder.call_without_rule(func, name, args, kwargs)
+
+    return handler
+
+
+def _saying_if_random(name: str, rule: Handler) -> Handler:
+    """Notes calls that are random in eval mode, too."""
+
+    def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
+        if is_random(name, args, kwargs):
+            recorder.mistakes.note_random(name)
+        return rule(recorder, func, args, kwargs)
 
     return handler
 

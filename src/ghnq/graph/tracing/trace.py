@@ -38,7 +38,8 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
         input_shape: Of one image, (channels, height, width).
 
     Warns:
-        GhnqWarning: There are functions or parameters outside the vocabulary, or parameters that reach no output.
+        GhnqWarning: There are functions or parameters outside the vocabulary, parameters that reach no output,
+            functions that are random in eval mode, or layers in use that are not registered in the module.
 
     Raises:
         GraphError: The module has no parameters, does not take this shape, needs the values of activations, or has
@@ -47,7 +48,7 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
     module = unwrapped(check_is_module(module, "trace", GraphError))
     shape = _checked_shape(input_shape)
     snapshot = take_snapshot(module)
-    recorder = Recorder(snapshot, HANDLERS)
+    recorder = Recorder(module, snapshot, HANDLERS)
     outputs = list(output_tensors(result := _run(module, shape, snapshot, recorder)))
     if not outputs:
         raise GraphError(f"{type(module).__name__} returned {type(result).__name__}, in which there is no tensor")
@@ -56,7 +57,7 @@ def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGr
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
     further = dict.fromkeys(i for i in others if i is not None and i != first)
     graph = build_graph(recorder.records, [first, *further], snapshot, shape)
-    _warn_of_unknown(module, graph, recorder.unknown_functions)
+    _warn_of_unknown(module, graph, recorder)
     return graph
 
 
@@ -83,9 +84,11 @@ def _run(module: nn.Module, shape: Shape, snapshot: ModuleSnapshot, recorder: Re
         torch.set_rng_state(random_state)
 
 
-def _warn_of_unknown(module: nn.Module, graph: ArchGraph, unknown: Iterable[str]) -> None:
+def _warn_of_unknown(module: nn.Module, graph: ArchGraph, recorder: Recorder) -> None:
     name = type(module).__name__
-    for function in unknown:
+    for text in recorder.mistakes.texts():
+        _warn(f"{name}: {text}")
+    for function in recorder.unknown_functions:
         _warn(f"{name}: the op `{function}` is not in the vocabulary; it is passed through without a node")
     untested = [p.name for p in graph.parameters if graph.nodes[p.node].op == "other"]
     if untested:

@@ -22,6 +22,12 @@ _FUNCTIONS_WITH_WEIGHTS = frozenset(
 )
 
 
+_PRODUCTS = frozenset({
+    "__matmul__", "__rmatmul__", "addbmm", "addmm", "addmv", "baddbmm", "bmm", "einsum", "inner", "matmul", "mm", "mv",
+    "tensordot",
+})  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFlow:
     """What one run of a network showed. Modules go by their names.
@@ -32,6 +38,8 @@ class DataFlow:
         channel_relations: Layers that can be equalized with each other.
         unnormalised: Convolutions whose output reaches no norm.
         unquantizable: Functions with weights that were called outside of quantizable layers, and by which module.
+        products: Products with parameters that are no layers, and by which module; they stay in float.
+        mistakes: Warnings about what the network does in eval mode.
     """
 
     layer_runs: Mapping[str, int]
@@ -39,6 +47,8 @@ class DataFlow:
     channel_relations: tuple[ChannelRelation, ...]
     unnormalised: tuple[str, ...]
     unquantizable: tuple[str, ...]
+    products: tuple[str, ...]
+    mistakes: tuple[str, ...]
 
 
 def observe_data_flow(network: nn.Module, images_BCHW: Tensor) -> DataFlow:
@@ -51,6 +61,8 @@ def observe_data_flow(network: nn.Module, images_BCHW: Tensor) -> DataFlow:
         channel_relations=find_channel_relations(recording, norm_pairs),
         unnormalised=find_unnormalised_convolutions(recording),
         unquantizable=_unquantizable(recording),
+        products=_products(recording),
+        mistakes=tuple(recording.mistakes.texts()),
     )
 
 
@@ -61,4 +73,20 @@ def _unquantizable(recording: Recording) -> tuple[str, ...]:
         if call.function in _FUNCTIONS_WITH_WEIGHTS:
             reason = reason_not_quantizable(modules[call.caller]) if call.caller in modules else ""
             found[f"{call.function} in {call.caller}" + (f": {reason}" if reason else "")] = None
+    return tuple(found)
+
+
+def _products(recording: Recording) -> tuple[str, ...]:
+    """Returns the products of an activation and a matrix that is a parameter, or is computed from parameters alone."""
+    made_of = dict(recording.parameters)
+    found: dict[str, None] = {}
+    for operation in recording.operations:
+        if operation.module is not None:
+            continue
+        own = [made_of[value] for value in operation.inputs if value in made_of]
+        if own and len(own) == len(operation.inputs):
+            made_of |= {value: own[0] for value in operation.outputs if value not in made_of}
+        elif own and operation.function in _PRODUCTS:
+            matrices = [made_of[v] for v in operation.inputs if v in made_of and len(recording.shapes[v]) > 1]
+            found |= {f"`{operation.function}` with {name!r} in {operation.caller}": None for name in matrices}
     return tuple(found)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ghnq.eval_calls import Mistakes, is_random
 from ghnq.quant.data_flow.function_properties import is_query, scales_channels
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantizable import is_quantizable
@@ -57,6 +58,8 @@ class Recording:
         results: Values of all tensors in the network's output.
         shapes: Shape of each value, by its number.
         runs: How often each layer and batch norm ran.
+        parameters: Names of the values that are parameters of the network.
+        mistakes: What the network does that is likely a mistake.
     """
 
     network: nn.Module
@@ -64,6 +67,8 @@ class Recording:
     results: tuple[int, ...]
     shapes: Sequence[torch.Size]
     runs: Counter[nn.Module]
+    parameters: Mapping[int, str]
+    mistakes: Mistakes
 
     def names(self) -> dict[nn.Module, str]:
         """Returns the name of each module."""
@@ -91,7 +96,9 @@ def record(network: nn.Module, images_BCHW: Tensor) -> Recording:
             output = network(images_BCHW)
     results = recorder.input_values(output)
     runs = Counter(operation.module for operation in recorder.operations if operation.module is not None)
-    return Recording(network, tuple(recorder.operations), results, recorder.shapes, runs)
+    return Recording(
+        network, tuple(recorder.operations), results, recorder.shapes, runs, recorder.parameters, recorder.mistakes
+    )
 
 
 @dataclass
@@ -123,6 +130,9 @@ class _Recorder(TorchFunctionMode):
     def __post_init__(self) -> None:
         super().__init__()
         self.names = {module: name for name, module in self.network.named_modules()}
+        self.parameter_names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        self.parameters: dict[int, str] = {}
+        self.mistakes = Mistakes(self.network)
         self.values: dict[int, _Value] = {}
         self.running: list[_Call] = []
         self.in_hook = False
@@ -140,6 +150,8 @@ class _Recorder(TorchFunctionMode):
         inputs = self.input_values((args, kwargs))
         result = func(*args, **kwargs)
         name, outputs = getattr(func, "__name__", ""), _tensors(result)
+        if is_random(name, args, kwargs):
+            self.mistakes.note_random(name)
         self.operations.append(
             Operation(
                 module=None,
@@ -177,7 +189,12 @@ class _Recorder(TorchFunctionMode):
     def _input_value(self, tensor: Tensor) -> int:
         value = self.values.get(id(tensor))
         if value is None:
-            return self._new_value(tensor)
+            number = self._new_value(tensor)
+            if id(tensor) in self.parameter_names:
+                self.parameters[number] = self.parameter_names[id(tensor)]
+            else:
+                self.mistakes.note_unregistered(tensor)
+            return number
         if value.version != version_counter(tensor):
             before, after = value.number, self._new_value(tensor)
             self.operations.append(Operation(None, CHANGED_IN_PLACE, self._caller(), (before,), (after,)))
@@ -197,7 +214,8 @@ class _Recorder(TorchFunctionMode):
     def _caller(self) -> str:
         if not self.running:
             return "the network"
-        return repr(self.names.get(self.running[-1].module, "") or "the network")
+        name = self.names.get(self.running[-1].module, "")
+        return repr(name) if name else "the network"
 
 
 def _tensors(tree: object) -> list[Tensor]:

@@ -1,0 +1,103 @@
+"""Calls in eval mode that are likely mistakes in a network: random functions, and layers that are not registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from ghnq.torch_compat import own_parameters
+
+# Function name -> position and default of the argument that makes it random.
+_TRAINING: dict[str, tuple[int, tuple[str, ...], bool]] = {
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), (2, ("training", "train"), True)),
+    **dict.fromkeys(("alpha_dropout", "feature_alpha_dropout"), (2, ("training", "train"), False)),
+    "feature_dropout": (2, ("training", "train"), True),
+    "rrelu": (3, ("training",), False),
+    "scaled_dot_product_attention": (4, ("dropout_p",), False),
+}
+_RANDOM = frozenset(["rand", "rand_like", "randn", "randn_like", "bernoulli", "gumbel_softmax"])
+MAYBE_RANDOM = frozenset(_TRAINING) | _RANDOM
+"""Names of functions for which `is_random` may be true, without the underscore of those in place."""
+
+
+def is_random(name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
+    """Returns whether the call of a torch function, by its name, has a random result."""
+    name = name.rstrip("_")
+    if name not in _TRAINING:
+        return name in _RANDOM
+    position, keys, default = _TRAINING[name]
+    training: object = args[position] if len(args) > position else default
+    for key in keys:
+        training = kwargs.get(key, training)
+    p = kwargs.get("p", args[1] if len(args) > 1 else None) if "dropout" in name else None
+    return bool(training) and p != 0
+
+
+class Mistakes:
+    """What a network does in eval mode that is likely a mistake; a recorder of its calls notes it.
+
+    Args:
+        network: The network that runs.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._random: dict[str, None] = {}
+        self._unregistered: dict[int, nn.Parameter] = {}
+
+    def note_random(self, function: str) -> None:
+        """Notes that a function with a random result is called now."""
+        self._random[f"`{function}` in {_calling_module(self._network)}"] = None
+
+    def note_unregistered(self, value: object) -> None:
+        """Notes a parameter that is used and is not one of the network; other values are ignored."""
+        if isinstance(value, nn.Parameter):
+            self._unregistered[id(value)] = value
+
+    def texts(self) -> Iterator[str]:
+        """Yields the warnings."""
+        if self._random:
+            yield (
+                f"random in eval mode as well: {', '.join(self._random)}; the results differ from run to run (pass "
+                "training=self.training to dropout functions, and register layers such as nn.Dropout)"
+            )
+        if self._unregistered:
+            places = dict.fromkeys(_place(self._network, parameter) for parameter in self._unregistered.values())
+            yield (
+                f"used, but not registered in the network: {', '.join(places)}; nothing is predicted, calibrated or "
+                "quantized there (keep layers in nn.ModuleList or nn.ModuleDict)"
+            )
+
+
+def _calling_module(network: nn.Module) -> str:
+    """Returns the innermost module of a network whose method is running."""
+    paths = {id(child): path for path, child in network.named_modules()}
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths:
+            return repr(paths[id(owner)]) if paths[id(owner)] else "the network"
+        frame = frame.f_back
+    return "the network"
+
+
+def _place(network: nn.Module, parameter: Tensor) -> str:
+    """Returns where a parameter is kept that is not registered: the attribute, or only its shape."""
+    for path, module in network.named_modules():
+        for name, value in module.__dict__.items():
+            if name.startswith("_"):
+                continue
+            for layer in _layers_in(value):
+                if any(own is parameter for child in layer.modules() for own in own_parameters(child).values()):
+                    return f"{type(layer).__name__} in attribute {name!r} of {repr(path) if path else 'the network'}"
+    return f"a parameter of shape {tuple(parameter.shape)}"
+
+
+def _layers_in(value: object, depth: int = 3) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        yield value
+    elif depth and isinstance(value, list | tuple | set | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _layers_in(item, depth - 1)
