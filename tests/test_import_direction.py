@@ -65,6 +65,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("head",),
         ("kaiming", "transfer", "measure", "result", "schedule", "start", "teacher"),
         ("build", "job", "state"),
+        ("finish",),
         ("learner",),
         ("progress_bar", "rate"),
         ("follow",),

@@ -132,8 +132,11 @@ def test_a_run_that_ends_at_any_time_goes_on_to_the_same_curve_and_weights(nets:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     broken.send_signal(number)
-    broken.communicate(timeout=60)
+    _, err = broken.communicate(timeout=60)
     assert broken.returncode == (-9 if number == signal.SIGKILL else 130)
+    if number == signal.SIGINT:
+        assert "Go on with: ghnq finetune nets.py:small --init kaiming" in err
+        assert "--out broken --resume" in err
     assert not (nets / "broken" / "weights.safetensors").exists()
     resumed = start(*words("broken"), "--resume", cwd=nets)
     _, err = resumed.communicate(timeout=120)

@@ -166,6 +166,8 @@ def test_a_folder_with_a_run_is_only_continued_when_that_is_asked_for(go: Go, tm
         go(epochs=2, resume=True)
     with pytest.raises(TrainingError, match=r"--scheme \(was float32, now w4a8\)"):
         go("w4a8", epochs=1, resume=True)
+    with pytest.raises(CheckpointError, match="does not fit small, which has changed"):
+        go(epochs=1, resume=True, module=nn.Sequential(*small_module()[:-1], nn.Linear(64, 12)))
     with pytest.raises(CheckpointError, match="no training state"):
         go(out=tmp_path / "other", resume=True)
 

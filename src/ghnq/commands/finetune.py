@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,7 +105,7 @@ def finetune(
             )  # fmt: skip
         except Interrupted as stop:
             terminal.progress.print(
-                f"Interrupted; the run is saved in {folder}. Go on with the same command and --resume", soft_wrap=True
+                f"Interrupted; the run is saved. Go on with: {_resume_command(sys.argv)}", soft_wrap=True
             )
             raise SystemExit(128 + stop.signal) from stop
         finally:
@@ -117,6 +118,11 @@ def finetune(
             f"weights: [cyan]{result.weights}[/]",
             f"export it with: {command}",
         )
+
+
+def _resume_command(words: list[str]) -> str:
+    """Returns the command that resumes the run that these words have started."""
+    return shlex.join(["ghnq", *(word for word in words[1:] if word != "--resume"), "--resume"])
 
 
 def _follow(group: WorkerGroup, options: _Options) -> None:

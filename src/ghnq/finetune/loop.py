@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from torch import nn
 
-from ghnq._version import __version__
-from ghnq.errors import TrainingError
+from ghnq.errors import CheckpointError, TrainingError
 from ghnq.files import sweep
 from ghnq.finetune.build import trainable_network
+from ghnq.finetune.finish import schemes_of, write_result
 from ghnq.finetune.follow import MAX_ROLLBACKS, SAVE_EVERY, Orders, share
 from ghnq.finetune.job import Job
 from ghnq.finetune.learner import Learner, StepReport
@@ -25,7 +24,6 @@ from ghnq.finetune.state import Progress, State, load_state, save_state
 from ghnq.finetune.teacher import Teacher
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
-from ghnq.prediction.stored_weights import WEIGHTS, StoredWeights
 from ghnq.quant import QuantScheme, prepare
 from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.runs.interrupt import Interrupted, SignalHandler
@@ -43,8 +41,6 @@ CORRECTIONS = 20
 """How often the number of steps of a budget of time is corrected."""
 TEST_SHARE = 0.1
 """Largest part of a budget of time that the range test may take."""
-
-_FLOAT32 = QuantScheme.parse("float32")
 
 
 def finetune(
@@ -92,7 +88,8 @@ def finetune(
         if state is not None:
             run.resume(state)
         else:
-            run.progress.before = accuracies(network, network.dataset.test, run.schemes)
+            run.console.print(f"measuring {job.model} on {len(network.dataset.test):,} test images", soft_wrap=True)
+            run.progress.before = accuracies(network, network.dataset.test, schemes_of(scheme))
         lock.acquire()
         run.train()
         return run.finish()
@@ -113,7 +110,6 @@ class _Run:
     ) -> None:
         self.network, self.job, self.scheme, self.out, self.console = network, job, scheme, out, console
         self.settings = job.settings
-        self.schemes = [_FLOAT32] if scheme.is_float else [_FLOAT32, scheme]
         self.train_set, self.val_set = hold_out(network.dataset)
         trainable = trainable_network(network, scheme, self.settings.start, self.settings.seed)
         imitated = None if teacher is None else Teacher(teacher, group.device)
@@ -123,9 +119,19 @@ class _Run:
         self.budget_seconds = None if budget is None else 60 * budget
 
     def resume(self, state: State) -> None:
-        """Continues from a state."""
+        """Continues from a state.
+
+        Raises:
+            CheckpointError: It is of another module.
+        """
+        try:
+            self.learner.restore(state.tensors)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the state in '{self.out}' does not fit {self.job.model}, which has changed since the run began: "
+                f"{error}"
+            ) from error
         promote_state(self.out, state.path)
-        self.learner.restore(state.tensors)
         self.progress = state.progress
 
     def train(self) -> None:
@@ -156,34 +162,8 @@ class _Run:
 
     def finish(self) -> Result:
         """Writes the weights, measures them, and returns the result."""
-        network, progress = self.network, self.progress
-        weights = StoredWeights.of(self.learner.network.float_network(), network.module, self._metadata())
-        trained = replace(network, weights=weights)
-        dataset = network.dataset
-        with report_write_errors(self.out):
-            weights.save(self.out / WEIGHTS)
-        after = accuracies(trained, dataset.test, self.schemes)
-        val = None if self.val_set is None else accuracies(trained, self.val_set, [self.scheme])[str(self.scheme)]
-        result = Result(
-            model=self.job.model,
-            origin=self.job.origin,
-            data=dataset.name,
-            scheme=str(self.scheme),
-            steps=progress.step,
-            epochs=progress.step * self.settings.batch_size / len(self.train_set.train),
-            seconds=progress.seconds,
-            lr=self._peak(),
-            rollbacks=progress.rollbacks,
-            test_images=len(dataset.test),
-            before=progress.before,
-            after=after,
-            val_images=0 if self.val_set is None else len(self.val_set),
-            val=val,
-            weights=self.out / WEIGHTS,
-        )
-        with report_write_errors(self.out):
-            result.write(self.out)
-        return result
+        trained = self.learner.network.float_network()
+        return write_result(self.network, self.job, self.scheme, trained, self.progress, self.out)
 
     def _plan(self, bar: FinetuneBar) -> None:
         """Decides on the learning rate and on the number of steps."""
@@ -242,7 +222,7 @@ class _Run:
         return last
 
     def _peak(self) -> float:
-        return self.progress.lr * 0.5**self.progress.rollbacks
+        return self.progress.peak
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.clock
@@ -301,20 +281,3 @@ class _Run:
         self.saved, self.saved_at = self.learner.snapshot(), (self.progress.step, self.progress.plan)
         with report_write_errors(self.out):
             save_state(self.out, self.job.to_json(), self.progress, self.saved)
-
-    def _metadata(self) -> dict[str, str]:
-        """Returns what the weights file says about itself."""
-        dataset = self.network.dataset
-        name, value = self.job.origin
-        return {
-            "format": "pt",
-            "ghnq_version": __version__,
-            "model": self.job.model,
-            name: value,
-            "scheme": str(self.scheme),
-            "data": dataset.name,
-            "data_sha256": dataset.content_hash,
-            "input_shape": ",".join(map(str, dataset.input_shape)),
-            "num_classes": str(dataset.num_classes),
-            "standardise": "false",
-        }

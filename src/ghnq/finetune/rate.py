@@ -14,7 +14,7 @@ from ghnq.finetune.learner import Learner
 
 LOWEST, HIGHEST = 1e-3, 2.0
 STEPS = 60
-FRACTION_OF_BEST = 0.3
+FRACTION_OF_BEST = 1.0
 """The rate, as a part of the rate of least loss in the test."""
 FALLBACK = 0.05
 """The rate where the budget is too small for a test."""

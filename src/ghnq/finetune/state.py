@@ -38,6 +38,11 @@ class Progress:
     plan: Plan = field(default_factory=lambda: Plan(0))
     before: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def peak(self) -> float:
+        """Peak of the learning rate after all rollbacks."""
+        return self.lr * 0.5**self.rollbacks
+
 
 @dataclass(frozen=True, slots=True)
 class State:
