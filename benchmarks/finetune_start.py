@@ -4,7 +4,8 @@ python benchmarks/finetune_start.py cifar10 --data DATA --out runs/finetune-star
 python benchmarks/finetune_start.py cifar10 --data DATA --out runs/finetune-start --table
 
 Every architecture is trained from predicted and from Kaiming weights, for every budget and seed, at the same learning
-rates; of these the one that is best on held-out training images counts, and its accuracy on test images is told. Rows
+rates (`auto` is that of the range test, as in `ghnq finetune`); of these the one that is best on held-out training
+images counts, and its accuracy on test images is told. Rows
 are appended to rows.jsonl as they are made, short budgets first; a later call goes on with those that are missing.
 """
 
@@ -48,7 +49,7 @@ ROWS = "rows.jsonl"
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One training of one network."""
+    """One training of one network; a learning rate of 0 stands for that of the range test."""
 
     epochs: float
     seed: int
@@ -69,7 +70,7 @@ def main(
     architectures: Annotated[str, typer.Option()] = ",".join(ARCHITECTURES),
     schemes: Annotated[str, typer.Option()] = "float32,w4a4",
     epochs: Annotated[str, typer.Option()] = "0.5,1,2,5,10,20",
-    rates: Annotated[str, typer.Option()] = "0.1,0.3",
+    rates: Annotated[str, typer.Option()] = "auto",
     seeds: Annotated[str, typer.Option()] = "0,1",
     images: Annotated[int | None, typer.Option(help="Training images; all if absent.")] = None,
     test_images: Annotated[int, typer.Option()] = 2000,
@@ -86,7 +87,7 @@ def main(
     ghn, dataset = GHN.from_pretrained(checkpoint), subset(load(data), images, test_images)
     done = {key(row) for row in rows}
     cells = sorted(
-        Cell(float(budget), int(seed), scheme, architecture, float(lr), start)
+        Cell(float(budget), int(seed), scheme, architecture, 0.0 if lr == "auto" else float(lr), start)
         for budget, seed, scheme, architecture, lr, start in product(
             split(epochs), split(seeds), split(schemes), split(architectures), split(rates), STARTS
         )
@@ -125,7 +126,7 @@ def train(cell: Cell, ghn: GHN, dataset: ImageDataset) -> dict[str, Any]:
     job = Job(
         model=cell.architecture, origin=("init", cell.start), scheme=cell.scheme, scheme_content=cell.scheme,
         data=dataset.name, data_sha256="", teacher=None,
-        settings=Settings(epochs=cell.epochs, lr=cell.lr, seed=cell.seed),
+        settings=Settings(epochs=cell.epochs, lr=cell.lr or None, seed=cell.seed),
     )  # fmt: skip
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +137,7 @@ def train(cell: Cell, ghn: GHN, dataset: ImageDataset) -> dict[str, Any]:
         "before": result.before[cell.scheme],
         "val": result.val,
         "test": result.after[cell.scheme],
+        "found_lr": result.lr,
         "rollbacks": result.rollbacks,
         "seconds": round(time.perf_counter() - started, 1),
     }
