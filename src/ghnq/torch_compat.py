@@ -22,6 +22,7 @@ from torch._ops import _OpNamespace as OpNamespace
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as BatchOrInstanceNorm
 from torch.nn.modules.conv import _ConvNd as ConvNd
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.utils._pytree import tree_leaves
 
@@ -52,6 +53,7 @@ __all__ = [
     "has_program_archive",
     "import_quantized_decomposed",
     "interpolate_tensors",
+    "iterate_spectral_norms",
     "overridden_method",
     "own_buffers",
     "own_forward_hooks",
@@ -155,6 +157,24 @@ def remove_computing_hook(module: nn.Module, name: str) -> None:
             del module._forward_pre_hooks[key]
 
 
+def iterate_spectral_norms(module: nn.Module, iterations: int) -> None:
+    """Lets the spectral norms of a module, of either kind, approach the singular vectors of its present weights."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, import_module("torch.nn.utils.spectral_norm").SpectralNorm):
+            for _ in range(iterations):
+                hook.compute_weight(module, do_power_iteration=True)
+    if is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for name, parts in module.parametrizations.items():
+            modes = {part: part.training for part in parts.modules() if type(part).__name__ == "_SpectralNorm"}
+            for part in modes:
+                part.train()
+            for _ in range(iterations if modes else 0):
+                getattr(module, name)
+            for part, training in modes.items():
+                part.training = training
+
+
 def wrapper_of(module: nn.Module) -> tuple[str, nn.Module] | None:
     """Returns what a wrapper is called and the module in it; None if the module is no wrapper.
 
@@ -185,10 +205,11 @@ def copy_layer(layer: nn.Module) -> nn.Module:
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Gives a module that replaces another one the forward hooks and forward pre-hooks of that one."""
+    """Gives a module the forward hooks and forward pre-hooks of another one, in front of its own."""
     for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks",
                  "_forward_hooks_with_kwargs", "_forward_hooks_always_called"):  # fmt: skip
-        new.__dict__[name] = old.__dict__[name]
+        own, others = new.__dict__[name], old.__dict__[name]
+        new.__dict__[name] = type(own)([*others.items(), *own.items()])
 
 
 def remove_forward_hook(module: nn.Module, hook: Callable[..., object]) -> None:

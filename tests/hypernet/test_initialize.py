@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,18 @@ def test_tensors_that_are_plain_attributes_stay() -> None:
     module = Counting()
     trace(module, SHAPE)
     assert float(module.average) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*untested:ghnq.errors.GhnqWarning")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("training", [True, False])
+def test_spectral_norms_are_those_of_the_predicted_weights(
+    norm: Callable[[nn.Module], nn.Module], training: bool, ghn: GHN
+) -> None:
+    module = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm(nn.Linear(8, 10)))
+    network = initialize(module.train(training), ghn, (3, 16, 16))
+    assert [child.training for child in network.modules()] == [child.training for child in module.modules()]
+    network.eval()(torch.randn(2, 3, 16, 16))
+    for layer in (network[0], network[3]):  # type: ignore[index]
+        largest = float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2))
+        assert 0.99 < largest < 1.1

@@ -128,6 +128,24 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+class PadsFirst(Standardised):
+    """Pads one side more than the other, as TensorFlow does, through a module of its own."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.pad = nn.ZeroPad2d((0, 1, 1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pad(x))
+
+
+class Reflected(Centred):
+    """A padding mode that a convolution applies before it calls the function."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes, padding=1, padding_mode="reflect")  # type: ignore[misc]
+
+
 class ByBatchNorm(nn.Conv2d):
     """Weight standardisation by a batch norm of the weight, with a gain, as in NFNets."""
 
@@ -227,6 +245,25 @@ def test_computed_weights_are_constants(name: str, has_run: bool, tmp_path: Path
     assert float((logits - eight).abs().max()) < 0.02 * float(eight.abs().max())
     assert [n for n, _ in given.named_parameters()] == names
     assert all(map(torch.equal, before, given.parameters()))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(PadsFirst, "constant"), (Reflected, "reflect")])
+def test_padding_before_the_convolution_stays(kind: type[nn.Conv2d], mode: str, tmp_path: Path) -> None:
+    given = net(conv(kind))
+    plain = nn.Conv2d(3, 8, 3)
+    with torch.no_grad():
+        plain.weight.copy_(constant(conv(Standardised if mode == "constant" else Centred)).weight)
+        plain.bias.copy_(given[0].bias)  # type: ignore[union-attr, arg-type]
+    pad = nn.ZeroPad2d((0, 1, 1, 2)) if mode == "constant" else nn.ReflectionPad2d(1)
+    written_out = net(nn.Sequential(pad, plain))
+    for scheme in ("float32", "w8a8"):
+        expected = run(quantize(written_out, scheme, calibration=CALIBRATION))
+        simulated = quantize(given, scheme, calibration=CALIBRATION)
+        limit = (1e-4 if scheme == "float32" else 0.02) * float(expected.abs().max())
+        assert float((run(simulated) - expected).abs().max()) < limit
+        assert isinstance(simulated[1], nn.Identity)  # type: ignore[index]
+    if mode == "constant":
+        assert float((in_runtime(given, "w8a8", tmp_path) - expected).abs().max()) < limit
 
 
 @pytest.mark.parametrize("name", ["weight norm", "old weight norm", "spectral norm", "pruning", "standardised"])

@@ -15,8 +15,9 @@ from ghnq.module_check import held_by_functions, unwrapped
 from ghnq.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.standardisation import mark_predicted
-from ghnq.torch_compat import BatchOrInstanceNorm, own_buffers, own_parameters
+from ghnq.torch_compat import BatchOrInstanceNorm, iterate_spectral_norms, own_buffers, own_parameters
 
+_POWER_ITERATIONS = 15  # as many as torch makes for the first weights of `parametrizations.spectral_norm`
 _INITIAL = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
 
 
@@ -57,7 +58,10 @@ def initialize_traced(
     module = unwrapped(module, say=False)  # `trace` has said it
     with torch.no_grad():
         predicted = ghn.predict(graph, scheme, channels_last=channels_last)
-    return with_parameters(module, predicted | _unpredicted(module, graph.unused))
+        network = with_parameters(module, predicted | _unpredicted(module, graph.unused))
+        for child in network.modules():
+            iterate_spectral_norms(child, _POWER_ITERATIONS)
+    return network
 
 
 def _unpredicted(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:

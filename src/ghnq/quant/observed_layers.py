@@ -49,7 +49,7 @@ def materialise_observed(network: nn.Module, images: Tensor) -> bool:
     for module, runs in observer.runs.items():
         layer = _plain_layer(runs) if names[module] and type(module).__call__ is nn.Module.__call__ else None
         if layer is not None:
-            share_hooks(module, layer)
+            share_hooks(module, layer)  # after these, the layer pads
             replace_module(network, module, layer)
             replaced[names[module]] = module, layer
     if replaced and not _computes(network, images, outputs):
@@ -68,13 +68,36 @@ def _computes(network: nn.Module, images: Tensor, expected: object) -> bool:
     return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
 
+@dataclass(frozen=True)
+class Padding:
+    """A forward pre-hook that pads the input, as the module that the layer replaces did before its convolution."""
+
+    pad: tuple[int, ...]
+    mode: str
+    value: float | None
+
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Returns the arguments with the first one padded."""
+        return (F.pad(args[0], self.pad, self.mode, self.value), *args[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A convolution or linear map: its arguments by name, the padding of its input before, and its result."""
+
+    function: Callable[..., object]
+    given: dict[str, object]
+    padding: Padding | None
+    result: object
+
+
 @dataclass
 class _Run:
     """One run of a module: its input, and the convolutions and linear maps that it computed itself."""
 
     module: nn.Module
     input: object
-    calls: list[tuple[Callable[..., object], dict[str, object], object]] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
     output: object = None
 
 
@@ -84,6 +107,7 @@ class _Observer(TorchFunctionMode):
         self.network = network
         self.runs: defaultdict[nn.Module, list[_Run]] = defaultdict(list)
         self._running: list[_Run] = []
+        self._padded: dict[int, tuple[Tensor, Padding, Tensor]] = {}  # by the id of the result, which is kept
 
     def run(self, images: Tensor) -> None:
         """Runs the network and adds what its modules do to `runs`."""
@@ -104,7 +128,15 @@ class _Observer(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if self._running and (func in _CONVOLUTIONS or func is F.linear):
             given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs or {})
-            self._running[-1].calls.append((func, given, result))
+            source, padding, _ = self._padded.get(id(given["input"]), (given["input"], None, None))
+            self._running[-1].calls.append(_Call(func, given | {"input": source}, padding, result))
+        elif func is F.pad:
+            padded = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | dict(kwargs or {})
+            tensor, pad = padded["input"], padded["pad"]
+            assert isinstance(tensor, Tensor)
+            assert isinstance(result, Tensor)
+            padding = Padding(tuple(pad), str(padded.get("mode", "constant")), padded.get("value"))  # type: ignore[arg-type]
+            self._padded[id(result)] = tensor, padding, result
         return result
 
     def _enter(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
@@ -122,16 +154,21 @@ def _plain_layer(runs: Sequence[_Run]) -> nn.Module | None:
     """Returns the layer that a module is; None if one of its runs was something else, or the runs differ."""
     calls = []
     for run in runs:
-        if len(run.calls) != 1 or run.output is not run.calls[0][2] or run.input is not run.calls[0][1]["input"]:
+        if len(run.calls) != 1 or run.output is not run.calls[0].result or run.input is not run.calls[0].given["input"]:
             return None
         calls.append(run.calls[0])
-    function, given, _ = calls[0]
-    for other, arguments, _ in calls:
-        if other is not function or arguments.keys() != given.keys():
+    first = calls[0]
+    for call in calls:
+        if call.function is not first.function or call.given.keys() != first.given.keys():
             return None
-        if not all(_same(arguments[name], given[name]) for name in given if name != "input"):
+        if call.padding != first.padding:
             return None
-    return _layer(function, {name: value for name, value in given.items() if name != "input"})
+        if not all(_same(call.given[name], first.given[name]) for name in first.given if name != "input"):
+            return None
+    layer = _layer(first.function, {name: value for name, value in first.given.items() if name != "input"})
+    if first.padding is not None:
+        layer.register_forward_pre_hook(first.padding)
+    return layer
 
 
 def _same(a: object, b: object) -> bool:

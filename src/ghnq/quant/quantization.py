@@ -54,7 +54,9 @@ def quantize(
     """Returns a new network that computes in float arithmetic what the quantized network computes.
 
     Args:
-        module: The float network, which is not changed.
+        module: The float network, which is not changed. float16 and bfloat16 are cast to float32, and the result is
+            float32; it takes images of both types. Parameters that are computed from others (`weight_norm`, pruning)
+            are constants in the result.
         scheme: Notation such as `w4a8`, a scheme file, or a QuantScheme. `float32` only estimates the batch-norm
             statistics and folds.
         calibration: Normalised float images [B, C, H, W] of the training split.
@@ -65,6 +67,10 @@ def quantize(
         trainable: Whether to return a network in train mode whose float weights can be trained through quantization,
             with an optimizer and a loop of your own; `deploy` of that network then returns what this function returns
             for the trained weights.
+
+    Warns:
+        GhnqWarning: Wrappers are left out, SyncBatchNorm is converted, functions are random in eval mode, layers in use
+            are not registered, or products with parameters stay in float.
 
     Raises:
         SchemeError: The scheme, protocol or step is unknown, there is nothing to quantize, or a layer is not supported.
