@@ -112,3 +112,22 @@ def test_sweep_removes_only_temporary_files(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "real.txt"
+    for link in (tmp_path / "link.txt", tmp_path / "dangling.txt"):
+        link.symlink_to(target)
+        write_text(link, link.name)
+        assert link.is_symlink()
+        assert target.read_text() == link.name
+        target.unlink(missing_ok=link.name == "link.txt")
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".txt", "ü" * 125 + ".yaml", "a." + "b" * 253, "日" * 84 + ".md"])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    assert len(name.encode()) >= 250
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "text"

@@ -6,6 +6,8 @@ by Ctrl-C, 143 by SIGTERM.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -26,14 +28,38 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> int:
     """Runs the command line of this process and returns its exit code; the entry point of `ghnq`."""
     signal.signal(signal.SIGTERM, _terminate)
+    _prepare_streams()
     try:
         code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has left; without this, Python complains once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:  # of the flush: the disk that the output is redirected to is full
+        _discard_output()
+        print(f"Error: the output cannot be written ({error.strerror}); free space there", file=sys.stderr)
+        return 2
     return code
+
+
+def _prepare_streams() -> None:
+    """Opens standard streams that are closed, and lets text through that their encoding does not have."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # Else the next file that is opened gets this descriptor, and whatever is printed goes into it.
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:
@@ -50,12 +76,22 @@ def _run() -> int:
         return 128 + signal.SIGINT
     except Terminated:
         return 128 + signal.SIGTERM
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _fault(error)
+        raise  # of a print: as for the flush at the end
     except Exception as fault:  # noqa: BLE001 - it ends here as Python would end it, only with fewer frames
-        from ghnq.commands.terminal import print_fault
-
-        print_fault(fault)
-        return 1
+        return _fault(fault)
     return 0
+
+
+def _fault(fault: Exception) -> int:
+    from ghnq.commands.terminal import print_fault
+
+    print_fault(fault)
+    return 1
 
 
 if __name__ == "__main__":

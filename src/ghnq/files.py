@@ -17,14 +17,18 @@ from ghnq.errors import GhnqError, WriteError
 # Ours, and the temporary files of safetensors, which it creates beside its target.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
 
+MAX_NAME_BYTES = 255
+"""Longest file name of the usual file systems."""
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; on success the file written there is renamed to `path`.
 
-    The folder is created if it is missing. The temporary name keeps the suffix of `path`, by which writers choose a
-    format. The file is flushed to disk before the rename, so a crash leaves the old or the new file, never a partial
-    one. On any exception, interrupts included, the temporary file is removed and `path` is unchanged.
+    The folder is created if it is missing; through a symbolic link, its target is written. The temporary name keeps the
+    suffix of `path`, by which writers choose a format. The file is flushed to disk before the rename, so a crash leaves
+    the old or the new file, never a partial one. On any exception, interrupts included, the temporary file is removed
+    and `path` is unchanged.
 
     Args:
         path: the file to write.
@@ -36,12 +40,14 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
         FileNotFoundError: the block wrote nothing.
     """
     target = Path(path)
+    if target.is_symlink():
+        target = target.resolve()  # the file it points to is replaced, not the link
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GhnqError(f"'{target.parent}' cannot be created ({error.strerror}); choose another folder") from error
     # Hidden from listings, and random, so that two processes can write the same target.
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    temporary = target.with_name(_temporary_name(target))
     with _writing(target):
         mode = _usual_mode(temporary)
     try:
@@ -94,6 +100,15 @@ def sweep(folder: Path) -> None:
     for leftover in folder.glob(".*tmp*"):
         if _TEMPORARY.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
+
+
+def _temporary_name(target: Path) -> str:
+    """Returns a random name that keeps the suffix, and is not longer than names may be where the target's is not."""
+    end = f".{secrets.token_hex(4)}.tmp{target.suffix}"
+    left = max(MAX_NAME_BYTES - len(os.fsencode(end)) - 1, 0)
+    stem = os.fsencode(target.stem)[:left].decode(errors="ignore") or "x"
+    name = f".{stem}{end}"
+    return name if len(os.fsencode(name)) <= MAX_NAME_BYTES else f".x.{secrets.token_hex(4)}.tmp"
 
 
 def _usual_mode(path: Path) -> int:

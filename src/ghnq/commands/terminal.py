@@ -7,7 +7,8 @@ import os
 import sys
 import traceback
 import warnings
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -20,12 +21,14 @@ from ghnq.errors import GhnqWarning, GraphError
 # Columns where the output is not a terminal (a file, a log), so that tables do not break words.
 FILE_WIDTH = 140
 
+_STDOUT, _STDERR = 1, 2  # file descriptors
+
 
 class Terminal:
     """The two output streams of one command, as a context manager.
 
-    With `as_json`, everything that is printed to stdout inside the `with` block (by a user's model file, by a library)
-    is redirected to stderr.
+    With `as_json`, everything that is written to stdout inside the `with` block (by a user's model file, by a library,
+    by a process that they start) is redirected to stderr, also what goes straight to the file descriptor.
 
     Attributes:
         as_json: Whether the result is printed as JSON.
@@ -36,7 +39,7 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._stdout = sys.stdout
+        self._stdout = _separate(sys.stdout) if as_json else sys.stdout
         self.warnings: list[str] = []
         self._stack = ExitStack()
         # Bound to the present stream, which the redirection below does not change.
@@ -46,6 +49,8 @@ class Terminal:
     def __enter__(self) -> Self:
         if self.as_json:
             self._stack.enter_context(redirect_stdout(sys.stderr))
+            if self._stdout is not sys.__stdout__ and _has_descriptor(sys.__stdout__):
+                self._stack.enter_context(_redirected_descriptor())
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always", GhnqWarning)
         show_other = warnings.showwarning
@@ -77,11 +82,42 @@ class Terminal:
         """Prints the result: `document` as JSON with `as_json`, else the parts (tables, lines)."""
         if self.as_json:
             # JSON has no NaN; a result with one is a bug, which is better found here than by the reader.
-            print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=self._stdout, flush=True)
+            plain = "utf" not in (self._stdout.encoding or "utf-8").lower()
+            text = json.dumps(document, indent=2, ensure_ascii=plain, allow_nan=False)
+            print(text, file=self._stdout, flush=True)
             return
         for part in parts:
             # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
             self.results.print(part, soft_wrap=isinstance(part, str), highlight=False)
+
+
+def _separate(stream: TextIO) -> TextIO:
+    """Returns a stream to where stdout leads now, which the redirection of its descriptor does not change."""
+    if stream is not sys.__stdout__ or not _has_descriptor(stream):
+        return stream
+    stream.flush()
+    return os.fdopen(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
+
+
+def _has_descriptor(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.fileno() == _STDOUT
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _redirected_descriptor() -> Iterator[None]:
+    """Inside the block, what is written to file descriptor 1 goes to stderr."""
+    saved = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        yield
+    finally:
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+        os.dup2(saved, _STDOUT)
+        os.close(saved)
 
 
 def print_error(error: Exception) -> None:
