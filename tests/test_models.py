@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghnq.errors import GraphError, SpaceError
+from ghnq.errors import GhnqWarning, GraphError, SpaceError
 from ghnq.models import load_model
 
 SOURCE = """
@@ -35,6 +35,9 @@ number = 7
 
 def build():
     return Net(6)
+
+def parallel():
+    return nn.DataParallel(Net(6))
 
 def needs_width(width):
     return Net(width)
@@ -69,6 +72,11 @@ def test_a_class_of_transformers_gets_its_default_configuration() -> None:
     with torch.device("meta"):
         made = load_model("transformers:PoolFormerForImageClassification")
     assert isinstance(made, transformers.PoolFormerForImageClassification)
+
+
+def test_wrappers_are_left_out(nets: Path) -> None:
+    with pytest.warns(GhnqWarning, match=r"without its wrappers \(DataParallel\)"):
+        assert list(load_model(f"{nets}:parallel").state_dict()) == ["conv.weight", "conv.bias"]
 
 
 def test_package_and_name(nets: Path) -> None:

@@ -19,6 +19,7 @@ from types import ModuleType
 from torch import nn
 
 from ghnq.errors import GraphError, nearest
+from ghnq.module_check import unwrapped
 from ghnq.spaces import resolve
 
 MODEL_FORMS = "FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX"
@@ -29,7 +30,8 @@ def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), nu
 
     NAME is an `nn.Module`, a class or function that returns one when called without arguments, or a model class of
     `transformers`, which is built from its default configuration. Members of a space are built on the `meta` device
-    (no weights) for images of `input_shape` (C, H, W) and `num_classes` classes.
+    (no weights) for images of `input_shape` (C, H, W) and `num_classes` classes. Wrappers (DataParallel,
+    torch.compile) are left out, with a warning.
 
     Raises:
         GraphError: There is no such file, module or name, or it is not an `nn.Module`.
@@ -38,7 +40,7 @@ def load_model(reference: str, *, input_shape: tuple[int, ...] = (3, 32, 32), nu
     source, colon, name = reference.rpartition(":")
     if colon and source and name:
         module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
-        return _instantiate(_attribute(module, name, source), reference)
+        return unwrapped(_instantiate(_attribute(module, name, source), reference))
     if reference.endswith(".py") and Path(reference).is_file():
         raise GraphError(
             f"'{reference}' names a file, but not the model in it. Write {reference}:NAME; "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ghnq.data import ImageDataset
-from ghnq.errors import CheckpointError, GraphError
+from ghnq.errors import CheckpointError, GraphError, SchemeError
 from ghnq.finetune.build import trainable_network
 from ghnq.finetune.job import Settings
 from ghnq.finetune.kaiming import KaimingWeights
@@ -84,6 +84,16 @@ def test_held_out_images_are_balanced_and_not_trained_on(digits: ImageDataset) -
 def learner(network: Network, scheme: str = "float32") -> Learner:
     trainable = trainable_network(network, QuantScheme.parse(scheme), "identity", 0)
     return Learner(trainable, network.dataset, Settings(batch_size=32), None, WorkerGroup())
+
+
+@pytest.mark.filterwarnings("ignore:.*untested:ghnq.errors.GhnqWarning")
+@pytest.mark.parametrize("scheme", ["float32", "w4a8"])
+def test_computed_weights_are_refused_before_the_training(network: Network, scheme: str) -> None:
+    module = network.module
+    assert isinstance(module, nn.Sequential)
+    module[3] = nn.utils.parametrizations.weight_norm(module[3])
+    with pytest.raises(SchemeError, match=r"'3\.parametrizations\.weight\.original0' \(weight_norm"):
+        learner(network, scheme)
 
 
 def test_a_range_test_finds_a_usable_rate_and_changes_nothing(network: Network) -> None:

@@ -18,7 +18,7 @@ import ghnq
 from ghnq.deploy import export_onnx
 from ghnq.deploy.onnx import runtime
 from ghnq.errors import DataError, GhnqError, GhnqWarning, SchemeError
-from ghnq.quant import QuantScheme, equalize, estimate_batch_norm, fold_batch_norm, quantize
+from ghnq.quant import QuantScheme, correct_bias, equalize, estimate_batch_norm, fold_batch_norm, quantize
 from tests.quant.nets import images, quant_layers, randomise
 from tests.small_networks import small_ghn
 
@@ -91,6 +91,14 @@ def test_half_precision_in_every_function(dtype: torch.dtype) -> None:
         lambda module: equalize(module, x),
     ):
         assert torch.equal(run(function(given)), run(function(same)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_as_reference_of_bias_correction(dtype: torch.dtype) -> None:
+    given, x = fold_batch_norm(net(), images=CALIBRATION).to(dtype), CALIBRATION.to(dtype)
+    quantized = quantize(given, "w4a8", calibration=x)
+    expected = correct_bias(quantized, copy.deepcopy(given).float(), x.float())
+    assert torch.equal(run(correct_bias(quantized, given, x)), run(expected))
 
 
 @pytest.mark.parametrize("estimator", ["minmax", "percentile", "mse"])

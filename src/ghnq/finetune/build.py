@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ghnq.errors import SchemeError
 from ghnq.finetune.start import STARTS
 from ghnq.prediction import Network
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
@@ -15,11 +16,19 @@ def trainable_network(network: Network, scheme: QuantScheme, start: str, seed: i
     """Returns the network that is trained: prepared, then changed by a start, then with quantized layers.
 
     Raises:
-        SchemeError: The scheme cannot be applied to the network.
+        SchemeError: The scheme cannot be applied to the network, or its weights are computed from others.
     """
     prepared = network.prepared(scheme)
     prepared.layers(scheme)  # refuses a scheme before anything is done
     in_float = TrainableNetwork.of(prepared, _FLOAT32).float_network()
     STARTS[start](in_float, torch.Generator().manual_seed(seed))
     again = prepare(in_float, network.calibration, standardise=False, keep_statistics=start == "identity")
-    return TrainableNetwork.of(again, scheme)
+    trainable = TrainableNetwork.of(again, scheme)
+    kept = trainable.network.state_dict()
+    lost = [name for name in network.module.state_dict() if name not in kept]
+    if lost:
+        raise SchemeError(
+            f"a weight of the network is computed from '{lost[0]}' (weight_norm, pruning or the like), and fine-tuning "
+            "changes weights themselves: make it an ordinary one first (remove_parametrizations, remove_weight_norm)"
+        )
+    return trainable

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
+from ghnq.quant.entry import as_network, take_network
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantizable import has_hooks
 from ghnq.quant.quantized_layers import QuantLayer
@@ -39,7 +40,7 @@ def correct_bias(quantized: nn.Module, reference: nn.Module, images: Tensor, *, 
         batch_size: See `images`.
     """
     network = copy.deepcopy(quantized).eval()
-    correct_in_place(network, reference, images, batch_size)
+    correct_in_place(network, take_network(reference, "correct_bias"), as_network(network, images), batch_size)
     return network
 
 
