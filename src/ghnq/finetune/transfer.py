@@ -8,21 +8,25 @@ by ridge regression on the features of training images (`ghnq.finetune.ridge`). 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import DataError
-from ghnq.finetune.head import features_of, find_head, replace_head
+from ghnq.errors import DataError, NotFiniteError
+from ghnq.finetune.head import Head, features_of, find_head
 from ghnq.finetune.ridge import LinearClassifier, solve_classifier
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
+from ghnq.module_check import unwrapped
 from ghnq.prediction import CALIBRATION_IMAGES
 from ghnq.prediction.held_out import hold_out
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
+from ghnq.quant.standardisation import mark_solved
+from ghnq.torch_threads import one_torch_thread
 
 MAX_IMAGES = 10_000
 """Training images that the head is solved with, at most."""
@@ -38,13 +42,11 @@ class TransferredWeights:
         ghn: The hypernetwork.
         dataset: The images that the head is solved on; those held out for validation are not used.
         images: How many, at most.
-        solved: The last head that was solved, by the scheme it was solved for.
     """
 
     ghn: GHN
     dataset: ImageDataset
     images: int = MAX_IMAGES
-    solved: dict[str, LinearClassifier] = field(default_factory=dict)
     standardise: bool = True
     keep_statistics: bool = False
 
@@ -72,17 +74,11 @@ class TransferredWeights:
         """Returns a copy of the module with a predicted body and a solved head.
 
         Raises:
-            GraphError: The classification layer cannot be found.
+            GraphError: The classification layer cannot be found, or has another number of outputs.
+        NotFiniteError: A parameter or a feature is NaN or infinite.
         """
         network = initialize_traced(module, graph, self.ghn, scheme)
-        count = min(CALIBRATION_IMAGES, len(self.dataset.train))
-        prepared = prepare(network, self.dataset.calibration(count, SEED), standardise=True)
-        head = find_head(prepared.network, prepared.images[:2])
-        chosen = _head_images(self.dataset, self.images)
-        features_BF = features_of(prepared.network, head, _batches(self.dataset, chosen))
-        classifier = solve_classifier(features_BF, chosen.labels, self.dataset.num_classes)
-        self.solved[str(scheme)] = classifier
-        replace_head(network, head, classifier)
+        solve_head(network, self.dataset, standardise=True, images=self.images)
         return network
 
 
@@ -108,18 +104,65 @@ def transfer(module: nn.Module, ghn: GHN, dataset: ImageDataset, *, scheme: str 
         GraphError: The module cannot be traced, or its classification layer cannot be found.
         DataError: The images cannot be used.
     """
-    parsed = QuantScheme.parse(scheme)
     graph = trace(module, dataset.input_shape)
-    network = TransferredWeights(ghn, dataset).network(module, graph, parsed)
-    count = min(CALIBRATION_IMAGES, len(dataset.train))
-    prepared = prepare(network, dataset.calibration(count, SEED), standardise=True)
-    return TrainableNetwork.of(prepared, _FLOAT32).float_network()
+    network = initialize_traced(module, graph, ghn, QuantScheme.parse(scheme))
+    prepared = prepare(network, _calibration(dataset), standardise=True)
+    # Convolutions are standardised for good first: nothing after the head is solved may change the features.
+    result = TrainableNetwork.of(prepared, _FLOAT32).float_network()
+    head = find_head(result, prepared.images[:2])
+    with torch.no_grad():
+        head.replace(_solve(result, head, dataset, MAX_IMAGES))
+    return result
+
+
+@torch.no_grad()
+def solve_head(
+    network: nn.Module, dataset: ImageDataset, *, standardise: bool, images: int = MAX_IMAGES
+) -> LinearClassifier:
+    """Solves the head of a network whose norms are still to be calibrated, in place, and returns the classifier.
+
+    Args:
+        network: The float network. Its norms keep their statistics; the features are those it has once it is prepared.
+        dataset: The images.
+        standardise: Whether the network will be prepared with `standardise`. The head itself is marked, so that its
+            outputs are not standardised.
+        images: How many training images, at most.
+
+    Raises:
+        GraphError: The classification layer cannot be found, or has another number of outputs.
+    """
+    calibration = _calibration(dataset)
+    prepared = prepare(network, calibration, standardise=False)
+    name = find_head(prepared.network, prepared.images[:2]).name
+    own = Head.of(unwrapped(network, say=False), name)
+    mark_solved(own.layer)
+    if standardise:
+        prepared = prepare(network, calibration, standardise=True)
+    classifier = _solve(prepared.network, Head.of(prepared.network, name), dataset, images)
+    own.replace(classifier)
+    return classifier
+
+
+def _solve(network: nn.Module, head: Head, dataset: ImageDataset, count: int) -> LinearClassifier:
+    """Returns the classifier that takes the place of a head; `network` is calibrated, in eval mode."""
+    chosen = _head_images(dataset, count)
+    with one_torch_thread():  # whatever the machine, the same bits
+        features_BF = features_of(network, head, _batches(dataset, chosen))
+        if not bool(features_BF.isfinite().all()):
+            raise NotFiniteError(f"the input of '{head.name}' is NaN or infinite for some training images")
+        return solve_classifier(features_BF, chosen.labels, dataset.num_classes, bias=head.layer.bias is not None)
+
+
+def _calibration(dataset: ImageDataset) -> Tensor:
+    return dataset.calibration(min(CALIBRATION_IMAGES, len(dataset.train)), SEED)
 
 
 def _head_images(dataset: ImageDataset, count: int) -> Images:
     """Returns training images in random order, without those that are held out."""
     train = hold_out(dataset)[0].train
-    return train.balanced(min(count, len(train)), SEED)
+    chosen = train.balanced(min(count, len(train)), SEED)
+    # The order of a balanced sample ends with the frequent classes alone: it is no order to take a part from.
+    return chosen.take(torch.randperm(len(chosen), generator=torch.Generator().manual_seed(SEED)))
 
 
 def _batches(dataset: ImageDataset, images: Images) -> Iterator[Tensor]:

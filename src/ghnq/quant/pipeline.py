@@ -31,7 +31,7 @@ from ghnq.quant.folding import fold_gain, fold_pairs
 from ghnq.quant.quantized_layers import check_finite, quantize_layer
 from ghnq.quant.replacement import replace_module
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.standardisation import attach_norms, check_norms, has_predicted_weights, pairs_of
+from ghnq.quant.standardisation import attach_norms, check_norms, has_predicted_weights, pairs_of, without_solved
 from ghnq.torch_compat import BatchNorm
 
 
@@ -75,6 +75,7 @@ def prepare(
         warnings.warn(f"{type(network).__name__}: {text}", GhnqWarning, stacklevel=3)
     kept = norms_with_statistics(network) if keep_statistics else ()
     if has_predicted_weights(module) if standardise is None else standardise:
+        data_flow = replace(data_flow, unnormalised=without_solved(network, data_flow.unnormalised))
         attach_norms(network, data_flow.unnormalised)
         data_flow = replace(data_flow, norm_pairs=data_flow.norm_pairs + pairs_of(data_flow.unnormalised))
     estimate_in_place(network, images, batch_size, keep=kept, keep_buffers=keep_statistics)

@@ -28,7 +28,7 @@ from ghnq.torch_compat import ConvNd, remove_forward_hook
 NAME = "standardisation"
 """Name of the attached norm among the children of its layer."""
 
-_MARK = "_ghnq_predicted"
+_MARK, _SOLVED = "_ghnq_predicted", "_ghnq_solved"
 _VALUES_PER_PARAMETER = 64  # of the fingerprint, about
 _MIN_RELATIVE_VARIANCE = 1e-12
 _NORM_CLASSES = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
@@ -124,9 +124,21 @@ def mark_predicted(network: nn.Module) -> nn.Module:
 
 
 def unmark_predicted(network: nn.Module) -> None:
-    """Removes the mark of `mark_predicted`, if there is one."""
-    if hasattr(network, _MARK):
-        delattr(network, _MARK)
+    """Removes the marks of `mark_predicted` and of `mark_solved`, if there are any."""
+    for module in network.modules():
+        for mark in (_MARK, _SOLVED):
+            if hasattr(module, mark):
+                delattr(module, mark)
+
+
+def mark_solved(layer: nn.Module) -> None:
+    """Marks a layer whose weights were solved for its inputs, so that its outputs are not standardised."""
+    setattr(layer, _SOLVED, True)
+
+
+def without_solved(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the layers that `mark_solved` has not marked, nor the layers they are copies of."""
+    return tuple(name for name in names if not hasattr(network.get_submodule(name), _SOLVED))
 
 
 def has_predicted_weights(network: nn.Module) -> bool:

@@ -1,0 +1,127 @@
+"""Transfer to other classes: a predicted body with a solved head, against a Kaiming body with the same head.
+
+    python benchmarks/transfer.py CHECKPOINT --data ../shared/cifar100 --networks convnets/test/2,resnet20
+        [--epochs 0,1,5] [--images 2000] [--lr 0.1] [--out FILE.json]
+
+Networks are of a space or of benchmarks/named.py, with their first and last layer made for the images. Three starts:
+`transferred` (`ghnq.transfer`), `kaiming_solved` (random body, norms calibrated on the same images, head solved from
+the same images), `kaiming` (random, as networks are trained from scratch). Accuracy on test images, percent, at once
+and after training as `ghnq finetune` trains, at one rate for all. Held-out training images are used by none. Rows in
+FILE are not measured again. One thread.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+
+from ghnq.data import ImageDataset, load
+from ghnq.files import write_text
+from ghnq.finetune import Settings
+from ghnq.finetune.kaiming import KaimingWeights
+from ghnq.finetune.learner import Learner
+from ghnq.finetune.measure import accuracy
+from ghnq.finetune.schedule import one_cycle
+from ghnq.finetune.transfer import solve_head, transfer
+from ghnq.graph import trace
+from ghnq.hypernet import GHN
+from ghnq.models import load_model
+from ghnq.prediction.held_out import hold_out
+from ghnq.quant import QuantScheme, TrainableNetwork, prepare
+from ghnq.runs.distributed.worker_group import WorkerGroup
+from named import NAMED
+
+STARTS = ("transferred", "kaiming_solved", "kaiming")
+FLOAT32 = QuantScheme.parse("float32")
+Row = dict[str, str | float]
+
+
+def build(name: str, dataset: ImageDataset) -> nn.Module:
+    """Returns a network for the images; named ones get another first and last layer."""
+    channels, classes = dataset.input_shape[0], dataset.num_classes
+    if name not in NAMED:
+        return load_model(name, input_shape=dataset.input_shape, num_classes=classes)
+    network = NAMED[name]()
+    assert isinstance(network, nn.Sequential)
+    first, last = network[0], network[-1]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(last, nn.Linear)
+    if channels != first.in_channels:
+        network[0] = nn.Conv2d(channels, first.out_channels, 3, first.stride, 1, bias=first.bias is not None)
+    network[-1] = nn.Linear(last.in_features, classes)
+    return network
+
+
+def start_of(start: str, module: nn.Module, ghn: GHN, dataset: ImageDataset) -> TrainableNetwork:
+    """Returns the calibrated network of a start."""
+    calibration = dataset.calibration(min(512, len(dataset.train)), 0)
+    if start == "transferred":
+        prepared = prepare(transfer(module, ghn, dataset), calibration, keep_statistics=True)
+        return TrainableNetwork.of(prepared, FLOAT32)
+    network = KaimingWeights().network(module, trace(module, dataset.input_shape), FLOAT32)
+    if start == "kaiming_solved":
+        solve_head(network, dataset, standardise=False)
+    return TrainableNetwork.of(prepare(network, calibration, standardise=False), FLOAT32)
+
+
+def train(network: TrainableNetwork, dataset: ImageDataset, epochs: int, lr: float) -> None:
+    """Trains in place: one cycle over these epochs."""
+    settings = Settings(epochs=epochs, lr=lr)
+    part = hold_out(dataset)[0]
+    learner = Learner(network, part, settings, None, WorkerGroup())
+    steps = settings.steps(len(part.train))
+    for step in range(steps):
+        learner.step(step, lr * one_cycle(step / steps))
+
+
+def markdown(rows: list[Row]) -> str:
+    """One line for each network and start."""
+    epochs = sorted({int(row["epochs"]) for row in rows})
+    found = {(row["network"], row["start"], int(row["epochs"])): float(row["accuracy"]) for row in rows}
+    lines = ["| network | start | " + " | ".join("at once" if not e else f"{e} epochs" for e in epochs) + " |"]
+    lines.append("|---|---|" + "--:|" * len(epochs))
+    for network in dict.fromkeys(row["network"] for row in rows):
+        for start in STARTS:
+            cells = (found.get((network, start, count)) for count in epochs)
+            shown = " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells)
+            lines.append(f"| {network} | {start} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    checkpoint: str,
+    data: Annotated[str, typer.Option(help="Data set of other classes.")],
+    networks: Annotated[str, typer.Option(help="Comma-separated.")],
+    epochs: Annotated[str, typer.Option(help="Budgets, comma-separated; each is a run of its own.")] = "0,1,5",
+    images: Annotated[int, typer.Option(help="Test images, at most.")] = 2000,
+    lr: Annotated[float, typer.Option(help="Peak of the rate.")] = 0.1,
+    out: Annotated[Path | None, typer.Option(help="Keep the rows here.")] = None,
+) -> None:
+    """Prints a table."""
+    torch.set_num_threads(1)
+    ghn, dataset = GHN.from_pretrained(checkpoint), load(data)
+    test = dataset.test.first(min(images, len(dataset.test)))
+    rows: list[Row] = json.loads(out.read_text()) if out is not None and out.exists() else []
+    for count in map(int, epochs.split(",")):
+        for name in networks.split(","):
+            for start in STARTS:
+                if any((row["network"], row["start"], row["epochs"]) == (name, start, count) for row in rows):
+                    continue
+                network = start_of(start, build(name, dataset), ghn, dataset)
+                if count:
+                    train(network, dataset, count, lr)
+                figure = accuracy(network.float_network(), dataset, test)
+                rows.append({"network": name, "start": start, "epochs": count, "accuracy": figure})
+                print(rows[-1], flush=True)
+                if out is not None:
+                    write_text(out, json.dumps(rows))
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
