@@ -18,8 +18,9 @@ from ghnq.finetune.head import features_of, find_head
 from ghnq.finetune.ridge import STRENGTHS, best_temperature, solve_classifier, solve_ridge
 from ghnq.finetune.transfer import TransferredWeights, needs_transfer
 from ghnq.hypernet import GHN
-from ghnq.prediction import Network, count_correct, dataset_for
+from ghnq.prediction import Network, StoredWeights, count_correct, dataset_for
 from ghnq.quant import QuantScheme
+from tests.finetune.conftest import Go
 from tests.small_networks import small_digits, small_ghn
 
 
@@ -302,3 +303,10 @@ def test_other_images_are_refused_and_few_are_enough() -> None:
 def test_a_head_of_another_number_of_outputs_is_refused() -> None:
     with pytest.raises(GraphError, match="has 7 outputs, but there are 5 classes"):
         ghnq.transfer(network_for(7), GHN.from_pretrained("digits"), five_classes())
+
+
+def test_a_run_that_starts_there_says_so_in_its_file(go: Go, digits: ImageDataset) -> None:
+    weights = TransferredWeights(GHN.from_pretrained("cifar10"), digits)
+    result = go("w4a8", weights=weights, epochs=1, lr=0.01)
+    assert result.before["w4a8"] > 50
+    assert StoredWeights.read(result.weights).metadata["head"] == weights.description

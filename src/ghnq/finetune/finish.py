@@ -12,6 +12,7 @@ from ghnq.finetune.job import Job
 from ghnq.finetune.measure import accuracies
 from ghnq.finetune.result import Result
 from ghnq.finetune.state import Progress
+from ghnq.finetune.transfer import TransferredWeights
 from ghnq.prediction import Network, StoredWeights
 from ghnq.prediction.held_out import hold_out
 from ghnq.prediction.stored_weights import WEIGHTS
@@ -66,6 +67,7 @@ def write_result(
 def _metadata(network: Network, job: Job, scheme: QuantScheme) -> dict[str, str]:
     """Returns what the weights file says about itself."""
     dataset, (name, value) = network.dataset, job.origin
+    head = {"head": network.weights.description} if isinstance(network.weights, TransferredWeights) else {}
     return {
         "format": "pt",
         "ghnq_version": __version__,
@@ -77,4 +79,4 @@ def _metadata(network: Network, job: Job, scheme: QuantScheme) -> dict[str, str]
         "input_shape": ",".join(map(str, dataset.input_shape)),
         "num_classes": str(dataset.num_classes),
         "standardise": "false",
-    }
+    } | head
