@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 
-from ghnq.analysis.sensitivity import measure_sensitivity
+from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize
 from ghnq.prediction import Network
@@ -48,3 +51,14 @@ def test_labels_name_the_whole_scheme(network: Network) -> None:
     assert label("w4a8", weight_range="mse") == "w4a8, protocol custom"
     many = "w4a8+first=w8a8+last=w8a8+middle=w2a8+m*=w3a8"
     assert label(many) == "2 x w8a8, 1 x w3a8"
+
+
+def test_nothing_is_cut_at_80_columns(network: Network) -> None:
+    report = measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w4a8"))
+    long = replace(report, layers=tuple(replace(row, name=f"stages.0.blocks.{row.name}") for row in report.layers))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(sensitivity_table(long, "title"))
+    text = stream.getvalue()
+    assert "…" not in text
+    assert "stages.0.blocks." in text
+    assert max(map(len, text.splitlines())) <= 80

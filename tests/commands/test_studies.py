@@ -63,7 +63,7 @@ def test_sensitivity_gives_document_table_and_figure(ghnq: Cli, tiny_checkpoint:
     told = ghnq(*words)
     assert told.code == 0
     assert "classifier" in told.out
-    assert "divergence" in told.out
+    assert "mean divergence" in told.out
 
 
 def test_sensitivity_names_the_whole_scheme(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def mixed_table(result: Mixed, title: str) -> Table:
 def layers_table(result: Mixed) -> Table:
     """Returns a table of the bits of every layer."""
     table = Table(header_style="bold")
-    table.add_column("layer")
+    table.add_column("layer", overflow="fold")
     for heading in ("weights", "multiply-adds", "bits"):
         table.add_column(heading, justify="right")
     for name, bits in result.layers.items():

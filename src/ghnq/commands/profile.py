@@ -43,6 +43,7 @@ def _table(costs: Profile) -> Table:
         ("bit-operations per image", this.bit_operations, other.bit_operations),
         ("bytes", this.bytes, other.bytes),
         ("of these weights", this.weight_bytes, other.weight_bytes),
+        ("of these weights, packed to their bits", this.packed_weight_bytes, other.packed_weight_bytes),
         ("bytes, compressed", this.compressed_bytes, other.compressed_bytes),
         ("of these weights", this.compressed_weight_bytes, other.compressed_weight_bytes),
         ("peak bytes of activations, one image", this.peak_activation_bytes, other.peak_activation_bytes),

@@ -1,6 +1,7 @@
 """`profile`: each figure against something that counts it in another way."""
 
 import json
+import math
 import zlib
 from math import prod
 from pathlib import Path
@@ -189,6 +190,8 @@ def test_sizes_are_those_of_the_files(exports: Exports, tmp_path: Path) -> None:
     convolutions = [child for child in NETS["mixed"]().modules() if isinstance(child, nn.Conv2d | nn.Linear)]
     count = sum(layer.weight.numel() for layer in convolutions)
     assert (costs.weights, this.weight_bytes, other.weight_bytes) == (count, count, 4 * count)
+    assert this.packed_weight_bytes == sum(math.ceil(layer.weight.numel() / 2) for layer in convolutions)
+    assert other.packed_weight_bytes == 4 * count
     assert this.compressed_weight_bytes < 0.75 * this.weight_bytes  # 4 bits of 8 carry something
     onnx.save(float_model(in_floats(graph_of(exported.path))), tmp_path / "float.onnx")
     assert other.bytes == (tmp_path / "float.onnx").stat().st_size

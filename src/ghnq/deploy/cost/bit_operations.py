@@ -1,7 +1,8 @@
-"""Multiply-adds and bit-operations of a deployed graph, for one image."""
+"""Multiply-adds and bit-operations of a deployed graph for one image, and the size of its weights at their bits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,10 +40,26 @@ def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Laye
             weight = node.args[1]
             multiply_adds = layer_multiply_adds(weight.meta["val"].shape, node.meta["val"].shape)
             if weight.target is dequantize:
-                bits = scheme.bits_for(str(node.meta.get("layer"))).weight or FLOAT_BITS
-                yield LayerWork(multiply_adds, bits, _input_bits(node.args[0]))
+                yield LayerWork(multiply_adds, _weight_bits(node, scheme), _input_bits(node.args[0]))
             else:
                 yield LayerWork(multiply_adds, FLOAT_BITS, FLOAT_BITS)
+
+
+def packed_weight_bytes(simulation: fx.GraphModule, scheme: QuantScheme) -> int:
+    """Returns the bytes of all weights of convolutions and linear layers if each took no more than its bits.
+
+    A weight that several layers share counts once.
+    """
+    bits = {node.args[1]: _weight_bits(node, scheme) for node in simulation.graph.nodes if node.target in LAYERS}
+    return sum(math.ceil(weight.meta["val"].numel() * each / 8) for weight, each in bits.items())
+
+
+def _weight_bits(layer: fx.Node, scheme: QuantScheme) -> int:
+    weight = layer.args[1]
+    assert isinstance(weight, fx.Node)
+    if weight.target is not dequantize:
+        return FLOAT_BITS
+    return scheme.bits_for(str(layer.meta.get("layer"))).weight or FLOAT_BITS
 
 
 def _input_bits(source: fx.Node) -> int:

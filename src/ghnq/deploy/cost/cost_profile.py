@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from ghnq.deploy.cost.bit_operations import FLOAT_BITS, layer_work
+from ghnq.deploy.cost.bit_operations import FLOAT_BITS, layer_work, packed_weight_bytes
 from ghnq.deploy.cost.latency import Latency, measure_latencies, random_images
 from ghnq.deploy.cost.peak_memory import FLOAT_BYTES, peak_memory
 from ghnq.deploy.graph.dequantized import in_floats
@@ -40,6 +40,7 @@ class Cost:
     Attributes:
         bytes: Of the ONNX file.
         weight_bytes: Of the weights of convolutions and linear layers, as they are stored.
+        packed_weight_bytes: Of the same weights, if each takes no more than its bits, as in files with INT4 weights.
         compressed_bytes, compressed_weight_bytes: The same, compressed by zlib at level 9.
         bit_operations: For one image, the sum over convolutions and linear layers of multiply-adds x bits of the weight
             x bits of the input (`multiply_adds.py`).
@@ -49,6 +50,7 @@ class Cost:
 
     bytes: int
     weight_bytes: int
+    packed_weight_bytes: int
     compressed_bytes: int
     compressed_weight_bytes: int
     bit_operations: int
@@ -126,7 +128,8 @@ def profile(
     sessions = runtime.session(float_data, threads=threads), runtime.session(data, threads=threads)
     images = random_images(batch, facts.input_shape)
     float_latency, latency, repeats = measure_latencies(*sessions, images, repeats, progress)
-    work = list(layer_work(integers, QuantScheme.parse(facts.scheme)))
+    scheme = QuantScheme.parse(facts.scheme)
+    work = list(layer_work(integers, scheme))
     multiply_adds = sum(layer.multiply_adds for layer in work)
     bit_operations = sum(layer.bit_operations for layer in work)
     return Profile(
@@ -134,8 +137,8 @@ def profile(
         facts=facts,
         weights=len(_stored_weights(counterpart)) // FLOAT_BYTES,
         multiply_adds=multiply_adds,
-        quantized=_cost(path.read_bytes(), model, integers, bit_operations, latency),
-        float32=_cost(float_data, counterpart, floats, multiply_adds * FLOAT_BITS**2, float_latency),
+        quantized=_cost(path.read_bytes(), model, integers, scheme, bit_operations, latency),
+        float32=_cost(float_data, counterpart, floats, scheme, multiply_adds * FLOAT_BITS**2, float_latency),
         speedup=float_latency.median_ms / latency.median_ms,
         float_layers=runtime.kernels(data).float_layers,
         batch=batch,
@@ -161,11 +164,14 @@ def float_model(floats: fx.GraphModule) -> ModelProto:
     return model
 
 
-def _cost(data: bytes, model: ModelProto, graph: fx.GraphModule, bit_operations: int, latency: Latency) -> Cost:
+def _cost(
+    data: bytes, model: ModelProto, graph: fx.GraphModule, scheme: QuantScheme, bit_operations: int, latency: Latency
+) -> Cost:
     weights = _stored_weights(model)
     return Cost(
         bytes=len(data),
         weight_bytes=len(weights),
+        packed_weight_bytes=packed_weight_bytes(graph, scheme),
         compressed_bytes=len(zlib.compress(data, _ZLIB_LEVEL)),
         compressed_weight_bytes=len(zlib.compress(weights, _ZLIB_LEVEL)),
         bit_operations=bit_operations,
