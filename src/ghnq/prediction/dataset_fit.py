@@ -75,7 +75,8 @@ def warn_about_other_images(ghn: GHN, dataset: ImageDataset) -> None:
         return
     warnings.warn(
         f"the hypernetwork was trained on other images ('{task.data}') than those it is measured on "
-        f"('{dataset.name}'): the SHA-256 of their content differs",
+        f"('{dataset.name}'): the SHA-256 of their content differs; if its classes are others, too, solve the head for "
+        "them (`ghnq.transfer`)",
         GhnqWarning,
         stacklevel=3,
     )
