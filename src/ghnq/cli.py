@@ -25,6 +25,7 @@ from ghnq.commands.arguments import (
     Protocol,
     Steps,
     Weights,
+    reads_images,
 )
 
 app = typer.Typer(
@@ -69,6 +70,7 @@ def demo(
 
 
 @app.command()
+@reads_images
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/digits.yaml.")],
     data: Annotated[
@@ -103,6 +105,7 @@ def train(
 
 
 @app.command()
+@reads_images
 def evaluate(
     checkpoint: CheckpointName,
     data: DataName = None,
@@ -139,6 +142,7 @@ def evaluate(
 
 
 @app.command()
+@reads_images
 def score(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX.")
@@ -168,6 +172,7 @@ def score(
 
 
 @app.command()
+@reads_images
 def predict(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],
@@ -194,6 +199,7 @@ def predict(
 
 
 @app.command()
+@reads_images
 def sensitivity(
     model: ModelName,
     checkpoint: PredictedBy = None,
@@ -222,6 +228,7 @@ def sensitivity(
 
 
 @app.command()
+@reads_images
 def mixed(
     model: ModelName,
     budget_bits: Annotated[
@@ -250,6 +257,7 @@ def mixed(
 
 
 @app.command()
+@reads_images
 def export(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write: .onnx, or .pt2.")],
@@ -285,6 +293,7 @@ def export(
 
 
 @app.command()
+@reads_images
 def finetune(
     model: ModelName,
     init: Annotated[
@@ -327,6 +336,7 @@ def finetune(
 
 
 @app.command()
+@reads_images
 def verify(
     file: ExportedFile,
     data: Annotated[

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 
@@ -51,5 +54,58 @@ Protocol = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help=".pt2: also lower it to x86 and run torch.compile; needs a C++ compiler.")
 ]
+Holdout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="Test on this part of each class, where the data have no test split: 0.2.", show_default=False
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size", metavar="N", help="Resize the shorter side to N pixels, crop the centre.", show_default=False
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", metavar="NAME", help="The column of labels, where there are several.", show_default=False
+    ),
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
+]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")]
 ExportedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that ghnq export wrote: .onnx or .pt2.")]
+
+
+def reads_images(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options about how images are read to a command; they hold for every data set that it loads."""
+
+    def options(
+        holdout: Holdout = None,
+        image_size: ImageSize = None,
+        label_column: LabelColumn = None,
+        skip_unreadable: SkipUnreadable = False,
+    ) -> None:
+        pass
+
+    signature, added = inspect.signature(command, eval_str=True), inspect.signature(options, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**arguments: object) -> None:
+        from ghnq.data.read_options import ReadOptions, reading
+
+        chosen = {name: arguments.pop(name) for name in added.parameters}
+        with reading(ReadOptions(**chosen)):  # type: ignore[arg-type]
+            command(**arguments)
+
+    parameters = [*signature.parameters.values(), *added.parameters.values()]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    )
+    run.__annotations__ = {
+        **get_type_hints(command, include_extras=True),
+        **get_type_hints(options, include_extras=True),
+    }
+    return run

@@ -6,6 +6,8 @@ from ghnq.data.images import ImageDataset as ImageDataset
 from ghnq.data.images import Images as Images
 from ghnq.data.loading import load as load
 from ghnq.data.loading import resize_dataset as resize_dataset
+from ghnq.data.read_options import ReadOptions as ReadOptions
+from ghnq.data.read_options import reading as reading
 from ghnq.data.shuffle import mix as mix
 
-__all__ = ["ImageDataset", "Images", "load", "mix", "resize_dataset"]
+__all__ = ["ImageDataset", "Images", "ReadOptions", "load", "mix", "reading", "resize_dataset"]

@@ -15,33 +15,39 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ghnq.data.folder_files import list_files
 from ghnq.data.images import ImageDataset, Images
+from ghnq.data.read_options import ReadOptions
 from ghnq.errors import GhnqError
 from ghnq.files import atomic_path
 
 _LOG = logging.getLogger(__name__)
-_LAYOUT = "1"  # increment when decoding changes
+_LAYOUT = "2"  # increment when decoding changes
 
 
-def directory_key(directory: Path) -> str:
-    """Returns a hash of the names, sizes and modification times of all files below `directory`."""
-    digest = hashlib.sha256(_LAYOUT.encode())
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        status = file.stat()
-        digest.update(repr((str(file.relative_to(directory)), status.st_size, status.st_mtime_ns)).encode())
+def directory_key(directory: Path, options: ReadOptions) -> str:
+    """Returns a hash of the options, and of names, sizes and modification times of all files below `directory`.
+
+    Raises:
+        DataError: The directory cannot be listed.
+    """
+    digest = hashlib.sha256((_LAYOUT + repr(options)).encode())
+    for file in list_files(directory):
+        status = (directory / file).stat()
+        digest.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()
 
 
-def cache_file(directory: Path) -> Path:
-    """Returns the cache file for the decoded images of `directory`."""
+def cache_file(directory: Path, options: ReadOptions) -> Path:
+    """Returns the cache file for the images of `directory` as they are decoded with `options`."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"{directory.resolve()}\0{options}".encode(errors="surrogateescape")).hexdigest()[:24]
     return root / "ghnq" / "images" / f"{name}.safetensors"
 
 
-def read_cache(directory: Path, key: str) -> ImageDataset | None:
-    """Returns the cached data set, or None if the cache is missing, outdated or damaged."""
-    file = cache_file(directory)
+def read_cache(directory: Path, key: str, options: ReadOptions) -> tuple[ImageDataset, list[str]] | None:
+    """Returns the cached data set and its notes, or None if the cache is missing, outdated or damaged."""
+    file = cache_file(directory, options)
     try:
         with safe_open(file, framework="pt") as stored:
             about = stored.metadata() or {}
@@ -57,18 +63,24 @@ def read_cache(directory: Path, key: str) -> ImageDataset | None:
         _LOG.warning("The decoded images in %s cannot be read (%s); they are decoded again.", file, error)
         return None
     class_names = tuple(json.loads(about["class_names"]))
-    return ImageDataset.build(str(directory), **splits, class_names=class_names, flip=about["flip"] == "true")
+    dataset = ImageDataset.build(str(directory), **splits, class_names=class_names, flip=about["flip"] == "true")
+    return dataset, [str(note) for note in json.loads(about["notes"])]
 
 
-def write_cache(directory: Path, key: str, dataset: ImageDataset) -> None:
+def write_cache(directory: Path, key: str, options: ReadOptions, dataset: ImageDataset, notes: list[str]) -> None:
     """Writes a decoded data set to the cache; a failure is logged as a warning and is not an error."""
-    file = cache_file(directory)
+    file = cache_file(directory, options)
     tensors = {
         f"{split}.{part}": getattr(images, part)
         for split, images in (("train", dataset.train), ("test", dataset.test))
         for part in ("pixels", "labels")
     }
-    about = {"key": key, "class_names": json.dumps(dataset.class_names), "flip": json.dumps(dataset.flip)}
+    about = {
+        "key": key,
+        "class_names": json.dumps(dataset.class_names),
+        "flip": json.dumps(dataset.flip),
+        "notes": json.dumps(notes),
+    }
     try:
         with atomic_path(file) as temporary:
             save_file(tensors, temporary, metadata=about)

@@ -60,6 +60,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Images({len(self)} of {_size(self)})"
+
     def take(self, indices: Tensor) -> Images:
         """Returns the images at `indices` (int64 [B]), in that order."""
         soft = None if self.soft is None else self.soft[indices]
@@ -129,7 +132,8 @@ class ImageDataset:
         """
         if train.pixels.shape[1:] != test.pixels.shape[1:]:
             raise DataError(
-                f"{name}: training images are {_size(train)} but test images are {_size(test)}; they must be equal."
+                f"{name}: training images are {_size(train)} but test images are {_size(test)}; they must be equal. "
+                "--image-size N makes them so."
             )
         for split, images in (("training", train), ("test", test)):
             low, high = int(images.labels.min()), int(images.labels.max())
@@ -140,6 +144,12 @@ class ImageDataset:
                 )
         mean, std = channel_statistics(train.pixels)
         return cls(name, train, test, class_names, flip, mean, std)
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageDataset('{self.name}': {len(self.train)} training and {len(self.test)} test images of "
+            f"{_size(self.train)}, {self.num_classes} classes)"
+        )
 
     @property
     def num_classes(self) -> int:
