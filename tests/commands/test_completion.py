@@ -41,4 +41,4 @@ def test_installed_completion_completes_commands_and_options(tmp_path: Path) -> 
     assert "bash completion installed" in bash("ghnq --install-completion")
     assert complete("ghnq", "e") == ["evaluate", "export"]
     assert complete("ghnq", "spaces", "") == ["describe", "show"]
-    assert complete("ghnq", "evaluate", "--s") == ["--splits", "--schemes", "--steps"]
+    assert complete("ghnq", "evaluate", "--s") == ["--splits", "--schemes", "--steps", "--skip-unreadable"]

@@ -37,6 +37,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     assert done == (set() if orientation == 1 else {TURNED})
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_is_ignored() -> None:
     image = saved(random_image(5, 7, 3), "JPEG", exif=b"Exif\x00\x00II*\x00garbage")
     pixels, done = to_pixels(image)

@@ -6,6 +6,7 @@ Dimensions: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -113,7 +114,10 @@ class Decoder:
         if source is None:
             raise _UnreadableError(f"{where}: {_title(item, index)} is empty (null)")
         try:
-            with Image.open(source) as image:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                Image.open(source) as image,
+            ):  # Pillow's, of damaged EXIF data
                 array, converted = to_pixels(image)
         except UnknownModeError as error:
             raise DataError(f"{where}: {_title(item, index)} has {error}.") from error

@@ -6,7 +6,6 @@ Dimensions: H height, W width, C channels.
 from __future__ import annotations
 
 import struct
-import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -68,9 +67,7 @@ def to_pixels(image: Image.Image) -> tuple[npt.NDArray[np.uint8], set[str]]:
 def _orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation; 1 (upright) where there is none, or where the EXIF data are damaged."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF data, which do not matter to the pixels
-            return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
         return 1
 
