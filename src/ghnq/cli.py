@@ -297,8 +297,13 @@ def export(
 def finetune(
     model: ModelName,
     init: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="What predicts the initial weights, or kaiming.")
-    ] = "digits",
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="What predicts the initial weights, or kaiming.",
+            show_default="cifar10 for images in colour, else digits",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="W", help="Initial weights, in place of --init: FILE.safetensors, or a fine-tuning run."),

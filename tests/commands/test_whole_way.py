@@ -63,16 +63,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_a_folder_of_images_to_a_verified_file(ghnq: Cli, folder: Path) -> None:
     model = "mine.py:Mine"
     tuned = ghnq(
-        "finetune", model, "--init", "kaiming", "--data", "photos", "--scheme", "w4a8", "--max-minutes", 0.1,
+        "finetune", model, "--data", "photos", "--scheme", "w4a8", "--max-minutes", 0.15,
         "--batch-size", 32, "--device", "cpu", "--json",
     )  # fmt: skip
     assert tuned.code == 0, tuned.err
     document = json.loads(tuned.out)
     assert document["test_images"] == 40
-    assert document["after"]["w4a8"] > 80 > document["before"]["w4a8"]
+    assert document["checkpoint"] == "cifar10"
+    assert any("5 classes" in each and "head solved" in each for each in document["warnings"])
+    # Guessing gives 20; how many steps there are in a time depends on the machine.
+    assert document["before"]["w4a8"] > 30
+    assert document["after"]["w4a8"] > 50
     assert document["export_command"] == (
         "ghnq export mine.py:Mine --weights runs/mine-Mine --scheme w4a8 --data photos --out model.onnx"
     )
+    print({key: document[key] for key in ("before", "after", "steps", "lr", "val")})
     scored = ghnq("score", model, "--weights", "runs/mine-Mine", "--on", "test", "--schemes", "float32,w4a8", "--json")
     assert scored.code == 0, scored.err
     found = {row["scheme"]: row["accuracy"] for row in json.loads(scored.out)["rows"]}

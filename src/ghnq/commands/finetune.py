@@ -39,7 +39,7 @@ class _Options:
     """What is given on the command line, and what every process of a run builds its network from."""
 
     model: str
-    init: str
+    init: str | None
     weights: Path | None
     data: str | None
     scheme: str
@@ -67,7 +67,7 @@ class _Options:
 def finetune(
     model: str,
     *,
-    init: str,
+    init: str | None,
     weights: Path | None,
     data: str | None,
     scheme: str,
@@ -131,16 +131,21 @@ def _follow(group: WorkerGroup, options: _Options) -> None:
     follow(network, job, scheme, teacher, group)
 
 
-def _load(model: str, init: str, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
+def _load(model: str, init: str | None, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
     """Returns the network with the source of its initial weights, and the name of that source for the metadata."""
     if weights is None and init == KAIMING:
         if data is None:
             raise DataError("--init kaiming does not say which images to train on; name a data set with --data")
         chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
-        chosen = choose_weights(None if weights is not None else init, weights, data)
+        chosen = choose_weights(init if weights is not None or init is not None else _default_init(data), weights, data)
     name = chosen.name if weights is None else weights.name
     return build_network(model, chosen), (chosen.option, name)
+
+
+def _default_init(data: str | None) -> str:
+    """Returns the shipped checkpoint for images with as many channels; without a data set, the smallest checkpoint."""
+    return "digits" if data is None or load(data).input_shape[0] == 1 else "cifar10"
 
 
 def _teacher(reference: str, network: Network) -> nn.Module:
