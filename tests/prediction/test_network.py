@@ -30,6 +30,7 @@ class Fixed:
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
         self.depends_on_scheme = depends_on_scheme
         self.standardise = self.keep_statistics = False
+        self.trained_through = None
         self.schemes: list[str] = []
 
     def check_dataset(self, dataset: ImageDataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,3 +260,41 @@ def test_statistics_of_a_trained_network_are_kept_where_that_is_asked_for() -> N
                 assert torch.equal(norm.running_mean, own.running_mean)
                 assert torch.equal(norm.running_var, own.running_var)
                 assert not torch.equal(norm.running_var, estimated.get_submodule(name).running_var)
+
+
+def test_kept_statistics_are_those_of_the_scheme_that_a_network_was_trained_through() -> None:
+    module = network(channels=8)
+    w4a8 = QuantScheme.parse("w4a8")
+    trained = prepare(module, CALIBRATION, keep_statistics=True, trained_through="w4a8")
+    as_they_are = prepare(module, CALIBRATION, keep_statistics=True).quantize(replace(w4a8, reestimate=False))
+    assert torch.equal(trained.quantize(w4a8)(TEST), as_they_are(TEST))
+
+
+def test_statistics_of_training_through_quantization_are_changed_for_other_schemes_and_for_float() -> None:
+    module = estimate_batch_norm(network(channels=8), CALIBRATION)
+    quantized = prepare(module, CALIBRATION)
+    w2a8 = QuantScheme.parse("w2a8")
+    # A network whose statistics are those that it has at w2a8 on the calibration images.
+    trained = copy.deepcopy(module)
+    state = quantized.quantize(replace(w2a8, fold=False)).state_dict()
+    trained.load_state_dict({k: v for k, v in state.items() if "running" in k}, strict=False)
+    prepared = prepare(trained, CALIBRATION, keep_statistics=True, trained_through="w2a8")
+    with torch.no_grad():
+        for scheme in ("float32", "w8a8"):
+            expected = quantized.quantize(scheme)(CALIBRATION)
+            torch.testing.assert_close(prepared.quantize(scheme)(CALIBRATION), expected, rtol=0.05, atol=0.05)
+
+
+def test_kept_statistics_that_are_those_of_the_images_are_estimated_again_as_always() -> None:
+    module = estimate_batch_norm(network(channels=8).double(), CALIBRATION.double())
+    kept = prepare(module, CALIBRATION.double(), keep_statistics=True).quantize("w3a6")
+    estimated = prepare(module, CALIBRATION.double()).quantize("w3a6")
+    with torch.no_grad():
+        torch.testing.assert_close(kept(TEST.double()), estimated(TEST.double()), rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_of_training_on_other_images_stay_where_quantization_changes_nothing() -> None:
+    module = network(channels=8)  # with statistics that are far from those of the images
+    quantized = prepare(module, CALIBRATION, keep_statistics=True).quantize("w16a16")
+    with torch.no_grad():
+        torch.testing.assert_close(quantized(CALIBRATION), module(CALIBRATION), rtol=0.02, atol=0.02)

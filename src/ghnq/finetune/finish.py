@@ -74,6 +74,7 @@ def _metadata(network: Network, job: Job, scheme: QuantScheme) -> dict[str, str]
         "model": job.model,
         name: value,
         "scheme": str(scheme),
+        "trained_through": str(scheme),
         "data": dataset.name,
         "data_sha256": dataset.content_hash,
         "input_shape": ",".join(map(str, dataset.input_shape)),

@@ -27,6 +27,7 @@ class KaimingWeights:
     depends_on_scheme: bool = False
     standardise: bool = False
     keep_statistics: bool = False
+    trained_through: str | None = None
 
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Any images will do."""

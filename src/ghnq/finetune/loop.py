@@ -248,7 +248,13 @@ class _Run:
         if self.val_set is None or short:
             return
         in_float = self.learner.network.float_network().cpu()
-        prepared = prepare(in_float, self.network.calibration, standardise=False, keep_statistics=True)
+        prepared = prepare(
+            in_float,
+            self.network.calibration,
+            standardise=False,
+            keep_statistics=True,
+            trained_through=str(self.scheme),
+        )
         found = accuracy(prepared.quantize(self.scheme), self.network.dataset, self.val_set)
         with report_write_errors(self.out):
             log.write(self.progress.step, {"val/accuracy": found})

@@ -49,6 +49,7 @@ class TransferredWeights:
     images: int = MAX_IMAGES
     standardise: bool = True
     keep_statistics: bool = False
+    trained_through: str | None = None
 
     @property
     def depends_on_scheme(self) -> bool:

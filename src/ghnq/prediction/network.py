@@ -86,6 +86,7 @@ class Network:
             self.calibration,
             standardise=self.weights.standardise,
             keep_statistics=self.weights.keep_statistics,
+            trained_through=self.weights.trained_through,
         )
         self._check_logits(prepared)
         return prepared

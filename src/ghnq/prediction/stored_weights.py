@@ -85,6 +85,11 @@ class StoredWeights:
         """Whether the norms have running statistics of images, not those of a fresh module."""
         return self.metadata.get("calibrated") != "false"
 
+    @property
+    def trained_through(self) -> str | None:
+        """The scheme that `ghnq finetune` trained the weights through; None for other weights."""
+        return self.metadata.get("trained_through")
+
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Checks that the weights are for as many classes.
 

@@ -30,6 +30,10 @@ class WeightSource(Protocol):
     def keep_statistics(self) -> bool:
         """Whether batch norms keep the running statistics that the source gives them (`prepare`)."""
 
+    @property
+    def trained_through(self) -> str | None:
+        """The scheme, as text, that the statistics of norms belong to (`prepare`); None where they are of no scheme."""
+
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Checks that the parameters are meant for such images and classes.
 
@@ -68,6 +72,11 @@ class PredictedWeights:
     def keep_statistics(self) -> bool:
         """Never: nothing predicts statistics."""
         return False
+
+    @property
+    def trained_through(self) -> str | None:
+        """None: nothing was trained."""
+        return None
 
     @property
     def depends_on_scheme(self) -> bool:
