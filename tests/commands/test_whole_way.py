@@ -77,7 +77,6 @@ def test_from_a_folder_of_images_to_a_verified_file(ghnq: Cli, folder: Path) -> 
     assert document["export_command"] == (
         "ghnq export mine.py:Mine --weights runs/mine-Mine --scheme w4a8 --data photos --out model.onnx"
     )
-    print({key: document[key] for key in ("before", "after", "steps", "lr", "val")})
     scored = ghnq("score", model, "--weights", "runs/mine-Mine", "--on", "test", "--schemes", "float32,w4a8", "--json")
     assert scored.code == 0, scored.err
     found = {row["scheme"]: row["accuracy"] for row in json.loads(scored.out)["rows"]}
