@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from ghnq.errors import GhnqError, WriteError
-from ghnq.files import atomic_path, sweep, write_text
+from ghnq.files import atomic_path, cache_root, sweep, write_text
 
 
 def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -131,3 +131,48 @@ def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
     write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "text"
+
+
+def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_text(tmp_path / "a", "text")
+
+
+def test_a_link_that_leads_to_no_file_yet(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "net.onnx").symlink_to("real/net.onnx")
+    write_text(tmp_path / "net.onnx", "text")
+    assert (tmp_path / "net.onnx").is_symlink()
+    assert (tmp_path / "real" / "net.onnx").read_text() == "text"
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WriteError, match="not a regular file"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".onnx", "é" * 125 + ".onnx", "a." + "b" * 253, "数" * 83 + ".onnx"])
+def test_names_of_255_bytes(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_longer_names_are_told(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"File name too long.*choose a shorter name"):
+        write_text(tmp_path / ("a" * 256), "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    assert cache_root() is None
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache_root() == Path("/home/somebody/.cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_root() == Path("/caches")

@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
             "optional_imports",
             "processor",
             "progress",
+            "shadowing",
             "torch_compat",
             "torch_threads",
             "validation_errors",

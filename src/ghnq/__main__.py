@@ -13,7 +13,6 @@ import signal
 import sys
 from types import FrameType
 
-from ghnq.cli import app
 from ghnq.errors import GhnqError
 
 
@@ -64,6 +63,9 @@ def _discard_output() -> None:
 
 def _run() -> int:
     try:
+        # Here, not above, so that a file of the user's in place of a library is named.
+        from ghnq.cli import app
+
         app(prog_name="ghnq")
     except SystemExit as stop:  # How typer ends, also when all is well.
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -79,15 +81,23 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _fault(error)
-        raise  # of a print: as for the flush at the end
+        if error.errno == errno.ENOSPC:
+            raise  # of a print: as for the flush at the end
+        if error.errno == errno.ENAMETOOLONG:
+            print(f"Error: {error.strerror}: '{error.filename}'; choose a shorter name", file=sys.stderr)
+            return 2
+        return _fault(error)
     except Exception as fault:  # noqa: BLE001 - it ends here as Python would end it, only with fewer frames
         return _fault(fault)
     return 0
 
 
 def _fault(fault: Exception) -> int:
+    from ghnq.shadowing import shadowed_library
+
+    if isinstance(fault, AttributeError | ImportError) and (sentence := shadowed_library()):
+        print(f"Error: {sentence}", file=sys.stderr)
+        return 2
     from ghnq.commands.terminal import print_fault
 
     print_fault(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -19,6 +20,12 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
 
 MAX_NAME_BYTES = 255
 """Longest file name of the usual file systems."""
+
+_ADVICE = {
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EINVAL: "name a file",
+    errno.ELOOP: "name another file",
+}
 
 
 @contextmanager
@@ -40,8 +47,8 @@ def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -
         FileNotFoundError: the block wrote nothing.
     """
     target = Path(path)
-    if target.is_symlink():
-        target = target.resolve()  # the file it points to is replaced, not the link
+    with _writing(target):
+        target = _link_target(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,6 +79,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def _link_target(path: Path) -> Path:
+    """Returns the file that is written for `path`: where it is a link, what it points to.
+
+    Raises:
+        OSError: The name is too long, links form a circle, or the file is a device, which a rename would replace.
+    """
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told when the folder is created
+        kind = stat.S_IFREG
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
 def _writing(target: Path) -> Iterator[None]:
     """Raises a failed write, reported by the system or by safetensors, as WriteError."""
@@ -79,9 +101,18 @@ def _writing(target: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise WriteError(
-            f"'{target}' cannot be written ({reason}); free space there, or choose another folder"
-        ) from error
+        advice = _ADVICE.get(getattr(error, "errno", None) or 0, "free space there, or choose another folder")
+        raise WriteError(f"'{target}' cannot be written ({reason}); {advice}") from error
+
+
+def cache_root() -> Path | None:
+    """Returns the folder of the user's caches, `$XDG_CACHE_HOME` or `~/.cache`; None for a user without a home."""
+    if stated := os.environ.get("XDG_CACHE_HOME"):
+        return Path(stated)
+    try:
+        return Path.home() / ".cache"
+    except (RuntimeError, KeyError):  # neither HOME nor an entry in the list of users
+        return None
 
 
 def lock(descriptor: int) -> bool:

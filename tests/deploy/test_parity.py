@@ -1,6 +1,7 @@
 """`verify`: what it reports, and the files it refuses."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -152,3 +153,28 @@ def test_members_of_the_space_agree(member: str, tmp_path: Path, dataset: ImageD
         parity = verify(out, dataset)
         assert parity.kernels.float_layers == ()
         assert parity.agreement >= 59 / 60
+
+
+def _no_groups(model: onnx.ModelProto) -> None:
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    next(attribute for attribute in conv.attribute if attribute.name == "group").i = 0
+
+
+def _huge_padding(model: onnx.ModelProto) -> None:
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    next(attribute for attribute in conv.attribute if attribute.name == "pads").ints[0] = 2**62
+
+
+def _fewer_rows(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].input[0] = model.graph.node[0].output[0]
+
+
+@pytest.mark.parametrize("damage", [_no_groups, _huge_padding, _fewer_rows])
+def test_a_graph_that_does_not_run_is_told(
+    file: Path, dataset: ImageDataset, tmp_path: Path, damage: Callable[[onnx.ModelProto], None]
+) -> None:
+    model = onnx.load(file)
+    damage(model)
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ExportError):
+        verify(tmp_path / "net.onnx", dataset, images=10)

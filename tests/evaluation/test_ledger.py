@@ -127,3 +127,24 @@ def test_without_a_folder_rows_live_in_memory(tmp_path: Path, monkeypatch: pytes
         ledger.add([row()])
         assert ledger["test", 0, "float32"] == row()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"correct": "5"}, {"images": 0}, {"correct": 11}, {"parameters": 2**63}, {"index": -1}, {"scheme": None},
+     {"correct": 5.5}, {"images": True}],
+)  # fmt: skip
+def test_rows_with_impossible_values_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    keep(tmp_path)
+    with (tmp_path / FILE).open("a") as file:
+        file.write(json.dumps({**row(index=7), **change}) + "\n")
+    with pytest.raises(GhnqError, match="is not a row of results"), Ledger(tmp_path, PRINT, HERE):
+        pass
+
+
+def test_a_line_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
+    keep(tmp_path)
+    with (tmp_path / FILE).open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with pytest.raises(GhnqError, match="is damaged"), Ledger(tmp_path, PRINT, HERE):
+        pass

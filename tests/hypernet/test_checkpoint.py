@@ -77,7 +77,8 @@ def test_a_config_that_does_not_fit_is_reported(saved: Path, change: dict[str, o
         GHN.from_pretrained(saved)
 
 
-def test_a_config_that_is_not_json_is_reported(saved: Path) -> None:
-    (saved / CONFIG).write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_config_that_is_not_json_is_reported(saved: Path, text: str) -> None:
+    (saved / CONFIG).write_text(text)
     with pytest.raises(CheckpointError, match="JSON"):
         GHN.from_pretrained(saved)

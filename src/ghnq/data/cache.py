@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -19,7 +18,7 @@ from ghnq.data.folder_files import list_files
 from ghnq.data.images import ImageDataset, Images
 from ghnq.data.read_options import ReadOptions
 from ghnq.errors import GhnqError
-from ghnq.files import atomic_path
+from ghnq.files import atomic_path, cache_root
 
 _LOG = logging.getLogger(__name__)
 _LAYOUT = "2"  # increment when decoding changes
@@ -38,9 +37,11 @@ def directory_key(directory: Path, options: ReadOptions) -> str:
     return digest.hexdigest()
 
 
-def cache_file(directory: Path, options: ReadOptions) -> Path:
-    """Returns the cache file for the images of `directory` as they are decoded with `options`."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def cache_file(directory: Path, options: ReadOptions) -> Path | None:
+    """Returns the cache file for the images of `directory` as they are decoded with `options`; None without a home."""
+    root = cache_root()
+    if root is None:
+        return None
     name = hashlib.sha256(f"{directory.resolve()}\0{options}".encode(errors="surrogateescape")).hexdigest()[:24]
     return root / "ghnq" / "images" / f"{name}.safetensors"
 
@@ -48,6 +49,8 @@ def cache_file(directory: Path, options: ReadOptions) -> Path:
 def read_cache(directory: Path, key: str, options: ReadOptions) -> tuple[ImageDataset, list[str]] | None:
     """Returns the cached data set and its notes, or None if the cache is missing, outdated or damaged."""
     file = cache_file(directory, options)
+    if file is None:
+        return None
     try:
         with safe_open(file, framework="pt") as stored:
             about = stored.metadata() or {}
@@ -57,7 +60,7 @@ def read_cache(directory: Path, key: str, options: ReadOptions) -> tuple[ImageDa
                 split: Images(stored.get_tensor(f"{split}.pixels"), stored.get_tensor(f"{split}.labels"))
                 for split in ("train", "test")
             }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (SafetensorError, OSError) as error:
         _LOG.warning("The decoded images in %s cannot be read (%s); they are decoded again.", file, error)
@@ -70,6 +73,9 @@ def read_cache(directory: Path, key: str, options: ReadOptions) -> tuple[ImageDa
 def write_cache(directory: Path, key: str, options: ReadOptions, dataset: ImageDataset, notes: list[str]) -> None:
     """Writes a decoded data set to the cache; a failure is logged as a warning and is not an error."""
     file = cache_file(directory, options)
+    if file is None:
+        _LOG.warning("Decoded images are not cached: this user has no home; XDG_CACHE_HOME can name a folder.")
+        return
     tensors = {
         f"{split}.{part}": getattr(images, part)
         for split, images in (("train", dataset.train), ("test", dataset.test))

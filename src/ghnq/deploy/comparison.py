@@ -21,7 +21,7 @@ from ghnq.deploy.graph.integer_arithmetic import in_integers
 from ghnq.deploy.graph.quantize_ops import dequantize
 from ghnq.deploy.graph.supported_ops import LAYERS, aten
 from ghnq.deploy.metadata import Facts
-from ghnq.errors import DataError
+from ghnq.errors import DataError, ExportError
 
 BATCH_SIZE = 250
 
@@ -79,7 +79,7 @@ class Comparison:
         """
         check_shape(path, facts, dataset)
         chosen = dataset.test if images is None else dataset.test.first(images)
-        logits = _run(in_integers(simulation), _batches(chosen, dataset, facts))
+        logits = _run(path, "the simulation", in_integers(simulation), _batches(chosen, dataset, facts))
         _check_classes(path, logits, dataset)
         check_logits(path, "the simulation", logits)
         return cls(path, facts, dataset, chosen, logits, last_layer_steps(simulation))
@@ -99,7 +99,9 @@ class Comparison:
         Raises:
             ExportError: A logit is NaN or infinite; the message calls the runtime by its `name`.
         """
-        logits = _run(run, _batches(self.images, self.dataset, self.facts))
+        logits = _run(self.path, name, run, _batches(self.images, self.dataset, self.facts))
+        if logits.shape != self.logits.shape:
+            raise ExportError(f"'{self.path}' is damaged: {name} has {logits.shape[1]} outputs, the simulation others")
         check_logits(self.path, name, logits)
         difference = (self.logits - logits).abs()
         return Agreement(
@@ -169,8 +171,25 @@ def _normalise(pixels: Tensor, dataset: ImageDataset, facts: Facts) -> Tensor:
 
 
 @torch.no_grad()
-def _run(run: Run, batches: Iterator[Tensor]) -> Tensor:
-    return torch.cat([run(batch) for batch in batches])
+def _run(path: Path, name: str, run: Run, batches: Iterator[Tensor]) -> Tensor:
+    """Returns the logits [B, K] of all batches.
+
+    Raises:
+        ExportError: The file describes no network that can be run, or one with other results.
+    """
+    logits = []
+    for batch in batches:
+        try:
+            result = run(batch)
+        except Exception as error:
+            # A damaged file may describe anything; torch and ONNX Runtime have no error class for what does not run.
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(f"'{path}' is damaged: {name} does not run ({first}); export it again") from error
+        if result.ndim != 2 or len(result) != len(batch):
+            shape = " x ".join(map(str, result.shape))
+            raise ExportError(f"'{path}' is damaged: {name} returns {shape} numbers for {len(batch)} images")
+        logits.append(result)
+    return torch.cat(logits)
 
 
 def _share(correct: Tensor) -> float:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from ghnq.errors import GhnqError, WriteError
 from ghnq.evaluation.provenance import Machine
-from ghnq.evaluation.rows import Row
+from ghnq.evaluation.rows import Row, is_row
 from ghnq.files import lock
 
 FILE = "rows.jsonl"
@@ -132,14 +132,14 @@ class Ledger:
             if row.keys() == {MACHINE} and isinstance(row[MACHINE], dict):
                 self._last_machine = row[MACHINE]
                 continue
-            if row.keys() != Row.__annotations__.keys():
+            if not is_row(row):
                 raise GhnqError(f"{self._path}, line {number}: is not a row of results; {_ADVICE}")
             self._remember([Row(**row)])  # type: ignore[typeddict-item]
 
     def _parse(self, line: str, number: int) -> dict[str, Any]:
         try:
             parsed = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GhnqError(f"{self._path}, line {number}: is damaged ({error}); {_ADVICE}") from error
         if not isinstance(parsed, dict):
             raise GhnqError(f"{self._path}, line {number}: is damaged; {_ADVICE}")

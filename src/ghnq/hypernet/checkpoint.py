@@ -157,7 +157,7 @@ def _read_config(directory: Path) -> tuple[GHNConfig, Task | None]:
         raise CheckpointError(f"'{directory}' has no {CONFIG}; a checkpoint contains {WEIGHTS} and {CONFIG}")
     try:
         raw: object = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # RecursionError: nested too deeply
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__

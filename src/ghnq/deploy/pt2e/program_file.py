@@ -92,7 +92,7 @@ def _facts(path: Path, records: dict[str, bytes]) -> Facts:
         properties = json.loads(records[f"extra/{FACTS}"])
         if properties[FORMAT_KEY] != FORMAT:
             raise KeyError(FORMAT_KEY)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ExportError(
             f"'{path}' was not written by ghnq export; the simulation is known only of files that ghnq export wrote"
         ) from error
