@@ -40,7 +40,7 @@ def check_network(module: object, function: str, error: type[GhnqError]) -> nn.M
         if fault:
             raise error(f"module {path or '(root)'!r} ({kind.__name__}) is {fault}")
         for name, value in child.__dict__.items():
-            if is_script_function(value):
+            if type(value) is torch.jit.ScriptFunction:
                 raise error(script_function_fault(path, name))
         prefix = f"{path}." if path else ""
         for what, tensors in (("parameter", own_parameters(child)), ("buffer", own_buffers(child))):
@@ -77,11 +77,6 @@ def tensor_fault(tensor: Tensor | None) -> str:
     if isinstance(tensor, nn.Parameter) and (tensor.layout is not torch.strided or tensor.is_quantized):
         return "is sparse or quantized; only dense floating-point parameters are predicted and quantized"
     return ""
-
-
-def is_script_function(value: object) -> bool:
-    """Returns whether a value is a function that TorchScript compiled."""
-    return isinstance(value, torch.jit.ScriptFunction)
 
 
 def script_function_fault(path: str, name: str) -> str:

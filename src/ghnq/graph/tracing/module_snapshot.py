@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ghnq.errors import GraphError
 from ghnq.graph.elements import Shape
-from ghnq.module_check import class_fault, is_script_function, script_function_fault, tensor_fault
+from ghnq.module_check import class_fault, script_function_fault, tensor_fault
 from ghnq.torch_compat import own_buffers, own_modules, own_parameters
 
 # Attribute dictionaries and containers hold anything that a user's module holds.
@@ -118,7 +118,7 @@ def _add_attributes(result: ModuleSnapshot, prefix: str, attributes: Attributes)
                 result.containers[id(value)] = (value, value.copy())
         elif kind is torch.Tensor:
             result.buffers.add(id(value))
-        elif is_script_function(value):
+        elif kind is torch.jit.ScriptFunction:
             raise GraphError(script_function_fault(prefix[:-1], name))
 
 
