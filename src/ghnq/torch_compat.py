@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch._ops import _OpNamespace as OpNamespace
@@ -46,6 +47,7 @@ __all__ = [
     "compiler_error",
     "computed_by_hooks",
     "convolve",
+    "convolve_transposed",
     "copy_layer",
     "copy_tensors",
     "cpp_compiler",
@@ -124,6 +126,17 @@ def replace_convolution(layer: nn.Conv2d, function: Callable[[Tensor, Tensor, Te
 def convolve(layer: ConvNd, x: Tensor, weight: Tensor) -> Tensor:
     """Returns what a convolution computes of x with another weight and its own bias, padding, stride and so on."""
     return torch.as_tensor(layer._conv_forward(x, weight, layer.bias))
+
+
+def convolve_transposed(layer: ConvNd, x: Tensor, weight: Tensor, output_size: list[int] | None) -> Tensor:
+    """Returns what a transposed convolution computes of x with another weight and its own bias, padding and so on."""
+    n = weight.dim() - 2
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
+    sizes = layer.stride, layer.padding, layer.kernel_size
+    padding = layer._output_padding(x, output_size, *sizes, n, layer.dilation)  # type: ignore[operator]
+    return torch.as_tensor(
+        function(x, weight, layer.bias, layer.stride, layer.padding, padding, layer.groups, layer.dilation)  # type: ignore[arg-type]
+    )
 
 
 def overridden_method(module: nn.Module, base: type[nn.Module]) -> str:

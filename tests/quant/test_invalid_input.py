@@ -35,7 +35,6 @@ class Attention(nn.Module):
     [
         (Own(3, 4, 3), "conv2d in 'inner': Own overrides `forward`"),
         (Attention(), "inner.inner"),
-        (nn.ConvTranspose2d(3, 4, 3), "conv_transpose2d in 'inner'"),
     ],
 )
 def test_functions_with_weights_are_refused_unless_in_float(odd: nn.Module, part: str) -> None:

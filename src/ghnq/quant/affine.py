@@ -99,8 +99,8 @@ def decode(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 def along_channels(values: Tensor, x: Tensor) -> Tensor:
-    """Reshapes [O] to [O, 1, ...] with as many dimensions as x; returns [] as it is."""
-    return values if values.dim() == 0 else values.reshape(-1, *[1] * (x.dim() - 1))
+    """Reshapes [O] to [O, 1, ...] with as many dimensions as x; returns [], or what has as many, as it is."""
+    return values if values.dim() in (0, x.dim()) else values.reshape(-1, *[1] * (x.dim() - 1))
 
 
 class _Context(Protocol):

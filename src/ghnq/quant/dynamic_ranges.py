@@ -27,19 +27,20 @@ def fake_quantize_weight(weight: Tensor, bits: int, scheme: QuantScheme, gain: T
 
     With a gain, the folded weight `weight * gain` is quantized and the result divided by the gain, so that a network
     that still has its batch norms computes what the folded network will compute. For symmetric per-channel schemes the
-    scale is proportional to the gain, so the result is the same with and without it.
+    scale is proportional to the gain, so the result is the same with and without it, unless channels share a scale.
 
     Args:
         weight: [O, ...].
         bits: Bit-width.
         scheme: Decides granularity, symmetry and range estimator.
-        gain: [O], the batch norm's weight / sqrt(variance + eps).
+        gain: [O], the batch norm's weight / sqrt(variance + eps); or factors that broadcast to the weight, where
+            channels share a scale (`gain_of_weights`).
     """
     if weight.dtype in (torch.float16, torch.bfloat16):
         gain = gain if gain is None else gain.float()
         return fake_quantize_weight(weight.float(), bits, scheme, gain).to(weight.dtype)
     limits = integer_range(bits, scheme.weight_symmetric)
-    if gain is None or scheme.folding_commutes:
+    if gain is None or (scheme.folding_commutes and gain.dim() == 1):
         return fake_quantize(weight, *weight_qparams(weight, bits, scheme), *limits)
     # A gain of zero removes the channel from the folded network, whatever its weight; 1 keeps the quotient finite.
     gain = along_channels(gain.where(gain != 0, 1.0), weight)

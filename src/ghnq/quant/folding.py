@@ -20,6 +20,7 @@ from ghnq.quant.data_flow.norm_pairs import NormPair, is_foldable
 from ghnq.quant.entry import as_network, observe_plain_layers, take_network
 from ghnq.quant.replacement import replace_module
 from ghnq.quant.standardisation import NAME, detach_norm
+from ghnq.quant.weight_layout import gain_of_weights, outputs_first
 from ghnq.torch_compat import BatchNorm
 
 
@@ -62,9 +63,11 @@ def fold_pairs(network: nn.Module, pairs: Iterable[NormPair]) -> None:
         assert isinstance(weight, Tensor)
         assert isinstance(mean_O, Tensor)
         centred_O = -mean_O.double() if bias_O is None else bias_O.double() - mean_O.double()  # type: ignore[operator]
-        folded_O = centred_O * gain_O + (norm.bias.double() if isinstance(norm.bias, Tensor) else 0)
-        layer.weight = nn.Parameter((weight.double() * along_channels(gain_O, weight)).to(weight.dtype))
-        layer.bias = nn.Parameter(folded_O.to(weight.dtype))
+        folded_bias_O = centred_O * gain_O + (norm.bias.double() if isinstance(norm.bias, Tensor) else 0)
+        factor = along_channels(gain_of_weights(layer, gain_O), weight)
+        folded = outputs_first(layer, outputs_first(layer, weight.double()) * factor)
+        layer.weight = nn.Parameter(folded.to(weight.dtype).contiguous())
+        layer.bias = nn.Parameter(folded_bias_O.to(weight.dtype))
         if norm_name == f"{layer_name}.{NAME}":
             detach_norm(layer)
         else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ghnq.quant.weight_layout import TRANSPOSED
 from ghnq.torch_compat import overridden_method, own_forward_hooks, own_parameters
 
-LAYER_CLASSES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+LAYER_CLASSES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 
 
 def quantizable_class(module: nn.Module) -> type[nn.Module] | None:

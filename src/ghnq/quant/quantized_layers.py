@@ -18,6 +18,7 @@ from ghnq.quant.quantizable import quantizable_class
 from ghnq.quant.ranges import ActivationObserver
 from ghnq.quant.scheme import QuantScheme
 from ghnq.quant.squant import squant
+from ghnq.quant.weight_layout import for_outputs, gain_of_weights, groups_sharing_scales, outputs_first
 from ghnq.torch_compat import copy_layer
 
 MAX_INT32 = 2**31 - 1
@@ -33,10 +34,10 @@ class QuantLayer(nn.Module):
     Attributes:
         bits: The bit-widths of weight and input.
         scheme: The scheme that the layer is quantized with.
-        weight: The real values of the integer weight, [O, ...].
+        weight: The real values of the integer weight, [O, ...]; [I, O / G, ...] of a transposed convolution.
         bias: The real values of the integer bias once the input range is fixed, [O].
-        weight_scale: Buffer, [O] or [].
-        weight_zero_point: Buffer, int32, [O] or [].
+        weight_scale: Buffer, [O] or []; [O / G] of a transposed convolution.
+        weight_zero_point: Buffer, int32, of the same shape.
         input_scale: Buffer, [], once the input range is fixed.
         input_zero_point: Buffer, int32, [], once the input range is fixed.
         bias_int: Buffer, int32, [O], at scale input_scale * weight_scale, once the input range is fixed.
@@ -79,7 +80,13 @@ class QuantLayer(nn.Module):
     @property
     def weight_int(self) -> Tensor:
         """The integer weight, int32, shape of `weight`."""
-        return encode(self.weight.detach(), self.weight_scale, self.weight_zero_point, *self.weight_limits)
+        weight = outputs_first(self, self.weight.detach())
+        return outputs_first(self, encode(weight, self.weight_scale, self.weight_zero_point, *self.weight_limits))
+
+    @property
+    def output_scale(self) -> Tensor:
+        """The weight scale of every output channel, [O] or []."""
+        return for_outputs(self, self.weight_scale)
 
     @torch.no_grad()
     def fix_input_range(self, low: Tensor, high: Tensor) -> None:
@@ -99,7 +106,7 @@ class QuantLayer(nn.Module):
         if self.bias is None or self.input_scale is None:
             return
         self._widen_weight_scale(self.bias, self.input_scale)
-        bias_scale = self.input_scale.double() * self.weight_scale.double()
+        bias_scale = self.input_scale.double() * self.output_scale.double()
         bias_int = (self.bias.double() / bias_scale).round().clamp(-MAX_INT32, MAX_INT32)
         self.bias_int = bias_int.to(torch.int32)
         self.bias.copy_(bias_int * bias_scale)
@@ -111,7 +118,9 @@ class QuantLayer(nn.Module):
         precision does not matter. Weights that are all zero have no scale of their own; their scale is that at which
         the bias has the precision of float32.
         """
-        magnitude, zero = bias_O.abs(), self.weight.flatten(1).eq(0).all(dim=1)
+        weight = outputs_first(self, self.weight)
+        magnitude = bias_O.abs().reshape(groups_sharing_scales(self), -1).amax(dim=0)
+        zero = weight.flatten(1).eq(0).all(dim=1)
         if self.weight_scale.dim() == 0:
             magnitude, zero = magnitude.max(), zero.all()
         smallest = magnitude / (input_scale * _MAX_BIAS)
@@ -120,7 +129,7 @@ class QuantLayer(nn.Module):
         self.weight_scale = torch.where(zero & (of_zero_weights > 0), of_zero_weights, torch.maximum(old, smallest))
         if not torch.equal(old, self.weight_scale):
             zero_point = self.weight_zero_point.to(old.dtype)
-            self.weight.copy_(fake_quantize(self.weight, self.weight_scale, zero_point, *self.weight_limits))
+            weight.copy_(fake_quantize(weight, self.weight_scale, zero_point, *self.weight_limits))
 
     def extra_repr(self) -> str:
         """Returns the text of the float layer and the bit-widths."""
@@ -139,6 +148,24 @@ class QuantConv3d(QuantLayer, nn.Conv3d):
     """A 3-D convolution with quantized weight and input."""
 
 
+class _QuantTransposed(QuantLayer):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Quantizes the input, then computes the transposed convolution with the quantized weight."""
+        return cast(Tensor, super(QuantLayer, self).forward(self.quantize_input(x), output_size))
+
+
+class QuantConvTranspose1d(_QuantTransposed, nn.ConvTranspose1d):
+    """A transposed 1-D convolution with quantized weight and input."""
+
+
+class QuantConvTranspose2d(_QuantTransposed, nn.ConvTranspose2d):
+    """A transposed 2-D convolution with quantized weight and input."""
+
+
+class QuantConvTranspose3d(_QuantTransposed, nn.ConvTranspose3d):
+    """A transposed 3-D convolution with quantized weight and input."""
+
+
 class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # nn.Linear narrows the type of its bias
     """A linear layer with quantized weight and input."""
 
@@ -147,6 +174,9 @@ _QUANTIZED_CLASSES: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
     nn.Conv3d: QuantConv3d,
+    nn.ConvTranspose1d: QuantConvTranspose1d,
+    nn.ConvTranspose2d: QuantConvTranspose2d,
+    nn.ConvTranspose3d: QuantConvTranspose3d,
     nn.Linear: QuantLinear,
 }
 
@@ -162,7 +192,7 @@ def quantize_layer(
         layer: A quantizable layer.
         bits: Its bit-widths.
         scheme: Everything else.
-        gain: [O], see `fake_quantize_weight`.
+        gain: [O], of the norm that will be folded into the layer, see `fake_quantize_weight`.
 
     Raises:
         NotFiniteError: The weight or the bias is not finite; the message names the layer.
@@ -174,38 +204,53 @@ def quantize_layer(
     new = copy_layer(layer)
     new.__class__ = _QUANTIZED_CLASSES[layer_class]
     assert isinstance(new, QuantLayer)
-    scale, zero_point = qparams = weight_qparams(new.weight, bits.weight, scheme)
+    in_float = outputs_first(new, new.weight)
+    scale, zero_point = qparams = weight_qparams(in_float, bits.weight, scheme)
     new.bits, new.scheme, new.observer = bits, scheme, None
     new.register_buffer("weight_scale", scale)
     new.register_buffer("weight_zero_point", zero_point.to(torch.int32))
     for buffer in ("input_scale", "input_zero_point", "bias_int"):
         new.register_buffer(buffer, None)
-    weight = _quantize_weight(new.weight, qparams, bits.weight, scheme, gain)
-    new.weight = nn.Parameter(weight, requires_grad=False)
+    factor = None if gain is None else gain_of_weights(new, gain)
+    groups = groups_sharing_scales(new)
+    weight = _quantize_weight(in_float, qparams, bits.weight, scheme, factor, groups)
+    new.weight = nn.Parameter(outputs_first(new, weight).contiguous(), requires_grad=False)
     if new.bias is not None:
         new.bias = nn.Parameter(new.bias.clone(), requires_grad=False)
     return new
 
 
 def _quantize_weight(
-    weight: Tensor, qparams: tuple[Tensor, Tensor], bits: int, scheme: QuantScheme, gain: Tensor | None
+    weight: Tensor,
+    qparams: tuple[Tensor, Tensor],
+    bits: int,
+    scheme: QuantScheme,
+    gain: Tensor | None,
+    groups: int,
 ) -> Tensor:
     if "squant" in scheme.steps:
-        return _round_with_squant(weight, bits, scheme, gain)
+        return _round_with_squant(weight, bits, scheme, gain, groups)
     if gain is None:  # `fake_quantize_weight` would estimate the same scale and zero point again.
         return fake_quantize(weight, *qparams, *integer_range(bits, scheme.weight_symmetric))
     return fake_quantize_weight(weight, bits, scheme, gain)
 
 
-def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None) -> Tensor:
-    """Does what `fake_quantize_weight` does, but rounds with `squant` instead of to nearest."""
-    if gain is None or scheme.folding_commutes:
+def _round_with_squant(weight: Tensor, bits: int, scheme: QuantScheme, gain: Tensor | None, groups: int) -> Tensor:
+    """Does what `fake_quantize_weight` does, but rounds with `squant` instead of to nearest.
+
+    Args:
+        groups: Into so many parts of dimension 1, which belong to different output channels, the weight is divided.
+    """
+    if gain is None or (scheme.folding_commutes and gain.dim() == 1):
         factor = torch.ones_like(weight[:1])
     else:
         factor = along_channels(gain.where(gain != 0, 1.0), weight)
     folded = weight * factor
     qparams = weight_qparams(folded, bits, scheme)
-    return squant(folded, *qparams, *integer_range(bits, scheme.weight_symmetric)) / factor
+    limits = integer_range(bits, scheme.weight_symmetric)
+    if groups == 1:
+        return squant(folded, *qparams, *limits) / factor
+    return torch.cat([squant(part, *qparams, *limits) for part in folded.chunk(groups, dim=1)], dim=1) / factor
 
 
 def check_finite(name: str, layer: nn.Module, *, buffers: bool = False) -> None:

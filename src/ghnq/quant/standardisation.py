@@ -31,7 +31,11 @@ NAME = "standardisation"
 _MARK, _SOLVED = "_ghnq_predicted", "_ghnq_solved"
 _VALUES_PER_PARAMETER = 64  # of the fingerprint, about
 _MIN_RELATIVE_VARIANCE = 1e-12
-_NORM_CLASSES = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+_NORM_CLASSES = {
+    **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d), nn.BatchNorm1d),
+    **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d), nn.BatchNorm2d),
+    **dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d), nn.BatchNorm3d),
+}
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from ghnq.quant.dynamic_ranges import fake_quantize_activation, fake_quantize_we
 from ghnq.quant.folding import fold_gain
 from ghnq.quant.quantizable import quantizable_class
 from ghnq.quant.scheme import QuantScheme
-from ghnq.torch_compat import ConvNd, convolve
+from ghnq.quant.weight_layout import gain_of_weights, groups_sharing_scales, outputs_first
+from ghnq.torch_compat import ConvNd, convolve, convolve_transposed
 
 
 class TrainableLayer(nn.Module):
@@ -50,8 +51,9 @@ class TrainableLayer(nn.Module):
         gain_O = None
         if self._folded_norm:
             with torch.no_grad():
-                gain_O = fold_gain(self._folded_norm[0])
-        return fake_quantize_weight(self.weight, self.bits.weight, self.scheme, gain_O)
+                gain_O = gain_of_weights(self, fold_gain(self._folded_norm[0]))
+        weight = outputs_first(self, self.weight)
+        return outputs_first(self, fake_quantize_weight(weight, self.bits.weight, self.scheme, gain_O))
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """Returns the input quantized with its own range, same shape as x."""
@@ -83,6 +85,25 @@ class TrainableConv3d(_TrainableConv, nn.Conv3d):
     """A 3-D convolution that is trained through quantization."""
 
 
+class _TrainableTransposed(TrainableLayer):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Computes the transposed convolution of the quantized input with the quantized weight."""
+        assert isinstance(self, ConvNd)
+        return convolve_transposed(self, self.quantized_input(x), self.quantized_weight(), output_size)
+
+
+class TrainableConvTranspose1d(_TrainableTransposed, nn.ConvTranspose1d):
+    """A transposed 1-D convolution that is trained through quantization."""
+
+
+class TrainableConvTranspose2d(_TrainableTransposed, nn.ConvTranspose2d):
+    """A transposed 2-D convolution that is trained through quantization."""
+
+
+class TrainableConvTranspose3d(_TrainableTransposed, nn.ConvTranspose3d):
+    """A transposed 3-D convolution that is trained through quantization."""
+
+
 class TrainableLinear(TrainableLayer, nn.Linear):  # type: ignore[misc]  # nn.Linear narrows the type of its bias
     """A linear layer that is trained through quantization."""
 
@@ -95,6 +116,9 @@ _TRAINABLE_CLASSES: dict[type[nn.Module], type[TrainableLayer]] = {
     nn.Conv1d: TrainableConv1d,
     nn.Conv2d: TrainableConv2d,
     nn.Conv3d: TrainableConv3d,
+    nn.ConvTranspose1d: TrainableConvTranspose1d,
+    nn.ConvTranspose2d: TrainableConvTranspose2d,
+    nn.ConvTranspose3d: TrainableConvTranspose3d,
     nn.Linear: TrainableLinear,
 }
 
@@ -114,7 +138,8 @@ def make_trainable(layer: nn.Module, bits: LayerBits, scheme: QuantScheme, norm:
     layer.__class__ = _TRAINABLE_CLASSES[layer_class]
     assert isinstance(layer, TrainableLayer)
     layer.bits, layer.scheme, layer._float_class = bits, scheme, float_class
-    layer._folded_norm = () if norm is None or scheme.folding_commutes else (norm,)
+    commutes = scheme.folding_commutes and groups_sharing_scales(layer) == 1
+    layer._folded_norm = () if norm is None or commutes else (norm,)
 
 
 def make_float(layer: TrainableLayer) -> None:

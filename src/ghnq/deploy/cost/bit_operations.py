@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import fx
 
 from ghnq.deploy.graph.quantize_ops import dequantize, largest_integer, quantize_node
-from ghnq.deploy.graph.supported_ops import LAYERS
+from ghnq.deploy.graph.supported_ops import LAYERS, weight_axis
 from ghnq.graph.multiply_adds import layer_multiply_adds
 from ghnq.quant import QuantScheme
 
@@ -38,7 +38,9 @@ def layer_work(simulation: fx.GraphModule, scheme: QuantScheme) -> Iterator[Laye
     for node in simulation.graph.nodes:
         if node.target in LAYERS:
             weight = node.args[1]
-            multiply_adds = layer_multiply_adds(weight.meta["val"].shape, node.meta["val"].shape)
+            # A transposed convolution multiplies each input by all weights of its channel.
+            elements = node.args[0] if weight_axis(node) else node
+            multiply_adds = layer_multiply_adds(weight.meta["val"].shape, elements.meta["val"].shape)
             if weight.target is dequantize:
                 yield LayerWork(multiply_adds, _weight_bits(node, scheme), _input_bits(node.args[0]))
             else:

@@ -184,6 +184,6 @@ def _stored_weights(model: ModelProto) -> bytes:
     """Returns the bytes of all weights of convolutions and linear layers, as they are stored in the file."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
     names = dict.fromkeys(dequantized.get(node.input[1], node.input[1]) for node in layers)
     return b"".join(stored[name].raw_data for name in names)

@@ -68,9 +68,31 @@ def convolution(
     """Adds a convolution of any kind.
 
     Raises:
-        ExportError: It is transposed, or has one or three dimensions.
+        ExportError: It has one or three dimensions.
     """
-    if len(stride) == 2 and not transposed:
-        return conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups)
-    kind = "transposed convolution" if transposed else f"{len(stride)}-D convolution"
-    raise ExportError(f"{source_location(node)} is a {kind}; only 2-D convolutions (nn.Conv2d) can be exported")
+    if len(stride) != 2:
+        raise ExportError(
+            f"{source_location(node)} is a {len(stride)}-D convolution; only 2-D convolutions (nn.Conv2d, "
+            "nn.ConvTranspose2d) can be exported"
+        )
+    if transposed:
+        return conv_transpose2d(graph, node, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return conv2d(graph, node, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(
+    graph: Decomposer,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> fx.Node:
+    """Adds a transposed 2-D convolution."""
+    sizes = height_width(stride), height_width(padding), height_width(output_padding)
+    args = *sizes, groups, height_width(dilation)
+    return graph.call(aten.conv_transpose2d.input, x, weight, bias, *args, like=node)

@@ -14,8 +14,18 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Argument, Target
 
-from ghnq.deploy.graph.conv_decompositions import conv2d, conv2d_named_padding, convolution
+from ghnq.deploy.graph.conv_decompositions import conv2d, conv2d_named_padding, conv_transpose2d, convolution
 from ghnq.deploy.graph.decomposer import Decomposer, source_location
+from ghnq.deploy.graph.norm_decompositions import group_norm, instance_norm
+from ghnq.deploy.graph.resampling_decompositions import (
+    pad,
+    pixel_shuffle,
+    pixel_unshuffle,
+    reflection_pad,
+    replication_pad,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from ghnq.deploy.graph.rewriter import node_argument
 from ghnq.deploy.graph.shape_decompositions import (
     adaptive_avg_pool,
@@ -61,14 +71,9 @@ def _is_complex(node: fx.Node) -> bool:
 
 
 def _unsupported(node: fx.Node) -> ExportError:
-    if node.target is aten.native_group_norm.default:
-        return ExportError(
-            f"{source_location(node)} is a group norm, which cannot be expressed in a file for a device; use a batch "
-            "norm, which folds into the layer in front of it"
-        )
     return ExportError(
         f"{source_location(node)} cannot be expressed in a file for a device; supported are convolutions and linear "
-        "layers, pooling, sums, products, concatenations, reshapes, batch and layer norms and the usual activations"
+        "layers, pooling, upsampling, sums, products, concatenations, reshapes, norms and the usual activations"
     )
 
 
@@ -195,7 +200,10 @@ Of all but splits, only the first result is supported. The rules take the index 
 NOT_DECOMPOSED = (
     aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.max_pool2d.default,
     aten.adaptive_avg_pool2d.default, aten.hardsigmoid.default, aten.hardswish.default, aten.silu.default,
-    aten.matmul.default, aten.softmax.int, aten.elu.default,
+    aten.matmul.default, aten.softmax.int, aten.elu.default, aten.conv_transpose2d.input, aten.pad.default,
+    aten.reflection_pad2d.default, aten.replication_pad2d.default, aten.upsample_nearest2d.vec,
+    aten.upsample_nearest2d.default, aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default,
+    aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.group_norm.default, aten.instance_norm.default,
 )  # fmt: skip
 """Functions that torch.export must not decompose."""
 
@@ -215,7 +223,19 @@ _TENSOR_OVERLOAD: dict[Target, Target] = {
 RULES: dict[Target, Rule] = {
     aten.conv2d.default: conv2d,
     aten.conv2d.padding: conv2d_named_padding,
+    aten.conv_transpose2d.input: conv_transpose2d,
     aten.convolution.default: convolution,
+    aten.pad.default: pad,
+    aten.reflection_pad2d.default: reflection_pad,
+    aten.replication_pad2d.default: replication_pad,
+    aten.upsample_nearest2d.vec: upsample_nearest,
+    aten.upsample_nearest2d.default: upsample_nearest,
+    aten.upsample_bilinear2d.vec: upsample_bilinear,
+    aten.upsample_bilinear2d.default: upsample_bilinear,
+    aten.pixel_shuffle.default: pixel_shuffle,
+    aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten.group_norm.default: group_norm,
+    aten.instance_norm.default: instance_norm,
     aten.linear.default: _linear,
     aten.relu.default: _unchanged,
     aten.clamp.default: _clamp,

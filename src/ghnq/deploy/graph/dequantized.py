@@ -13,7 +13,9 @@ from ghnq.deploy.graph.quantize_ops import dequantize, is_quantized, largest_int
 from ghnq.deploy.graph.rewriter import GraphRewriter, constant_argument, node_argument
 from ghnq.deploy.graph.supported_ops import aten, clip_limits
 
-_KEEP_SIGN = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.mean.dim, aten.reshape.default,
+_KEEP_SIGN = (aten.max_pool2d.default, aten.reflection_pad2d.default, aten.replication_pad2d.default,
+              aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec,
+              aten.avg_pool2d.default, aten.mean.dim, aten.reshape.default,
               aten.permute.default, aten.slice.Tensor)  # fmt: skip
 _COMBINE = (aten.add.Tensor, aten.mul.Tensor, aten.cat.default)
 
@@ -46,7 +48,7 @@ class _QuantizerRemoval(GraphRewriter):
         source = node_argument(node)
         if source.op == "get_attr":
             integers, scale, zero_point = (constant_argument(self.module, node, i) for i in range(3))
-            values = dequantize(integers, scale, zero_point)
+            values = dequantize(integers, scale, zero_point, *node.args[3:])  # type: ignore[arg-type]
             return self.new.copy_meta(node, self.new.constant(str(source.target), values))
         quantizer = quantize_node(source)
         value = self.value(node_argument(quantizer))

@@ -20,7 +20,7 @@ from torch.fx.node import Argument
 
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.rewriter import GraphRewriter, constant_argument, node_argument
-from ghnq.deploy.graph.supported_ops import LAYERS
+from ghnq.deploy.graph.supported_ops import LAYERS, layer_groups, weight_axis
 from ghnq.quant.affine import along_channels
 
 _EXACT_LIMIT = 2**24
@@ -98,9 +98,13 @@ class _IntegerSums(GraphRewriter):
         source, weight, bias = node_argument(node), node_argument(node, 1), node.args[2]
         integers, weight_scale, weight_zero = (constant_argument(self.module, weight, i) for i in range(3))
         input_zero = constant_argument(self.module, source, 2)
+        (axis,) = weight_axis(node) or (0,)
         scale = constant_argument(self.module, source, 1) * weight_scale
-        values = integers.to(torch.int32) - along_channels(weight_zero, integers)
-        exact = values.to(_sum_dtype(values, input_zero))
+        if scale.dim():
+            scale = scale.repeat(layer_groups(node))
+        values = integers.to(torch.int32).transpose(0, axis)
+        values = values - along_channels(weight_zero, values)
+        exact = values.transpose(0, axis).contiguous().to(_sum_dtype(values, input_zero))
         q, zero_point = self.values((node_argument(source), node_argument(source, 2)))
         total = self.new.call(
             accumulate,

@@ -194,7 +194,7 @@ class _Plan:
         """Returns whether the kernel that computes the tensor gives integers; a linear layer can also give floats."""
         kernel = self.kernel_before.get(node, node)
         if kernel in self.layers:
-            return kernel.target is aten.conv2d.default
+            return kernel.target is not aten.linear.default
         return self._has_integer_kernel(kernel) and not _only_output_reads(node)
 
     def _has_integer_kernel(self, node: fx.Node) -> bool:

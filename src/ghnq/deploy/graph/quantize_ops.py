@@ -19,10 +19,15 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, smallest: int, larges
     return encode(x, scale, zero_point, smallest, largest)
 
 
-def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Returns the real values (q - z) * s, float32, same shape as q; scale, zero point: [] or [O] for q [O, ...]."""
+def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int = 0) -> Tensor:
+    """Returns the real values (q - z) * s, float32, same shape as q; scale, zero point: [], or [O] along `axis`."""
     # Narrow integers would wrap around in the subtraction.
-    return decode(q.to(torch.int32), scale, zero_point)
+    wide = q.to(torch.int32)
+    return (
+        decode(wide.transpose(0, axis), scale, zero_point).transpose(0, axis)
+        if axis
+        else decode(wide, scale, zero_point)
+    )
 
 
 def is_quantized(node: fx.Node) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.fx.node import Argument
 
@@ -69,15 +70,25 @@ def avg_pool(
 ) -> fx.Node:
     """Adds average pooling.
 
+    With `ceil_mode`, windows may reach beyond the padding; what is there is never counted. `count_include_pad` then is
+    a padding of its own: runtimes count all that an average pads, or nothing.
+
     Raises:
-        ExportError: `ceil_mode` changes the result, or there is a divisor.
+        ExportError: There is a divisor.
     """
+    if divisor is not None:
+        raise ExportError(f"{source_location(node)} with divisor_override cannot be expressed; multiply its result")
     window, steps, zeros = height_width(kernel_size), height_width(stride or kernel_size), height_width(padding)
-    shape = x.meta["val"].shape[2:]
-    sizes = [(n + 2 * p - w) // s + 1 for n, p, w, s in zip(shape, zeros, window, steps, strict=True)]
-    if divisor is not None or (ceil_mode and sizes != list(node.meta["val"].shape[2:])):
-        raise ExportError(f"{source_location(node)} with ceil_mode or divisor_override differs from runtime to runtime")
-    return graph.call(aten.avg_pool2d.default, x, window, steps, zeros, False, count_include_pad, like=node)
+    shape, out = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
+    beyond = [(m - 1) * s + w - n - p for m, s, w, n, p in zip(out, steps, window, shape, zeros, strict=True)]
+    if not ceil_mode or all(end <= p for end, p in zip(beyond, zeros, strict=True)):
+        return graph.call(aten.avg_pool2d.default, x, window, steps, zeros, False, count_include_pad, like=node)
+    if count_include_pad and any(zeros):
+        bottom, right = (min(end, p) for end, p in zip(beyond, zeros, strict=True))
+        sides = [zeros[1], right, zeros[0], bottom]
+        x = graph.call(aten.constant_pad_nd.default, x, sides, 0.0, like=node, value=F.pad(x.meta["val"], sides))
+        zeros = [0, 0]
+    return graph.call(aten.avg_pool2d.default, x, window, steps, zeros, True, False, like=node)
 
 
 def max_pool(

@@ -13,6 +13,7 @@ from ghnq.deploy.graph.grid import Grid
 from ghnq.deploy.graph.placement import Placement, place_quantizers
 from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.rewriter import GraphRewriter, node_argument
+from ghnq.deploy.graph.supported_ops import weight_axis
 from ghnq.quant import Prepared, QuantScheme
 from ghnq.quant.quantized_layers import QuantLayer
 
@@ -89,21 +90,22 @@ class _QuantizerInsertion(GraphRewriter):
         name = node.meta["layer"]
         dtype = torch.int8 if layer.scheme.weight_symmetric else torch.uint8
         weight = self._dequantized(f"{name}_weight", layer.weight_int.to(dtype), layer.weight_scale,
-                                   layer.weight_zero_point)  # fmt: skip
+                                   layer.weight_zero_point, *weight_axis(node))  # fmt: skip
         weight.meta["bits"] = layer.bits.weight
         if layer.bias is None:
             return weight, None
         if layer.bias_int is None:
             return weight, self.new.constant(f"{name}_bias", layer.bias)
         assert layer.input_scale is not None
-        scale = layer.input_scale * layer.weight_scale
+        scale = layer.input_scale * layer.output_scale
         zero_point = torch.zeros_like(scale, dtype=torch.int32)
         return weight, self._dequantized(f"{name}_bias", layer.bias_int, scale, zero_point)
 
-    def _dequantized(self, name: str, integers: Tensor, scale: Tensor, zero_point: Tensor) -> fx.Node:
+    def _dequantized(self, name: str, integers: Tensor, scale: Tensor, zero_point: Tensor, *axis: int) -> fx.Node:
         return self.new.call(
             dequantize,
             self.new.constant(name, integers),
             self.new.constant(f"{name}_scale", scale),
             self.new.constant(f"{name}_zero", zero_point),
+            *axis,
         )

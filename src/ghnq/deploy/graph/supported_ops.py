@@ -17,7 +17,8 @@ aten = torch.ops.aten
 Kind = Literal["layer", "integer", "same_grid", "clip", "float"]
 """How an operator is computed in a quantized network.
 
-layer: A convolution or linear layer; has an integer kernel if weight and input are quantized.
+layer: A convolution or linear layer; has an integer kernel if weight and input are quantized (transposed
+    convolutions: not in the runtimes used here).
 integer: Has an integer kernel whose inputs and outputs are integers, each with its own scale.
 same_grid: Only moves or selects values, so input and output share one grid.
 clip: Limits values; redundant in front of a grid that ends at its limits.
@@ -26,6 +27,7 @@ float: Computed in float, between a dequantization and a quantization.
 
 KINDS: dict[Callable[..., object] | str, Kind] = {
     aten.conv2d.default: "layer",
+    aten.conv_transpose2d.input: "layer",
     aten.linear.default: "layer",
     aten.add.Tensor: "integer",
     aten.mul.Tensor: "integer",
@@ -35,6 +37,9 @@ KINDS: dict[Callable[..., object] | str, Kind] = {
     aten.sigmoid.default: "integer",
     aten.leaky_relu.default: "integer",
     aten.max_pool2d.default: "same_grid",
+    aten.reflection_pad2d.default: "same_grid",
+    aten.replication_pad2d.default: "same_grid",
+    aten.upsample_nearest2d.vec: "same_grid",
     aten.reshape.default: "same_grid",
     aten.permute.default: "same_grid",
     aten.slice.Tensor: "same_grid",
@@ -42,6 +47,8 @@ KINDS: dict[Callable[..., object] | str, Kind] = {
     aten.clamp.default: "clip",
     aten.batch_norm.default: "float",
     aten.layer_norm.default: "float",
+    aten.instance_norm.default: "float",
+    aten.upsample_bilinear2d.vec: "float",
     aten.sub.Tensor: "float",
     aten.div.Tensor: "float",
     aten.matmul.default: "float",
@@ -56,6 +63,18 @@ KINDS: dict[Callable[..., object] | str, Kind] = {
 
 LAYERS = tuple(target for target, kind in KINDS.items() if kind == "layer")
 """Convolutions and linear layers."""
+
+
+def weight_axis(node: fx.Node) -> tuple[int, ...]:
+    """Returns the dimension of a layer's weight along which its scales are, if it is not the first."""
+    return (1,) if node.target is aten.conv_transpose2d.input else ()
+
+
+def layer_groups(node: fx.Node) -> int:
+    """Returns how many output channels of a layer share one scale: the groups of a transposed convolution, else 1."""
+    groups = node.args[6] if node.target is aten.conv_transpose2d.input else 1
+    assert isinstance(groups, int)
+    return groups
 
 
 def kind_of(node: fx.Node) -> Kind:

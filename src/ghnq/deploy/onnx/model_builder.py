@@ -70,6 +70,17 @@ class ModelBuilder:
             return self.constant(str(argument.target), self.tensor(argument).numpy())
         return self.names[argument]
 
+    def in_float(self, name: str, node: fx.Node) -> str:
+        """Adds a clip that changes no value, and returns its name: what reads it is computed in float.
+
+        Args:
+            name: A dequantized tensor.
+            node: The node that it belongs to.
+        """
+        largest = np.finfo(np.float32).max
+        limits = [self.constant("lowest", -largest), self.constant("largest", largest)]
+        return self.add_node("Clip", [name, *limits], node)
+
     def tensor(self, node: fx.Node) -> Tensor:
         """Returns the tensor that a `get_attr` node reads."""
         value: Tensor = getattr(self.simulation, str(node.target))

@@ -10,7 +10,7 @@ from torch.fx.node import Argument, Target
 
 from ghnq.deploy.graph.rewriter import GraphBuilder
 
-Attribute = int | float | str | list[int] | list[float]
+Attribute = int | float | bytes | list[int] | list[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,13 @@ class NodeReader:
         if not isinstance(value, float):
             raise TypeError(f"{name} is {value!r}")
         return value
+
+    def text_attribute(self, name: str) -> str:
+        """Returns an attribute that is a text."""
+        value = self.attributes[name]
+        if not isinstance(value, bytes):
+            raise TypeError(f"{name} is {value!r}")
+        return value.decode()
 
     def integers_attribute(self, name: str) -> list[int]:
         """Returns an attribute that is a list of integers."""

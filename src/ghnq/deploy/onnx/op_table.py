@@ -13,10 +13,11 @@ from torch.fx.node import Target
 from ghnq.deploy.onnx.elementwise_ops import ELEMENTWISE_OPS
 from ghnq.deploy.onnx.layer_ops import LAYER_OPS
 from ghnq.deploy.onnx.onnx_op import OnnxOp, Read, Write
+from ghnq.deploy.onnx.pool_ops import POOL_OPS
 from ghnq.deploy.onnx.quantizer_ops import QUANTIZER_OPS
 from ghnq.deploy.onnx.shape_ops import SHAPE_OPS
 
-OPS: tuple[OnnxOp, ...] = (*QUANTIZER_OPS, *LAYER_OPS, *ELEMENTWISE_OPS, *SHAPE_OPS)
+OPS: tuple[OnnxOp, ...] = (*QUANTIZER_OPS, *LAYER_OPS, *POOL_OPS, *ELEMENTWISE_OPS, *SHAPE_OPS)
 
 WRITE: Mapping[Target, Write] = MappingProxyType({op.target: op.write for op in OPS if op.write is not None})
 """How the calls of each ATen function are written."""

@@ -31,12 +31,14 @@ def _write_quantize(
     return out
 
 
-def _write_dequantize(model: ModelBuilder, node: fx.Node, q: fx.Node, scale: fx.Node, zero_point: fx.Node) -> str:
+def _write_dequantize(
+    model: ModelBuilder, node: fx.Node, q: fx.Node, scale: fx.Node, zero_point: fx.Node, channels: int = 0
+) -> str:
     if q.op != "get_attr":
         inputs = [model.names[q], model.input_name(scale), _activation_zero_point(model, zero_point)]
         return model.add_node("DequantizeLinear", inputs, node)
     name, integers, zeros = str(q.target), model.tensor(q), model.tensor(zero_point)
-    axis = {"axis": 0} if model.tensor(scale).dim() else {}
+    axis = {"axis": channels} if model.tensor(scale).dim() else {}
     if integers.dtype == torch.int32:
         bias = model.constant(name, integers.numpy())
         return model.add_node("DequantizeLinear", [bias, model.input_name(scale)], node, **axis)
@@ -85,7 +87,8 @@ def _read_quantize(node: NodeReader) -> fx.Node:
 def _read_dequantize(node: NodeReader) -> fx.Node:
     _check_scale(node)
     if len(node.inputs) > 2:
-        return node.call(dequantize, node.input(0), node.input(1), _read_zero_point(node))
+        axis = node.integer_attribute("axis") if "axis" in node.attributes else 0
+        return node.call(dequantize, node.input(0), node.input(1), _read_zero_point(node), *([axis] if axis else []))
     zero = node.graph.constant("no_zero_point", torch.tensor(0, dtype=torch.int32))
     return node.call(dequantize, node.input(0), node.input(1), zero)
 

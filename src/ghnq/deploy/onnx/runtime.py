@@ -23,17 +23,28 @@ from ghnq.optional_imports import import_optional
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-WEIGHTED = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits")
+WEIGHTED = (
+    "Conv",
+    "ConvTranspose",
+    "FusedConv",
+    "NhwcFusedConv",
+    "Gemm",
+    "FusedGemm",
+    "MatMul",
+    "FusedMatMul",
+    "MatMulNBits",
+)
 """Operators of convolutions and linear layers that run in float, after the runtime's optimisation."""
 
-_LAYERS = ("Conv", "Gemm", "MatMul")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The same in files: `MatMul` is a linear layer where one of its inputs is a constant."""
 
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 _INTEGER_PREFIXES = ("QLinear", "NhwcMaxPool", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 # They compute in the type of their input.
 _ANY_TYPE = (
-    "Clip", "Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
+    "Clip", "Concat", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Squeeze",
+    "Transpose", "Unsqueeze",
 )  # fmt: skip
 _FLOAT_TYPE = 1  # TensorProto.FLOAT
 

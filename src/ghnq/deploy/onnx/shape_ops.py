@@ -53,20 +53,35 @@ def _read_slice(node: NodeReader) -> fx.Node:
 
 def _write_pad(model: ModelBuilder, node: fx.Node, x: fx.Node, sides: Sequence[int], value: float) -> str:
     """Writes a padding; torch lists sides from the last dimension on, ONNX all starts and then all ends."""
+    fill = model.constant(f"{node.name}_value", np.array(value, dtype=np.float32))
+    return model.add_node("Pad", [model.input_name(x), _pads(model, node, x, sides), fill], node)
+
+
+def _write_reflection(model: ModelBuilder, node: fx.Node, x: fx.Node, sides: Sequence[int]) -> str:
+    return model.add_node("Pad", [model.input_name(x), _pads(model, node, x, sides)], node, mode="reflect")
+
+
+def _write_replication(model: ModelBuilder, node: fx.Node, x: fx.Node, sides: Sequence[int]) -> str:
+    return model.add_node("Pad", [model.input_name(x), _pads(model, node, x, sides)], node, mode="edge")
+
+
+def _pads(model: ModelBuilder, node: fx.Node, x: fx.Node, sides: Sequence[int]) -> str:
     rank = x.meta["val"].dim()
     starts, ends = [0] * rank, [0] * rank
     for i in range(len(sides) // 2):
         starts[-1 - i], ends[-1 - i] = sides[2 * i], sides[2 * i + 1]
-    sizes = model.constant(f"{node.name}_pads", np.array(starts + ends, dtype=np.int64))
-    fill = model.constant(f"{node.name}_value", np.array(value, dtype=np.float32))
-    return model.add_node("Pad", [model.input_name(x), sizes, fill], node)
+    return model.constant(f"{node.name}_pads", np.array(starts + ends, dtype=np.int64))
 
 
 def _read_pad(node: NodeReader) -> fx.Node:
     sizes = node.integers(1)
     starts, ends = sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]
     sides = [side for both in zip(reversed(starts), reversed(ends), strict=True) for side in both]
-    return node.call(aten.constant_pad_nd.default, node.input(0), sides, node.number(2))
+    mode = node.text_attribute("mode") if "mode" in node.attributes else "constant"
+    if mode == "constant":
+        return node.call(aten.constant_pad_nd.default, node.input(0), sides, node.number(2))
+    function = {"reflect": aten.reflection_pad2d.default, "edge": aten.replication_pad2d.default}[mode]
+    return node.call(function, node.input(0), sides[:4])
 
 
 SHAPE_OPS = (
@@ -75,4 +90,6 @@ SHAPE_OPS = (
     OnnxOp(target=aten.cat.default, name="Concat", write=_write_cat, read=_read_cat),
     OnnxOp(target=aten.slice.Tensor, name="Slice", write=_write_slice, read=_read_slice),
     OnnxOp(target=aten.constant_pad_nd.default, name="Pad", write=_write_pad, read=_read_pad),
+    OnnxOp(target=aten.reflection_pad2d.default, name="Pad", write=_write_reflection, read=None),
+    OnnxOp(target=aten.replication_pad2d.default, name="Pad", write=_write_replication, read=None),
 )

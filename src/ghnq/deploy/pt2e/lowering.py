@@ -110,7 +110,7 @@ def _saturating_layers(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _has_wide_weight(module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.target not in LAYERS:
+    if node.target not in LAYERS or node.target is aten.conv_transpose2d.input:  # that has no integer kernel
         return False
     weight = node_argument(node, 1)
     if weight.target is not quantized_decomposed().dequantize_per_channel.default:

@@ -113,9 +113,10 @@ class _Reader(GraphRewriter):
 
     def _dequantize_channels(self, node: fx.Node) -> fx.Node:
         integers, scales, zero_points = (self.value(node_argument(node, i)) for i in range(3))
-        if bool(self.new.tensor(zero_points).any()) or node.args[3] != 0:
+        axis = node.args[3]
+        if bool(self.new.tensor(zero_points).any()) or axis not in (0, 1):
             raise ValueError("channels with zero points, or not the output channels")
-        return self.new.call(dequantize, integers, scales, self._zero())
+        return self.new.call(dequantize, integers, scales, self._zero(), *([axis] if axis else []))
 
     def _bias(self, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
         """Returns a layer's bias as int32 on the grid of its sums if its values are on it; else the float bias."""
@@ -123,6 +124,8 @@ class _Reader(GraphRewriter):
             return bias
         steps = self.new.tensor(node_argument(x, 1)) * self.new.tensor(node_argument(weight, 1))
         values = self.new.tensor(bias)
+        if steps.dim():
+            steps = steps.repeat(len(values) // len(steps))  # groups of a transposed convolution share scales
         integers = (values.double() / steps.double()).round()
         on_grid = torch.allclose(integers * steps.double(), values.double(), rtol=1e-6, atol=0)
         if not on_grid or int(integers.abs().max()) >= 2**31:

@@ -99,13 +99,14 @@ class _Pt2eQuantizers(GraphRewriter):
         return dequantize_weight(node, integers, scale)
 
     def _per_channel(self, node: fx.Node, integers: Tensor, scale: Tensor) -> fx.Node:
-        """Returns the dequantization of a symmetric weight [O, ...] with a scale [] or [O]."""
+        """Returns the dequantization of a symmetric weight with a scale [] or, along one dimension, [O]."""
         name, scale_name, zero_name = (str(node_argument(node, i).target) for i in range(3))
-        channels = len(integers)
+        axis = int(node.args[3]) if len(node.args) > 3 else 0  # type: ignore[arg-type]
+        channels = integers.shape[axis]
         args = (
             self.new.constant(scale_name, scale.expand(channels).contiguous()),
             self.new.constant(zero_name, torch.zeros(channels, dtype=torch.int64)),
-            0,
+            axis,
             *integer_range(node.meta.get("bits", 8), True),
             torch.int8,
         )

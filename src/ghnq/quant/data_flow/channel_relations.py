@@ -15,6 +15,7 @@ from torch import nn
 from ghnq.quant.data_flow.norm_pairs import NormPair
 from ghnq.quant.data_flow.recording import Operation, Recording
 from ghnq.quant.quantizable import has_hooks, is_quantizable
+from ghnq.quant.weight_layout import is_transposed
 from ghnq.torch_compat import own_parameters
 
 
@@ -37,8 +38,8 @@ def find_channel_relations(recording: Recording, norm_pairs: Sequence[NormPair])
     """Returns the relations between layers of a network, in the order in which the first layers ran.
 
     There is no relation unless each tensor in between has exactly one consumer, each function in between is known to
-    scale channels, both layers run once, no other module shares parameters with them or with the norm, and the user has
-    put no hook on any of them.
+    scale channels, both layers run once and are no transposed convolutions, no other module shares parameters with them
+    or with the norm, and the user has put no hook on any of them.
     """
     search = _Search(recording, norm_pairs)
     for operation in recording.operations:
@@ -129,6 +130,8 @@ class _Search:
             once = all(self.recording.runs[module] == 1 for module in involved)
             unshared = all(holders[p.data_ptr()] == 1 for module in involved for p in module.parameters())
             hooked = any(has_hooks(module) for module in involved)
+            if is_transposed(first) or is_transposed(second):
+                continue  # their weights have the channels in another order
             if once and unshared and not hooked and _in_channels(second) == first.weight.shape[0]:  # type: ignore[index]
                 found.append(ChannelRelation(names[first], names[source.norm] if source.norm else None, names[second]))
         return found

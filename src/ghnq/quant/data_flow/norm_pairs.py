@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ghnq.quant.data_flow.recording import Recording, is_plain_batch_norm
 from ghnq.quant.quantizable import has_hooks, is_quantizable
+from ghnq.quant.weight_layout import output_channels
 from ghnq.torch_compat import BatchNorm
 
 NormPair = tuple[str, str]
@@ -54,6 +55,4 @@ def is_foldable(layer: nn.Module, norm: nn.Module, output_shape: torch.Size | No
         return False
     if output_shape is not None and isinstance(layer, nn.Linear) and len(output_shape) != 2:
         return False  # The channels of a batch norm are dimension 1, those of a linear layer the last one.
-    weight, channels = layer.weight, norm.num_features
-    assert isinstance(weight, Tensor)
-    return weight.shape[0] == channels
+    return output_channels(layer) == norm.num_features
