@@ -197,6 +197,69 @@ def test_what_does_not_fit_is_said(ghnq: Cli, nets: Path, tiny_checkpoint: Path)
     assert "10 classes" in call.err
 
 
+def test_calibration_images_are_not_measured(
+    ghnq: Cli, nets: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = load("digits")
+    held = hold_out(digits)[1]
+    assert held is not None
+    measured = {image.numpy().tobytes() for image in digits.normalise(held.pixels)}
+    doubles = sum(image.numpy().tobytes() in measured for image in digits.normalise(hold_out(digits)[0].train.pixels))
+    assert doubles == 0
+    seen: list[torch.Tensor] = []
+    original = package.quant.pipeline.prepare
+
+    def spy(module: nn.Module, calibration: torch.Tensor, **options: object) -> object:
+        seen.append(calibration)
+        return original(module, calibration, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ghnq.prediction.network.prepare", spy)
+    call = ghnq("score", "nets.py:Digits", "--checkpoint", tiny_checkpoint, "--schemes", "float32")
+    assert call.code == 0, call.err
+    score(load_model("nets.py:Digits"), digits, schemes=("float32",))
+    assert [len(images) for images in seen] == [512, 512]
+    assert not any(image.numpy().tobytes() in measured for images in seen for image in images)
+
+
+def test_weights_of_other_images_are_told_and_of_another_size_refused(ghnq: Cli, nets: Path) -> None:
+    module, _ = trained(nets)
+    for metadata, code, message in (
+        (
+            {"input_shape": "3,32,32", "data": "photos"},
+            2,
+            "for images of 3x32x32 ('photos'), but those of 'digits' are",
+        ),
+        ({"input_shape": "1,8,8", "data": "photos", "data_sha256": "0" * 64}, 0, "made with other images ('photos')"),
+        ({"input_shape": "1,8,8", "data_sha256": load("digits").content_hash}, 0, ""),
+    ):
+        save_file(dict(module.state_dict()), "told.safetensors", metadata=metadata)
+        call = ghnq("score", "nets.py:Digits", "--weights", "told.safetensors", "--data", "digits", "--images", 20)
+        assert call.code == code, call.err
+        assert message in call.err
+        assert ("made with other" in call.err) == ("made with other" in message)
+
+
+def test_more_outputs_than_classes_and_pickles(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    (nets / "twenty.py").write_text("from nets import Digits\n\ndef net():\n    return Digits(20)\n")
+    call = ghnq("score", "twenty.py:net", "--checkpoint", tiny_checkpoint, "--images", 20, "--json")
+    assert call.code == 0, call.err
+    assert any("20 outputs" in text for text in json.loads(call.out)["warnings"])
+    torch.save({}, nets / "own.pt")
+    call = ghnq("score", "nets.py:Digits", "--weights", "own.pt", "--data", "digits")
+    assert call.code == 2
+    assert "safetensors.torch.save_file" in call.err
+
+
+def test_a_second_model_that_does_not_fit_is_found_before_the_first_is_measured(
+    ghnq: Cli, nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = trained(nets)
+    monkeypatch.setattr("ghnq.commands.score.score_networks", lambda *args: pytest.fail("measured"))
+    call = ghnq("score", "nets.py:Digits", "nets.py:wide", "--weights", file, "--data", "digits")
+    assert call.code == 2
+    assert "nets.py:wide: 'conv.weight' has shape" in call.err
+
+
 def test_few_images_have_none_held_out() -> None:
     digits = load("digits")
     from dataclasses import replace

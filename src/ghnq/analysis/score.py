@@ -68,7 +68,7 @@ def score(
 
     Args:
         module: The network; it is not changed.
-        dataset: The images; norms and ranges are calibrated on its training split.
+        dataset: The images; norms and ranges are calibrated on its training split, without the images measured on.
         ghn: Predicts the parameters; None takes those of the module, which keeps the statistics of its norms.
         schemes: Text such as `w4a8`, or paths of scheme files.
         images: How many images; None is all.
@@ -80,8 +80,9 @@ def score(
         SchemeError: A scheme does not exist or does not fit the network.
     """
     weights: WeightSource = StoredWeights.of(module, module, {}) if ghn is None else PredictedWeights(ghn)
-    count = min(CALIBRATION_IMAGES, len(dataset.train))
-    network = Network(module, weights, dataset, dataset.calibration(count, CALIBRATION_SEED))
+    train = hold_out(dataset)[0].train if on == "val" else dataset.train
+    calibration = train.balanced(min(CALIBRATION_IMAGES, len(train)), CALIBRATION_SEED)
+    network = Network(module, weights, dataset, dataset.normalise(calibration.pixels))
     named = {str(scheme): scheme for scheme in map(QuantScheme.parse, schemes)}
     return score_networks({name: network}, choose_images(dataset, on, images), named)
 

@@ -10,7 +10,7 @@ from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError, GhnqWarning
 from ghnq.models import load_model
-from ghnq.prediction import CALIBRATION_IMAGES, Network
+from ghnq.prediction import CALIBRATION_IMAGES, Network, StoredWeights, check_outputs
 
 CALIBRATION_SEED = 0
 
@@ -51,10 +51,17 @@ def load_network(
     return Loaded(network, chosen, dataset, dataset.test if images is None else dataset.test.first(images))
 
 
-def build_network(model: str, chosen: ChosenWeights, calibration: int | None = None) -> Network:
-    """Builds a model for the images that belong to the parameters; arguments and errors as for `load_network`."""
+def build_network(
+    model: str, chosen: ChosenWeights, calibration: int | None = None, images: Images | None = None
+) -> Network:
+    """Builds a model for the images that belong to the parameters, and checks that all fit, before any work is done.
+
+    Arguments and errors are those of `load_network`; `images` are the training images that calibration ones are taken
+    from, None is all of them.
+    """
     dataset = chosen.dataset
-    available = len(dataset.train)
+    train = dataset.train if images is None else images
+    available = len(train)
     if available < 2:
         raise DataError(f"'{dataset.name}' has fewer than two training images; calibration needs at least 2.")
     count = min(calibration or CALIBRATION_IMAGES, available)
@@ -65,4 +72,17 @@ def build_network(model: str, chosen: ChosenWeights, calibration: int | None = N
             stacklevel=2,
         )
     module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    return Network(module, chosen.source, dataset, dataset.calibration(count, CALIBRATION_SEED))
+    calibration_images = dataset.normalise(train.balanced(count, CALIBRATION_SEED).pixels)
+    network = Network(module, chosen.source, dataset, calibration_images)
+    if isinstance(chosen.source, StoredWeights):
+        chosen.source.check_module(module)
+    outputs = network.graph.num_outputs
+    check_outputs(outputs, dataset)
+    if outputs > dataset.num_classes:
+        warnings.warn(
+            f"'{model}' has {outputs} outputs, '{dataset.name}' has {dataset.num_classes} classes: an image whose "
+            "largest logit is none of these counts as wrong",
+            GhnqWarning,
+            stacklevel=2,
+        )
+    return network

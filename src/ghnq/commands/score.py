@@ -15,11 +15,13 @@ from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
-from ghnq.commands.weight_options import choose_weights
-from ghnq.errors import GhnqError
+from ghnq.commands.weight_options import ChosenWeights, choose_weights
+from ghnq.errors import CheckpointError, DataError, GhnqError, GraphError
 from ghnq.evaluation.named_schemes import describe_schemes, name_schemes
 from ghnq.evaluation.provenance import machine
 from ghnq.files import atomic_path, write_text
+from ghnq.prediction import Network
+from ghnq.prediction.held_out import hold_out
 
 TABLE_FILE, SUMMARY_FILE = "results.parquet", "summary.json"
 
@@ -48,8 +50,8 @@ def score(
         check_folder(out)
     with Terminal(as_json=as_json) as terminal:
         chosen = choose_weights(checkpoint, weights, data)
-        networks = {model: build_network(model, chosen) for model in models}
         classified = choose_images(chosen.dataset, on, images)
+        networks = {model: _build(model, chosen, on) for model in models}
         with measuring(terminal.progress, "networks") as progress:
             rows = score_networks(networks, classified, named, progress)
         document = {
@@ -73,6 +75,14 @@ def score(
             f"accuracy in percent on {len(classified):,} {kind}; {calibrated} training images for calibration",
         )
         terminal.finish(document | {"warnings": terminal.warnings}, table, *lines)
+
+
+def _build(model: str, chosen: ChosenWeights, on: str) -> Network:
+    """Builds a network whose calibration images are none of those that it is measured on."""
+    try:
+        return build_network(model, chosen, images=hold_out(chosen.dataset)[0].train if on == "val" else None)
+    except (CheckpointError, GraphError, DataError) as error:
+        raise type(error)(f"{model}: {error}") from error.__cause__
 
 
 def _write(folder: Path, rows: Sequence[ScoreRow], summary: dict[str, object]) -> None:

@@ -90,7 +90,20 @@ def choose_weights(checkpoint: str | None, weights: Path | None, data: str | Non
         warnings.warn(_about_transfer(chosen.source, chosen.name), GhnqWarning, stacklevel=2)
     elif chosen.ghn is not None:
         warn_about_other_images(chosen.ghn, chosen.dataset)
+    elif isinstance(chosen.source, StoredWeights):
+        _warn_about_other_data(chosen.source, chosen.dataset)
     return chosen
+
+
+def _warn_about_other_data(stored: StoredWeights, dataset: ImageDataset) -> None:
+    digest = stored.metadata.get("data_sha256")
+    if digest is not None and digest != dataset.content_hash:
+        warnings.warn(
+            f"{stored.name} was made with other images ('{stored.metadata.get('data', 'unknown')}') than those of "
+            f"'{dataset.name}': the SHA-256 of their content differs",
+            GhnqWarning,
+            stacklevel=3,
+        )
 
 
 def _about_transfer(source: TransferredWeights, name: str) -> str:

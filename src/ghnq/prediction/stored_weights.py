@@ -26,6 +26,9 @@ WEIGHTS = "weights.safetensors"
 """Name of the file in the folder of a fine-tuning run."""
 
 
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
 def weights_file(path: Path) -> Path:
     """Returns the file of weights that a path names: itself, or the result in the folder of a fine-tuning run."""
     return path / WEIGHTS if path.is_dir() else path
@@ -61,6 +64,11 @@ class StoredWeights:
             CheckpointError: There is none, or it is not a safetensors file.
         """
         file = weights_file(path)
+        if file.is_file() and file.suffix in _PICKLES:
+            raise CheckpointError(
+                f"'{path}' is a pickle, which may run code when it is read; write the weights as safetensors where "
+                "they come from: safetensors.torch.save_file(module.state_dict(), 'weights.safetensors')"
+            )
         if not file.is_file():
             others = [other.name for other in file.parent.glob("*.safetensors")] if file.parent.is_dir() else []
             raise CheckpointError(
@@ -91,11 +99,18 @@ class StoredWeights:
         return self.metadata.get("trained_through")
 
     def check_dataset(self, dataset: ImageDataset) -> None:
-        """Checks that the weights are for as many classes.
+        """Checks that the weights are for images of this shape in as many classes.
 
         Raises:
             DataError: They are not.
         """
+        shape = self.metadata.get("input_shape")
+        if shape is not None and shape != ",".join(map(str, dataset.input_shape)):
+            given = "x".join(map(str, dataset.input_shape))
+            raise DataError(
+                f"{self.name} is for images of {shape.replace(',', 'x')} ('{self.metadata.get('data', 'unknown')}'), "
+                f"but those of '{dataset.name}' are {given}; name other images (--data, --image-size), or other weights"
+            )
         classes = self.metadata.get("num_classes")
         if classes is not None and int(classes) != dataset.num_classes:
             raise DataError(
@@ -110,7 +125,7 @@ class StoredWeights:
         Raises:
             CheckpointError: A name is missing or unknown, or a shape differs.
         """
-        self._check(module)
+        self.check_module(module)
         parameters = {name: self.tensors[name].clone() for name, _ in module.named_parameters()}
         network = with_parameters(module, parameters)
         network.load_state_dict(dict(self.tensors))
@@ -121,7 +136,12 @@ class StoredWeights:
         with atomic_path(path) as temporary:
             save_file({name: tensor.clone() for name, tensor in self.tensors.items()}, temporary, dict(self.metadata))
 
-    def _check(self, module: nn.Module) -> None:
+    def check_module(self, module: nn.Module) -> None:
+        """Checks that the tensors are those of a module.
+
+        Raises:
+            CheckpointError: A name is missing or unknown, or a shape differs.
+        """
         expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
         for name, shape in expected.items():
