@@ -47,8 +47,8 @@ def load_network(
     """
     chosen = choose_weights(checkpoint, weights, data)
     dataset = chosen.dataset
-    network = build_network(model, chosen, calibration)
-    return Loaded(network, chosen, dataset, dataset.test if images is None else dataset.test.first(images))
+    classified = dataset.test if images is None else dataset.test.first(images)
+    return Loaded(build_network(model, chosen, calibration), chosen, dataset, classified)
 
 
 def build_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -84,7 +85,13 @@ class Terminal:
             # JSON has no NaN; a result with one is a bug, which is better found here than by the reader.
             plain = "utf" not in (self._stdout.encoding or "utf-8").lower()
             text = json.dumps(document, indent=2, ensure_ascii=plain, allow_nan=False)
-            print(text, file=self._stdout, flush=True)
+            try:
+                print(text, file=self._stdout, flush=True)
+            except OSError:
+                # What is left in the buffer would be written, and fail, once more when the stream is closed.
+                if self._stdout is not sys.__stdout__ and isinstance(self._stdout, io.TextIOWrapper):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
+                raise
             return
         for part in parts:
             # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
