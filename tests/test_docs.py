@@ -26,6 +26,7 @@ PAGES = (
     "docs/recipes.md",
     "docs/training.md",
     "docs/finetuning.md",
+    "docs/images.md",
 )
 
 
