@@ -10,9 +10,9 @@ from rich.table import Table
 from torch import nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import DataError, GhnqError, GraphError, NotFiniteError, SchemeError, nearest
+from ghnq.errors import DataError, GhnqError, GraphError, SchemeError, nearest
 from ghnq.hypernet import GHN
-from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, StoredWeights, WeightSource, count_correct
+from ghnq.prediction import CALIBRATION_IMAGES, CALIBRATION_SEED, Network, PredictedWeights, StoredWeights, WeightSource
 from ghnq.prediction.held_out import hold_out
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
@@ -21,7 +21,6 @@ from ghnq.torch_threads import one_torch_thread
 Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = ("val", "test")
 DEFAULT_SCHEMES = ("float32", "w8a8", "w4a8", "w4a4")
-CALIBRATION_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -155,12 +154,8 @@ def score_table(rows: Sequence[ScoreRow], title: str, caption: str) -> Table:
 def _rows(name: str, network: Network, images: Images, schemes: Mapping[str, QuantScheme]) -> Iterator[ScoreRow]:
     in_float: float | None = None
     for scheme_name, scheme in schemes.items():
-        try:
-            count = count_correct(network.quantized(scheme), network.dataset, images)
-            correct, nonfinite = count.correct, count.nonfinite
-        except NotFiniteError:  # weights are NaN or infinite, or calibration images overflow
-            correct, nonfinite = 0, len(images)
-        accuracy = 100 * correct / len(images)
+        count = network.count_correct(scheme, images)
+        accuracy = 100 * count.correct / len(images)
         in_float = accuracy if scheme_name == "float32" else in_float
         yield ScoreRow(
             model=name,
@@ -168,9 +163,9 @@ def _rows(name: str, network: Network, images: Images, schemes: Mapping[str, Qua
             protocol=scheme.protocol,
             accuracy=accuracy,
             drop_from_float32=None if in_float is None else in_float - accuracy,
-            correct=correct,
+            correct=count.correct,
             images=len(images),
-            nonfinite=nonfinite,
+            nonfinite=count.nonfinite,
             parameters=network.graph.num_parameters,
             multiply_adds=network.graph.multiply_adds,
         )

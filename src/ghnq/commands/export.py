@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ghnq.commands.load_network import CALIBRATION_SEED, Loaded, load_network
+from ghnq.commands.load_network import Loaded, load_network
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Exported, Origin
@@ -12,6 +12,7 @@ from ghnq.deploy.export import check_float32, export_prepared
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import GhnqError
+from ghnq.prediction import CALIBRATION_SEED
 from ghnq.quant import read_scheme
 
 

@@ -10,9 +10,7 @@ from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError, GhnqWarning
 from ghnq.models import load_model
-from ghnq.prediction import CALIBRATION_IMAGES, Network, StoredWeights, check_outputs
-
-CALIBRATION_SEED = 0
+from ghnq.prediction import CALIBRATION_IMAGES, CALIBRATION_SEED, Network, StoredWeights, check_outputs
 
 
 @dataclass(frozen=True, eq=False)

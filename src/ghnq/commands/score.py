@@ -16,6 +16,7 @@ from ghnq.commands.options import check_folder, check_protocol, parse_list, pars
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
+from ghnq.data import Images
 from ghnq.errors import CheckpointError, DataError, GhnqError, GraphError
 from ghnq.evaluation.named_schemes import describe_schemes, name_schemes
 from ghnq.evaluation.provenance import machine
@@ -51,7 +52,9 @@ def score(
     with Terminal(as_json=as_json) as terminal:
         chosen = choose_weights(checkpoint, weights, data)
         classified = choose_images(chosen.dataset, on, images)
-        networks = {model: _build(model, chosen, on) for model in models}
+        # No image is both for calibration and measured.
+        train = hold_out(chosen.dataset)[0].train if on == "val" else chosen.dataset.train
+        networks = {model: _build(model, chosen, train) for model in models}
         with measuring(terminal.progress, "networks") as progress:
             rows = score_networks(networks, classified, named, progress)
         document = {
@@ -77,10 +80,10 @@ def score(
         terminal.finish(document | {"warnings": terminal.warnings}, table, *lines)
 
 
-def _build(model: str, chosen: ChosenWeights, on: str) -> Network:
-    """Builds a network whose calibration images are none of those that it is measured on."""
+def _build(model: str, chosen: ChosenWeights, train: Images) -> Network:
+    """Builds a network that is calibrated on some of these images; errors name the model."""
     try:
-        return build_network(model, chosen, images=hold_out(chosen.dataset)[0].train if on == "val" else None)
+        return build_network(model, chosen, images=train)
     except (CheckpointError, GraphError, DataError) as error:
         raise type(error)(f"{model}: {error}") from error.__cause__
 

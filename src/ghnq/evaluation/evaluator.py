@@ -5,17 +5,15 @@ Dimensions: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import NotFiniteError
 from ghnq.evaluation.rows import Row
 from ghnq.hypernet import GHN
 from ghnq.prediction import Network, PredictedWeights, space_of
-from ghnq.prediction.accuracy import Count, count_correct
 from ghnq.quant import QuantScheme
 
 
@@ -50,9 +48,11 @@ class Evaluator:
         module = space.build(spec, in_channels=channels, num_classes=self.dataset.num_classes, device="meta")
         weights = PredictedWeights(self.ghn, channels_last=True)
         network = Network(module, weights, self.dataset, self.calibration)
-        parsed = [QuantScheme.parse(self.named.get(name, name), protocol=self.protocol) for name in schemes]
-        return [
-            Row(
+        rows = []
+        for name in schemes:
+            scheme = QuantScheme.parse(self.named.get(name, name), protocol=self.protocol)
+            count = network.count_correct(scheme, self.images)
+            row = Row(
                 split=split,
                 index=index,
                 structure_hash=spec.structure_hash,
@@ -64,15 +64,5 @@ class Evaluator:
                 parameters=network.graph.num_parameters,
                 multiply_adds=network.graph.multiply_adds,
             )
-            for name, scheme, count in zip(schemes, parsed, self._counts(network, parsed), strict=True)
-        ]
-
-    def _counts(self, network: Network, schemes: list[QuantScheme]) -> Iterator[Count]:
-        """Yields one count per scheme."""
-        for scheme in schemes:
-            try:
-                quantized = network.quantized(scheme)
-            except NotFiniteError:  # The hypernetwork predicted NaN or Inf, or calibration images overflow.
-                yield Count(correct=0, nonfinite=len(self.images))
-            else:
-                yield count_correct(quantized, self.dataset, self.images)
+            rows.append(row)
+        return rows

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ghnq.finetune.learner import StepReport
+from ghnq.runs.moving_average import exponential_average
 
 SECONDS_BETWEEN_LINES = 20.0
-_SMOOTHING = 0.95
 
 
 class FinetuneBar:
@@ -34,9 +34,8 @@ class FinetuneBar:
 
     def update(self, step: int, total: int, progress: float, report: StepReport) -> None:
         """Updates the bar after a step, or prints a line if the last one is long ago."""
-        first = self._loss != self._loss
-        self._loss = report.loss if first else _SMOOTHING * self._loss + (1 - _SMOOTHING) * report.loss
-        self._accuracy = report.accuracy if first else _SMOOTHING * self._accuracy + (1 - _SMOOTHING) * report.accuracy
+        self._loss = exponential_average(self._loss, report.loss)
+        self._accuracy = exponential_average(self._accuracy, report.accuracy)
         self._bar.update(self._task, completed=progress, step=step, loss=self._loss, accuracy=self._accuracy)
         if not self.console.is_terminal and time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
             self.say(f"step {step} of {total}  loss {self._loss:.3f}  train {self._accuracy:.1f} %")

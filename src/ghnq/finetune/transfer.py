@@ -22,7 +22,7 @@ from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
 from ghnq.module_check import unwrapped
 from ghnq.prediction import CALIBRATION_IMAGES
-from ghnq.prediction.held_out import hold_out
+from ghnq.prediction.held_out import held_out_count, hold_out
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
 from ghnq.quant.standardisation import mark_solved
@@ -59,7 +59,8 @@ class TransferredWeights:
     @property
     def description(self) -> str:
         """What was done, for metadata."""
-        count = len(_head_images(self.dataset, self.images))
+        available = len(self.dataset.train)
+        count = min(self.images, available - held_out_count(available))
         return f"head solved by ridge regression on {count} training images of '{self.dataset.name}'"
 
     def check_dataset(self, dataset: ImageDataset) -> None:

@@ -11,6 +11,7 @@ from ghnq.prediction.dataset_fit import space_of as space_of
 from ghnq.prediction.dataset_fit import warn_about_other_images as warn_about_other_images
 from ghnq.prediction.inference import logits_of as logits_of
 from ghnq.prediction.network import CALIBRATION_IMAGES as CALIBRATION_IMAGES
+from ghnq.prediction.network import CALIBRATION_SEED as CALIBRATION_SEED
 from ghnq.prediction.network import Network as Network
 from ghnq.prediction.stored_weights import StoredWeights as StoredWeights
 from ghnq.prediction.weights import PredictedWeights as PredictedWeights

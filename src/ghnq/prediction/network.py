@@ -11,15 +11,18 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ghnq.data import ImageDataset
-from ghnq.errors import DataError
+from ghnq.data import ImageDataset, Images
+from ghnq.errors import DataError, NotFiniteError
 from ghnq.graph import ArchGraph, trace
+from ghnq.prediction.accuracy import Count, count_correct
 from ghnq.prediction.dataset_fit import check_outputs
 from ghnq.prediction.weights import WeightSource
 from ghnq.quant import Prepared, QuantScheme, prepare
 
 CALIBRATION_IMAGES = 512
 """How many training images networks are calibrated with, unless another number is asked for."""
+CALIBRATION_SEED = 0
+"""Which ones, in commands on one network."""
 
 _FLOAT32 = QuantScheme.parse("float32")
 
@@ -74,6 +77,18 @@ class Network:
             SchemeError: The scheme cannot be applied to this network.
         """
         return self.prepared(scheme).quantize(scheme)
+
+    def count_correct(self, scheme: QuantScheme, images: Images) -> Count:
+        """Returns how many images the simulated quantized network classifies correctly: none if it is not finite.
+
+        Raises:
+            DataError, SchemeError: As `quantized`.
+        """
+        try:
+            quantized = self.quantized(scheme)
+        except NotFiniteError:  # Parameters are NaN or infinite, or calibration images overflow.
+            return Count(correct=0, nonfinite=len(images))
+        return count_correct(quantized, self.dataset, images)
 
     @cached_property
     def _prepared_once(self) -> Prepared:

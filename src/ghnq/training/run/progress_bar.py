@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from ghnq.runs.moving_average import exponential_average
 from ghnq.training.recipe import Recipe
 from ghnq.training.run.state import Progress
 from ghnq.training.run.trainer import StepReport
-
-SMOOTHING = 0.95
 
 
 class TrainingBar:
@@ -35,9 +34,9 @@ class TrainingBar:
 
     def update(self, progress: Progress, report: StepReport) -> None:
         """Updates the bar after a step."""
-        self._loss = _exponential_average(self._loss, report.loss)
-        self._accuracy = _exponential_average(self._accuracy, report.accuracy)
-        self._speed = _exponential_average(self._speed, report.speed)
+        self._loss = exponential_average(self._loss, report.loss)
+        self._accuracy = exponential_average(self._accuracy, report.accuracy)
+        self._speed = exponential_average(self._speed, report.speed)
         done = progress.step / self.recipe.steps
         if self.recipe.max_minutes is not None:
             done = max(done, progress.seconds / (60 * self.recipe.max_minutes))
@@ -61,8 +60,3 @@ class TrainingBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-
-
-def _exponential_average(before: float, now: float) -> float:
-    """Returns an exponential moving average that starts at the first value."""
-    return now if before != before else SMOOTHING * before + (1 - SMOOTHING) * now
