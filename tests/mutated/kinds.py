@@ -117,7 +117,7 @@ def weights(folder: Path) -> tuple[Damage, Read]:
     def read(data: bytes) -> object:
         file.write_bytes(data)
         with suppress(GhnqError):
-            StoredWeights.read(file)._check(module)
+            StoredWeights.read(file).check_module(module)
         return GHN.from_pretrained(checkpoint)
 
     return damage, read
