@@ -21,11 +21,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 
 from ghnq.errors import GhnqError
 from tests.mutated.mutations import damaged
+
+if TYPE_CHECKING:
+    from ghnq.data import ImageDataset
 
 Read = Callable[[bytes], object]
 Damage = Callable[[random.Random], bytes]
@@ -154,19 +158,11 @@ def onnx_file(folder: Path) -> tuple[Damage, Read]:
     import onnx
 
     from ghnq.data import load
-    from ghnq.deploy import Origin, export_onnx, verify
+    from ghnq.deploy import export_onnx, verify
 
     digits = load("digits")
     file = folder / "net.onnx"
-    origin = Origin(model="m", data="digits", mean=tuple(digits.mean.tolist()), std=tuple(digits.std.tolist()))
-    export_onnx(
-        _small_network(),
-        "w4a8",
-        calibration=torch.randn(64, *digits.input_shape),
-        out=file,
-        batch_size=64,
-        origin=origin,
-    )
+    _export(export_onnx, digits, file)
     data = file.read_bytes()
     model = onnx.load_from_string(data)
 
@@ -212,6 +208,16 @@ def onnx_file(folder: Path) -> tuple[Damage, Read]:
     return damage, read
 
 
+def _export(export: Callable[..., object], digits: ImageDataset, file: Path) -> None:
+    """Writes a small network at w4a8."""
+    from ghnq.deploy import Origin
+
+    origin = Origin(model="m", data="digits", mean=tuple(digits.mean.tolist()), std=tuple(digits.std.tolist()))
+    network = _small_network()  # seeds the calibration images, too
+    calibration = torch.randn(64, *digits.input_shape)
+    export(network, "w4a8", calibration=calibration, out=file, batch_size=64, origin=origin)
+
+
 def _small_network() -> torch.nn.Module:
     torch.manual_seed(0)
     return torch.nn.Sequential(
@@ -223,19 +229,11 @@ def _small_network() -> torch.nn.Module:
 def program(folder: Path) -> tuple[Damage, Read]:
     """An exported .pt2 file, read, run and compared as `ghnq verify` does."""
     from ghnq.data import load
-    from ghnq.deploy import Origin, export_program, verify_program
+    from ghnq.deploy import export_program, verify_program
 
     digits = load("digits")
     file = folder / "net.pt2"
-    origin = Origin(model="m", data="digits", mean=tuple(digits.mean.tolist()), std=tuple(digits.std.tolist()))
-    export_program(
-        _small_network(),
-        "w4a8",
-        calibration=torch.randn(64, *digits.input_shape),
-        out=file,
-        batch_size=64,
-        origin=origin,
-    )
+    _export(export_program, digits, file)
     data = file.read_bytes()
     with zipfile.ZipFile(file) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
