@@ -17,6 +17,7 @@ from ghnq.deploy.graph.saturation import has_wide_int8
 from ghnq.deploy.metadata import Facts
 from ghnq.deploy.onnx import runtime
 from ghnq.errors import DataError, ExportError, GhnqError, MissingExtraError, NotFiniteError, SchemeError, WriteError
+from ghnq.quant import quantize
 from tests.deploy.conftest import Exports
 from tests.deploy.nets import CALIBRATION, TEST, chain
 
@@ -49,6 +50,21 @@ def test_states_what_it_is(tmp_path: Path) -> None:
     assert [file.name for file in exported.path.parent.iterdir()] == ["net.onnx"]
     after = hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
     assert after == before
+
+
+def test_a_network_trained_through_quantization_is_written_as_it_is_deployed(tmp_path: Path) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10)
+    )
+    net = quantize(module, "w4a8", calibration=CALIBRATION, trainable=True)
+    with torch.no_grad():
+        for _ in range(5):
+            net(3 * CALIBRATION + 1)  # statistics that calibration images would not give
+    exported = export_onnx(net, "w4a8", calibration=CALIBRATION, out=tmp_path / "net.onnx", batch_size=32)
+    with torch.no_grad():
+        written, deployed, other = (n(TEST) for n in (exported.simulation, net.deploy(), net.deploy(reestimate=True)))
+    # The file's biases are integers; new statistics would change far more.
+    assert (written - deployed).abs().max() < 0.02 * (other - deployed).abs().max()
 
 
 def test_any_batch_runs(exports: Exports) -> None:

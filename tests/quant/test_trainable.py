@@ -17,12 +17,12 @@ from tests.quant.nets import CALIBRATION, TEST, network
 LABELS = torch.arange(len(CALIBRATION)) % 10
 
 
-def train(net: TrainableNetwork, steps: int = 3, lr: float = 0.05) -> list[float]:
+def train(net: TrainableNetwork, steps: int = 3, lr: float = 0.05, images: Tensor = CALIBRATION) -> list[float]:
     """Trains in a loop as a user would write it, and returns the losses."""
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
     losses = []
     for _ in range(steps):
-        loss = F.cross_entropy(net(CALIBRATION), LABELS)
+        loss = F.cross_entropy(net(images), LABELS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -42,17 +42,56 @@ SCHEMES = [
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s}-{s.protocol}-{len(s.steps)}")
-def test_deploying_is_quantizing_the_trained_weights_to_the_last_bit(scheme: QuantScheme) -> None:
+def test_deploying_with_new_statistics_is_quantizing_the_trained_weights_to_the_last_bit(scheme: QuantScheme) -> None:
     net = ghnq.quantize(network(), scheme, calibration=CALIBRATION, trainable=True)
     train(net)
     expected = ghnq.quantize(net.float_network(), scheme, calibration=CALIBRATION)
-    deployed = net.deploy()
+    deployed = net.deploy(reestimate=True)
     assert not deployed.training
     assert expected.state_dict().keys() == deployed.state_dict().keys()
     for name, tensor in deployed.state_dict().items():
         assert torch.equal(tensor, expected.state_dict()[name]), name
     with torch.no_grad():
         assert torch.equal(deployed(TEST), expected(TEST))
+
+
+@pytest.mark.parametrize("protocol", ["deploy", "paper"])
+@pytest.mark.parametrize("bits", ["float32", "w2", "w4", "w8", "w4+0=float32"])
+def test_deploying_a_trained_network_computes_what_it_computed_in_eval_mode(bits: str, protocol: str) -> None:
+    # Trained on images that are far from the calibration images, as augmented ones may be: no statistic of the latter
+    # may come in. Weights only, as ranges of activations are those of the batch before.
+    scheme = QuantScheme.parse(bits, protocol=protocol)
+    net = ghnq.quantize(network().double(), scheme, calibration=CALIBRATION.double(), trainable=True)
+    train(net, images=3 * CALIBRATION.double().roll(4, 3) + 1)
+    net.eval()
+    with torch.no_grad():
+        shown = net(TEST.double())
+        torch.testing.assert_close(net.deploy()(TEST.double()), shown, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(net.deploy(TEST.double() / 7)(TEST.double()), shown, rtol=1e-9, atol=1e-9)
+        assert (net.deploy(reestimate=True)(TEST.double()) - shown).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4"])
+def test_the_accuracy_of_training_survives_deployment(scheme: str) -> None:
+    # A task that can be learnt from images that a loop makes brighter and moves about.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(len(TEST)) % 4
+    patterns = torch.randn(4, 3, 16, 16, generator=generator)
+    plain = 0.5 * TEST + patterns[labels]
+    net = ghnq.quantize(network(), scheme, calibration=plain[:128], trainable=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for step in range(80):
+        loss = F.cross_entropy(net(2 * plain[step % 2 :: 2].roll(step % 3, 3) + 1), labels[step % 2 :: 2])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
+    augmented = 2 * plain + 1
+    with torch.no_grad():
+        shown = net(augmented).argmax(1)
+        deployed = net.deploy(augmented[:128])(augmented).argmax(1)
+    assert (shown == labels).float().mean() > 0.9
+    assert (deployed == shown).float().mean() >= 0.98
 
 
 @pytest.mark.parametrize("protocol", ["deploy", "paper"])
@@ -146,6 +185,7 @@ def test_standardised_convolutions_become_ordinary_weights() -> None:
     with torch.no_grad():
         torch.testing.assert_close(net.float_network()(TEST), prepared.network(TEST), rtol=1e-4, atol=1e-4)
     # What is standardised once is not standardised again.
+    assert torch.equal(net.deploy()(TEST), net.deploy(reestimate=True)(TEST))
     assert torch.equal(net.deploy()(TEST), ghnq.quantize(net.float_network(), "w8a8", calibration=CALIBRATION)(TEST))
 
 

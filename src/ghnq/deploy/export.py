@@ -16,7 +16,7 @@ from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import DataError, ExportError
-from ghnq.quant import Prepared, QuantScheme, prepare
+from ghnq.quant import Prepared, QuantScheme, TrainableNetwork, prepare
 from ghnq.quant.calibration import batches
 
 
@@ -54,7 +54,8 @@ def export_onnx(
 ) -> Exported:
     """Calibrates, folds and quantizes a network and writes it as ONNX with QuantizeLinear and DequantizeLinear.
 
-    The module may have weights of any origin and is left as it was. Only the batch size is dynamic.
+    The module may have weights of any origin and is left as it was; a TrainableNetwork keeps the statistics of its norms,
+    as its `deploy` does. Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
@@ -94,7 +95,8 @@ def export_program(
     """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) with pt2e operators.
 
     The scales and integers are those of `export_onnx`; the file is for torch.compile on x86 and for ExecuTorch. The
-    module may have weights of any origin and is left as it was. Only the batch size is dynamic.
+    module may have weights of any origin and is left as it was; a TrainableNetwork keeps the statistics of its norms, as
+    its `deploy` does. Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
@@ -137,7 +139,10 @@ def _export_module(
             f"{len(calibration)} calibration images are fewer than one batch of {batch_size}: "
             "give more images, or a smaller batch_size"
         )
-    prepared = prepare(module, calibration, batch_size=batch_size)
+    if isinstance(module, TrainableNetwork):
+        prepared = module.prepared(calibration)
+    else:
+        prepared = prepare(module, calibration, batch_size=batch_size)
     return export_prepared(prepared, parsed, file_format, out=path, origin=origin)
 
 

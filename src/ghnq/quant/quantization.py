@@ -65,8 +65,8 @@ def quantize(
         batch_size: Images that run at once.
         standardise: See `prepare`.
         trainable: Whether to return a network in train mode whose float weights can be trained through quantization,
-            with an optimizer and a loop of your own; `deploy` of that network then returns what this function returns
-            for the trained weights.
+            with an optimizer and a loop of your own; `deploy` of that network then returns the quantized one
+            (`ghnq.quant.TrainableNetwork`).
 
     Warns:
         GhnqWarning: Wrappers are left out, SyncBatchNorm is converted, functions are random in eval mode, layers in use

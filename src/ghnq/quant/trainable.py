@@ -69,22 +69,36 @@ class TrainableNetwork(nn.Module):
                 make_float(layer)
         return network
 
-    def deploy(self, calibration: Tensor | None = None) -> nn.Module:
+    def deploy(self, calibration: Tensor | None = None, *, reestimate: bool = False) -> nn.Module:
         """Returns the simulated quantized network, which is what is exported.
 
-        It is, bit for bit, what `ghnq.quantize` returns for `float_network()`.
+        Norms keep the running statistics of training, which are those of the quantized network and of the images that
+        the loop trained on, augmented or not: the result classifies as this network does in eval mode, apart from the
+        ranges of activations, which are fixed. It is what `ghnq finetune` measures and `ghnq export` writes.
 
         Args:
-            calibration: Normalised float images [B, C, H, W] for statistics and ranges; None takes those that the
-                network was made with.
+            calibration: Normalised float images [B, C, H, W] for activation ranges, and for statistics with
+                `reestimate`; None takes those that the network was made with.
+            reestimate: Whether to replace the running statistics by those of the calibration images. The result is
+                then, bit for bit, what `ghnq.quantize` returns for `float_network()`. That is right for a network that
+                has made no step in train mode yet: its statistics are still those of the float network.
 
         Raises:
             NotFiniteError: A weight or an activation is NaN or infinite.
             DataError: The calibration images cannot be used.
         """
-        images = self.images if calibration is None else calibration
-        prepared = prepare(self.float_network(), images, batch_size=self.batch_size, standardise=False)
-        return prepared.quantize(self.scheme)
+        return self.prepared(calibration, reestimate=reestimate).quantize(self.scheme)
+
+    def prepared(self, calibration: Tensor | None = None, *, reestimate: bool = False) -> Prepared:
+        """Returns the trained network before quantization; arguments and errors are those of `deploy`."""
+        return prepare(
+            self.float_network(),
+            self.images if calibration is None else calibration,
+            batch_size=self.batch_size,
+            standardise=False,
+            keep_statistics=not reestimate,
+            trained_through=None if reestimate else str(self.scheme),
+        )
 
 
 @torch.no_grad()
