@@ -57,7 +57,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("export", "parity"),
     ),
     "runs": (
-        ("interrupt", "moving_average", "tensor_file", "tensorboard", "write_errors"),
+        ("interrupt", "moving_average", "row_ledger", "tensor_file", "tensorboard", "write_errors"),
         ("lock", "metrics_log", "state_files"),
         ("distributed",),
     ),

@@ -15,11 +15,12 @@ from torch import nn
 
 import ghnq as package
 from ghnq.analysis.score import choose_images, score
-from ghnq.data import load
+from ghnq.data import Images, load
 from ghnq.errors import DataError
 from ghnq.models import load_model
+from ghnq.prediction import Count, Network
 from ghnq.prediction.held_out import hold_out
-from ghnq.quant import quantize
+from ghnq.quant import QuantScheme, quantize
 
 from .conftest import Cli
 
@@ -258,6 +259,88 @@ def test_a_second_model_that_does_not_fit_is_found_before_the_first_is_measured(
     call = ghnq("score", "nets.py:Digits", "nets.py:wide", "--weights", file, "--data", "digits")
     assert call.code == 2
     assert "nets.py:wide: 'conv.weight' has shape" in call.err
+
+
+def test_rows_are_kept_as_they_come_and_are_not_measured_again(
+    ghnq: Cli, nets: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["nets.py:Digits", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--schemes", "float32,w4a8"]
+    whole = ghnq("score", *words, "--json")
+    measured: list[str] = []
+    original = Network.count_correct
+
+    def interrupted(self: Network, scheme: QuantScheme, images: Images) -> Count:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(str(scheme))
+        return original(self, scheme, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Network, "count_correct", interrupted)
+        stopped = ghnq("score", *words, "--out", "kept")
+    assert stopped.code == 130
+    assert "3 rows are kept in 'kept'" in stopped.err
+    assert "Traceback" not in stopped.err
+    assert not Path("kept/results.parquet").exists()
+    rows = [json.loads(line) for line in Path("kept/rows.jsonl").read_text().splitlines()]
+    assert [(row["model"], row["scheme"]) for row in rows if "scheme" in row] == [
+        ("nets.py:Digits", "float32"), ("nets.py:Digits", "w4a8"), ("nets.py:wide", "float32"),
+    ]  # fmt: skip
+
+    def count(self: Network, scheme: QuantScheme, images: Images) -> Count:
+        measured.append(str(scheme))
+        return original(self, scheme, images)
+
+    monkeypatch.setattr(Network, "count_correct", count)
+    for more, expected in (([], ["w4a8"]), ([], [])):
+        measured.clear()
+        call = ghnq("score", *words, *more, "--out", "kept", "--json")
+        assert call.code == 0, call.err
+        assert measured == expected
+        assert json.loads(call.out)["rows"] == json.loads(whole.out)["rows"]
+    # Other schemes and models are added; what is not asked for is not in the table.
+    measured.clear()
+    call = ghnq("score", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--schemes", "w8a8,float32", "--out", "kept",
+                "--json")  # fmt: skip
+    assert measured == ["w8a8"]
+    table = json.loads(call.out)["rows"]
+    assert [row["scheme"] for row in table] == ["w8a8", "float32"]
+    assert table[0]["drop_from_float32"] == table[1]["accuracy"] - table[0]["accuracy"]
+    assert pq.read_table("kept/results.parquet").to_pylist() == table
+
+
+def test_a_model_that_is_edited_is_measured_again(
+    ghnq: Cli, nets: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["nets.py:Digits", "--checkpoint", tiny_checkpoint, "--schemes", "float32", "--out", "kept", "--json"]
+    relu = json.loads(ghnq("score", *words).out)["rows"]
+    (nets / "nets.py").write_text(NETS.replace(".relu()", ".abs()"))  # the same graph: activations are no nodes
+    assert ghnq("score", *words).code == 0
+    rows = [json.loads(line) for line in Path("kept/rows.jsonl").read_text().splitlines()]
+    assert len({row["network"] for row in rows if "network" in row}) == 2
+    (nets / "nets.py").write_text(NETS)
+    monkeypatch.setattr(Network, "count_correct", lambda *_: pytest.fail("measured"))
+    assert json.loads(ghnq("score", *words).out)["rows"] == relu
+
+
+def test_rows_of_another_measurement_are_refused(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    _, file = trained(nets)
+    words = ["score", "nets.py:Digits", "--schemes", "float32", "--images", 30, "--out", "kept"]
+    first = ghnq(*words, "--checkpoint", tiny_checkpoint)
+    assert first.code == 0, first.err
+    before = Path("kept/rows.jsonl").read_bytes()
+    for more, named in (
+        (["--checkpoint", tiny_checkpoint, "--on", "test"], "on was val, now test"),
+        (["--checkpoint", tiny_checkpoint, "--images", 40], "images was 30, now 40"),
+        (["--checkpoint", tiny_checkpoint, "--protocol", "paper"], "protocol was deploy, now paper"),
+        (["--checkpoint", tiny_checkpoint, "--steps", "equalize"], "steps was , now equalize"),
+        (["--weights", file, "--data", "digits"], "weights_sha256 was None, now"),
+    ):
+        call = ghnq(*words, *more)
+        assert call.code == 2, more
+        assert named in call.err, call.err
+        assert "another folder" in call.err
+    assert Path("kept/rows.jsonl").read_bytes() == before
 
 
 def test_few_images_have_none_held_out() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich.table import Table
 from torch import nn
 
+from ghnq.analysis.score_ledger import KeptRow, Key, ScoreLedger, code_hash
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError, GhnqError, GraphError, SchemeError, nearest
 from ghnq.hypernet import GHN
@@ -109,6 +110,7 @@ def score_networks(
     images: Images,
     schemes: Mapping[str, QuantScheme],
     progress: ProgressCallback | None = None,
+    ledger: ScoreLedger | None = None,
 ) -> list[ScoreRow]:
     """Returns one row for each network and scheme, in this order.
 
@@ -116,22 +118,33 @@ def score_networks(
         networks: By the names that they have in the rows.
         images: What is classified.
         schemes: By the names that they have in the rows.
-        progress: Called with the number of networks that are finished.
+        progress: Called with the number of rows that are finished, first with those found in the ledger.
+        ledger: Gets every row as it is made; rows that it has are not made again. None keeps them in memory.
 
     Raises:
         GraphError, SchemeError: A network cannot be traced, or a scheme does not fit it; the message names the network.
     """
     report = progress or (lambda done, total: None)
-    rows: list[ScoreRow] = []
+    kept = ScoreLedger(None, {}, {}) if ledger is None else ledger
+    keys = row_keys(networks, schemes)
+    missing = [key for key in keys if key not in kept]
     with one_torch_thread():
-        for done, (name, network) in enumerate(networks.items()):
-            report(done, len(networks))
+        for number, (model, digest, scheme) in enumerate(missing):
+            report(len(keys) - len(missing) + number, len(keys))
             try:
-                rows += _rows(name, network, images, schemes)
+                row = _measure(model, digest, networks[model], scheme, schemes[scheme], images)
             except (GraphError, SchemeError, DataError) as error:
-                raise type(error)(f"{name}: {error}") from error
-        report(len(networks), len(networks))
-    return rows
+                raise type(error)(f"{model}: {error}") from error
+            kept.add([row])
+    report(len(keys), len(keys))
+    in_float = {key[0]: _accuracy(kept[key]) for key in keys if key[2] == "float32"}
+    return [_row(kept[key], in_float.get(key[0])) for key in keys]
+
+
+def row_keys(networks: Mapping[str, Network], schemes: Mapping[str, QuantScheme]) -> list[Key]:
+    """Returns the keys of the rows of `score_networks` in a ledger, in order."""
+    hashes = {model: code_hash(network) for model, network in networks.items()}
+    return [(model, digest, scheme) for model, digest in hashes.items() for scheme in schemes]
 
 
 def score_table(rows: Sequence[ScoreRow], title: str, caption: str) -> Table:
@@ -151,24 +164,40 @@ def score_table(rows: Sequence[ScoreRow], title: str, caption: str) -> Table:
     return table
 
 
-def _rows(name: str, network: Network, images: Images, schemes: Mapping[str, QuantScheme]) -> Iterator[ScoreRow]:
-    in_float: float | None = None
-    for scheme_name, scheme in schemes.items():
-        count = network.count_correct(scheme, images)
-        accuracy = 100 * count.correct / len(images)
-        in_float = accuracy if scheme_name == "float32" else in_float
-        yield ScoreRow(
-            model=name,
-            scheme=scheme_name,
-            protocol=scheme.protocol,
-            accuracy=accuracy,
-            drop_from_float32=None if in_float is None else in_float - accuracy,
-            correct=count.correct,
-            images=len(images),
-            nonfinite=count.nonfinite,
-            parameters=network.graph.num_parameters,
-            multiply_adds=network.graph.multiply_adds,
-        )
+def _measure(
+    model: str, digest: str, network: Network, scheme_name: str, scheme: QuantScheme, images: Images
+) -> KeptRow:
+    count = network.count_correct(scheme, images)
+    return KeptRow(
+        model=model,
+        network=digest,
+        scheme=scheme_name,
+        protocol=scheme.protocol,
+        correct=count.correct,
+        images=len(images),
+        nonfinite=count.nonfinite,
+        parameters=network.graph.num_parameters,
+        multiply_adds=network.graph.multiply_adds,
+    )
+
+
+def _accuracy(row: KeptRow) -> float:
+    return 100 * row["correct"] / row["images"]
+
+
+def _row(row: KeptRow, in_float: float | None) -> ScoreRow:
+    return ScoreRow(
+        model=row["model"],
+        scheme=row["scheme"],
+        protocol=row["protocol"],
+        accuracy=_accuracy(row),
+        drop_from_float32=None if in_float is None else in_float - _accuracy(row),
+        correct=row["correct"],
+        images=row["images"],
+        nonfinite=row["nonfinite"],
+        parameters=row["parameters"],
+        multiply_adds=row["multiply_adds"],
+    )
 
 
 def _drop(row: ScoreRow) -> str:

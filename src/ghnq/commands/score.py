@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ghnq._version import __version__
-from ghnq.analysis.score import ScoreRow, choose_images, score_networks, score_table
+from ghnq.analysis.score import ScoreRow, choose_images, row_keys, score_networks, score_table
+from ghnq.analysis.score_ledger import ScoreLedger
 from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
@@ -19,10 +20,11 @@ from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import Images
 from ghnq.errors import CheckpointError, DataError, GhnqError, GraphError
 from ghnq.evaluation.named_schemes import describe_schemes, name_schemes
-from ghnq.evaluation.provenance import machine
+from ghnq.evaluation.provenance import machine, versions
 from ghnq.files import atomic_path, write_text
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
+from ghnq.quant import QuantScheme
 
 TABLE_FILE, SUMMARY_FILE = "results.parquet", "summary.json"
 
@@ -41,7 +43,7 @@ def score(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measures each of `models` under every scheme; `out` gets the table as parquet, and a summary."""
+    """Measures each of `models` under every scheme; `out` gets the rows as they are made, a table and a summary."""
     check_protocol(protocol)
     named = name_schemes(parse_list(schemes, "--schemes"), protocol, parse_steps(steps))
     for model in models:
@@ -55,8 +57,10 @@ def score(
         # No image is both for calibration and measured.
         train = hold_out(chosen.dataset)[0].train if on == "val" else chosen.dataset.train
         networks = {model: _build(model, chosen, train) for model in models}
-        with measuring(terminal.progress, "networks") as progress:
-            rows = score_networks(networks, classified, named, progress)
+        fingerprint = _fingerprint(chosen, on, len(classified), len(networks[models[0]].calibration), protocol, steps)
+        with ScoreLedger(out, fingerprint, machine()) as ledger:
+            rows = _measure(networks, classified, named, ledger, terminal, out)
+            machines = ledger.machines(row_keys(networks, named))
         document = {
             **chosen.document,
             "data": chosen.dataset.name,
@@ -68,7 +72,7 @@ def score(
         }
         lines = []
         if out is not None:
-            _write(out, rows, document | {"machine": machine(), "ghnq_version": __version__})
+            _write(out, rows, document | {"machines": machines, "ghnq_version": __version__})
             lines = [f"table and summary: [cyan]{out}[/]"]
         kind = "test images" if on == "test" else "training images that are held out"
         calibrated = len(networks[models[0]].calibration)
@@ -78,6 +82,46 @@ def score(
             f"accuracy in percent on {len(classified):,} {kind}; {calibrated} training images for calibration",
         )
         terminal.finish(document | {"warnings": terminal.warnings}, table, *lines)
+
+
+def _measure(
+    networks: Mapping[str, Network],
+    images: Images,
+    schemes: Mapping[str, QuantScheme],
+    ledger: ScoreLedger,
+    terminal: Terminal,
+    out: Path | None,
+) -> list[ScoreRow]:
+    """Measures what the ledger does not have; on Ctrl-C it says what is kept."""
+    if len(ledger) and any(key in ledger for key in row_keys(networks, schemes)):
+        terminal.progress.print(f"rows in '{out}' are kept; the others are measured", soft_wrap=True, highlight=False)
+    try:
+        with measuring(terminal.progress, "rows") as progress:
+            return score_networks(networks, images, schemes, progress, ledger)
+    except KeyboardInterrupt:
+        kept = "nothing is kept without --out" if out is None else (
+            f"{len(ledger)} rows are kept in '{out}'; the same command goes on with the others")  # fmt: skip
+        terminal.progress.print(f"Interrupted; {kept}.", soft_wrap=True, highlight=False)
+        raise
+
+
+def _fingerprint(
+    chosen: ChosenWeights, on: str, images: int, calibration: int, protocol: str | None, steps: str | None
+) -> dict[str, object]:
+    """Returns everything that a row depends on besides its network and scheme."""
+    return {
+        "command": "score",
+        f"{chosen.option}_sha256": chosen.sha256,
+        "head": "given" if chosen.head is None else "solved",
+        "data_sha256": chosen.dataset.content_hash,
+        "image_shape": list(chosen.dataset.input_shape),
+        "on": on,
+        "images": images,
+        "calibration_images": calibration,
+        "protocol": protocol or "deploy",
+        "steps": steps or "",
+        "versions": versions(),
+    }
 
 
 def _build(model: str, chosen: ChosenWeights, train: Images) -> Network:

@@ -54,8 +54,8 @@ def export_onnx(
 ) -> Exported:
     """Calibrates, folds and quantizes a network and writes it as ONNX with QuantizeLinear and DequantizeLinear.
 
-    The module may have weights of any origin and is left as it was; a TrainableNetwork keeps the statistics of its norms,
-    as its `deploy` does. Only the batch size is dynamic.
+    The module may have weights of any origin and is left as it was; a TrainableNetwork is written as `deploy`
+    returns it. Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.
@@ -95,8 +95,8 @@ def export_program(
     """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) with pt2e operators.
 
     The scales and integers are those of `export_onnx`; the file is for torch.compile on x86 and for ExecuTorch. The
-    module may have weights of any origin and is left as it was; a TrainableNetwork keeps the statistics of its norms, as
-    its `deploy` does. Only the batch size is dynamic.
+    module may have weights of any origin and is left as it was; a TrainableNetwork is written as `deploy` returns it.
+    Only the batch size is dynamic.
 
     Args:
         scheme: `w8a8`, `w4a8`, `w4` (float activations), `float32`, or a QuantScheme of 2 to 8 bits.

@@ -1,158 +1,24 @@
-"""Finished rows on disk, so that an interrupted evaluation can be resumed.
-
-They are in `rows.jsonl` in the output folder. The first line is the fingerprint: what the rows depend on. Each further
-line is a row, which is on disk before the next architecture is reported, or `{"machine": ...}`, the machine that made
-the rows after it. A last line that a crash has cut is dropped.
-"""
+"""Finished rows of an evaluation on disk, so that an interrupted one can be resumed (`ghnq.runs.row_ledger`)."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Iterable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
-from ghnq.errors import GhnqError, WriteError
-from ghnq.evaluation.provenance import Machine
 from ghnq.evaluation.rows import Row, is_row
-from ghnq.files import lock
+from ghnq.runs.row_ledger import FILE as FILE
+from ghnq.runs.row_ledger import RowLedger
 
-FILE = "rows.jsonl"
-MACHINE = "machine"
 Key = tuple[str, int, str]
 
 
-class Ledger:
-    """Rows kept in a folder, or only in memory where there is none; a context manager.
+class Ledger(RowLedger[Key, Row]):
+    """One row for each architecture and scheme, of a split and an index."""
 
-    Args:
-        folder: Where `rows.jsonl` is; None keeps rows in memory.
-        fingerprint: What rows depend on besides architecture and scheme, as JSON.
-        machine: The machine that makes the rows (`provenance.machine`). It may change the last bits of sums, but is not
-            part of the fingerprint: an evaluation may be resumed on another machine, and the results name both.
+    def key(self, row: Row) -> Key:
+        """Returns split, index and scheme."""
+        return row["split"], row["index"], row["scheme"]
 
-    Raises:
-        GhnqError: The folder holds rows of another evaluation, is in use, or is damaged.
-    """
-
-    def __init__(self, folder: Path | None, fingerprint: dict[str, Any], machine: Machine) -> None:
-        self._path = None if folder is None else folder / FILE
-        self._fingerprint = json.loads(json.dumps(fingerprint))  # As it will be read.
-        self._machine: Machine = json.loads(json.dumps(machine))
-        self._last_machine: Machine | None = None  # The last one in the file.
-        self._descriptor = -1
-        self._rows: dict[Key, Row] = {}
-        self._origins: dict[Key, Machine | None] = {}
-
-    def __enter__(self) -> Self:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                self._lock()
-                self._read()
-            except BaseException:
-                os.close(self._descriptor)
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._path is not None:
-            os.close(self._descriptor)  # This releases the lock.
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self._rows)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._rows
-
-    def __getitem__(self, key: Key) -> Row:
-        return self._rows[key]
-
-    def add(self, rows: list[Row]) -> None:
-        """Adds rows; they are on disk when this returns.
-
-        Raises:
-            WriteError: The file cannot be written.
-        """
-        machine_line = [{MACHINE: self._machine}] if self._last_machine != self._machine else []
-        self._append("".join(json.dumps(line) + "\n" for line in [*machine_line, *rows]))
-        self._last_machine = self._machine
-        self._remember(rows)
-
-    def machines(self, keys: Iterable[Key]) -> list[Machine | None]:
-        """Returns the machines that made these rows, each once; None for rows whose machine is not known."""
-        found: list[Machine | None] = []
-        for key in keys:
-            if self._origins[key] not in found:
-                found.append(self._origins[key])
-        return found
-
-    def _remember(self, rows: list[Row]) -> None:
-        for row in rows:
-            key = (row["split"], row["index"], row["scheme"])
-            self._rows[key], self._origins[key] = row, self._last_machine
-
-    def _append(self, text: str) -> None:
-        if self._path is None:
-            return
-        rest = text.encode()
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise WriteError(
-                f"'{self._path}' cannot be written ({error.strerror or error}); free space there, then run the same "
-                "evaluation again: it resumes from the rows that are kept"
-            ) from error
-
-    def _lock(self) -> None:
-        if sys.platform != "win32" and not lock(self._descriptor):
-            raise GhnqError(f"{self._path} is in use by another evaluation; wait for it, or give another folder.")
-
-    def _read(self) -> None:
-        assert self._path is not None
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        os.ftruncate(self._descriptor, len(whole))
-        if not whole:
-            self._append(json.dumps(self._fingerprint) + "\n")
-            return
-        lines = whole.decode("utf-8", errors="replace").splitlines()
-        self._check_fingerprint(self._parse(lines[0], 1))
-        for number, line in enumerate(lines[1:], start=2):
-            row = self._parse(line, number)
-            if row.keys() == {MACHINE} and isinstance(row[MACHINE], dict):
-                self._last_machine = row[MACHINE]
-                continue
-            if not is_row(row):
-                raise GhnqError(f"{self._path}, line {number}: is not a row of results; {_ADVICE}")
-            self._remember([Row(**row)])  # type: ignore[typeddict-item]
-
-    def _parse(self, line: str, number: int) -> dict[str, Any]:
-        try:
-            parsed = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise GhnqError(f"{self._path}, line {number}: is damaged ({error}); {_ADVICE}") from error
-        if not isinstance(parsed, dict):
-            raise GhnqError(f"{self._path}, line {number}: is damaged; {_ADVICE}")
-        return parsed
-
-    def _check_fingerprint(self, found: dict[str, Any]) -> None:
-        wanted = self._fingerprint
-        differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
-        if differing:
-            details = "; ".join(f"{key} was {found.get(key)}, now {wanted.get(key)}" for key in differing)
-            raise GhnqError(
-                f"{self._path.parent if self._path else ''} holds another evaluation: {details}. {_ADVICE.capitalize()}"
-            )
-
-
-_ADVICE = "give another folder, or remove this one to start again."
+    def parse(self, value: Mapping[str, Any]) -> Row | None:
+        """Returns the row if keys, types and counts are right."""
+        return Row(**value) if is_row(value) else None  # type: ignore[typeddict-item]
