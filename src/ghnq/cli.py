@@ -16,6 +16,7 @@ from ghnq.commands.arguments import (
     Compile,
     DataName,
     ExportedFile,
+    Head,
     Images,
     InputShape,
     Json,
@@ -150,6 +151,7 @@ def score(
     checkpoint: PredictedBy = None,
     weights: Weights = None,
     data: DataName = None,
+    head: Head = None,
     schemes: Annotated[
         str, typer.Option(metavar="A,B", help="Schemes: float32, w8a8, w4a8, w4 (weights only); or FILE.yaml.")
     ] = "float32,w8a8,w4a8,w4a4",
@@ -166,7 +168,7 @@ def score(
     from ghnq.commands.score import score as run
 
     run(
-        models, checkpoint=checkpoint, weights=weights, data=data, schemes=schemes, images=images, on=on,
+        models, checkpoint=checkpoint, weights=weights, data=data, head=head, schemes=schemes, images=images, on=on,
         protocol=protocol, steps=steps, out=out, as_json=as_json,
     )  # fmt: skip
 
@@ -181,6 +183,7 @@ def predict(
         str | None,
         typer.Option(metavar="DATA", help="Calibrate on these images: digits, a directory, or a hub id."),
     ] = None,
+    head: Head = None,
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -195,7 +198,16 @@ def predict(
     """Predict all weights of a model and write them under the names of its state dict."""
     from ghnq.commands.predict import predict as run
 
-    run(model, checkpoint=checkpoint, data=data, input_shape=input_shape, scheme=scheme, out=out, as_json=as_json)
+    run(
+        model,
+        checkpoint=checkpoint,
+        data=data,
+        head=head,
+        input_shape=input_shape,
+        scheme=scheme,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -206,6 +218,7 @@ def sensitivity(
     weights: Weights = None,
     scheme: Annotated[str, typer.Option(metavar="SCHEME", help="What each layer is quantized to.")] = "w4a8",
     data: DataName = None,
+    head: Head = None,
     images: Images = None,
     steps: Steps = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure here.")] = None,
@@ -220,6 +233,7 @@ def sensitivity(
         weights=weights,
         scheme=scheme,
         data=data,
+        head=head,
         images=images,
         steps=steps,
         out=out,
@@ -237,6 +251,7 @@ def mixed(
     checkpoint: PredictedBy = None,
     weights: Weights = None,
     data: DataName = None,
+    head: Head = None,
     measure: Annotated[str, typer.Option(metavar="M", help="What the budget counts: size or bitops.")] = "size",
     choices: Annotated[str, typer.Option(metavar="A,B", help="Bits a layer may get.")] = "2,4,8",
     activations: Annotated[
@@ -251,7 +266,7 @@ def mixed(
     from ghnq.commands.mixed import mixed as run
 
     run(
-        model, checkpoint=checkpoint, weights=weights, data=data, budget_bits=budget_bits, measure=measure,
+        model, checkpoint=checkpoint, weights=weights, data=data, head=head, budget_bits=budget_bits, measure=measure,
         choices=choices, activations=activations, images=images, steps=steps, out=out, as_json=as_json,
     )  # fmt: skip
 
@@ -267,6 +282,7 @@ def export(
         str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
     ] = "w8a8",
     data: DataName = None,
+    head: Head = None,
     protocol: Protocol = None,
     steps: Steps = None,
     calibration: Annotated[
@@ -287,7 +303,7 @@ def export(
     from ghnq.commands.export import export as run
 
     run(
-        model, checkpoint=checkpoint, weights=weights, scheme=scheme, data=data, out=out, protocol=protocol,
+        model, checkpoint=checkpoint, weights=weights, scheme=scheme, data=data, head=head, out=out, protocol=protocol,
         steps=steps, calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
     )  # fmt: skip
 
@@ -309,6 +325,7 @@ def finetune(
         typer.Option(metavar="W", help="Initial weights, in place of --init: FILE.safetensors, or a fine-tuning run."),
     ] = None,
     data: DataName = None,
+    head: Head = None,
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="What to train through: float32, w8a8, w4a8, ..., or FILE.yaml.")
     ] = "float32",
@@ -334,7 +351,7 @@ def finetune(
     from ghnq.commands.finetune import finetune as run
 
     run(
-        model, init=init, weights=weights, data=data, scheme=scheme, epochs=epochs, max_minutes=max_minutes,
+        model, init=init, weights=weights, data=data, head=head, scheme=scheme, epochs=epochs, max_minutes=max_minutes,
         batch_size=batch_size, lr=lr, teacher=teacher, seed=seed, device=device, devices=devices, out=out,
         resume=resume, as_json=as_json,
     )  # fmt: skip

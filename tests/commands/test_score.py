@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -350,3 +352,79 @@ def test_few_images_have_none_held_out() -> None:
     few = replace(digits, train=digits.train.first(8))
     with pytest.raises(DataError, match="--on test"):
         choose_images(few, "val", None)
+
+
+def ten_of_my_own(folder: Path) -> None:
+    """Digits in negative, whose classes are named in another order: as many classes, of other images."""
+    digits = load("digits")
+    for split, part, count in (("train", digits.train, 300), ("test", digits.test, 60)):
+        for number, (pixels, label) in enumerate(zip(part.pixels[:count], part.labels[:count].tolist(), strict=True)):
+            file = folder / split / f"class {(label * 3 + 1) % 10}" / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(255 - pixels[0].numpy()).save(file)
+
+
+def test_the_head_of_other_images_is_solved_even_for_as_many_classes(ghnq: Cli, nets: Path) -> None:
+    ten_of_my_own(nets / "mine")
+    words = ["score", MODEL, "--checkpoint", "digits", "--schemes", "float32", "--on", "test", "--json"]
+    small = [*words, "--data", "mine", "--image-size", 16]
+    found = {}
+    for name, call in {
+        "mine": ghnq(*small),
+        "mine, predicted": ghnq(*small, "--head", "predicted"),
+        "own": ghnq(*words),
+        "own, solved": ghnq(*words, "--head", "solved"),
+    }.items():
+        assert call.code == 0, call.err
+        found[name] = json.loads(call.out)
+    accuracy = {name: document["rows"][0]["accuracy"] for name, document in found.items()}
+    heads = {name: document.get("head") for name, document in found.items()}
+    assert heads["own"] is None
+    assert heads["mine, predicted"] is None
+    assert "270 training images of 'mine'" in heads["mine"]
+    assert "training images of 'digits'" in heads["own, solved"]
+    assert accuracy["mine, predicted"] < 30  # names the classes at random
+    assert accuracy["mine"] > 50
+    assert accuracy["own, solved"] > accuracy["own"] - 5
+    (line,) = [text for text in found["mine"]["warnings"] if "body is predicted" in text]
+    assert "as many classes" in line
+    assert "--head predicted" in line
+    assert not found["own"]["warnings"]
+
+
+def test_a_head_that_cannot_be_had_is_refused(ghnq: Cli, nets: Path) -> None:
+    _, file = trained(nets)
+    ten_of_my_own(nets / "mine")
+    shutil.rmtree(nets / "mine" / "train" / "class 3")
+    shutil.rmtree(nets / "mine" / "test" / "class 3")
+    out = ["--out", "p.safetensors"]
+    for words, message in [
+        (["score", MODEL, "--head", "slved"], "did you mean 'solved'"),
+        (["score", "nets.py:Digits", "--weights", file, "--data", "digits", "--head", "solved"], "leave --head out"),
+        (["finetune", MODEL, "--init", "kaiming", "--data", "digits", "--head", "solved"], "leave it out"),
+        (["predict", MODEL, "--checkpoint", "digits", "--head", "solved", *out], "--data"),
+        (["score", MODEL, "--checkpoint", "digits", "--data", "mine", "--head", "predicted"], "'mine' has 9"),
+        (["score", MODEL, "--checkpoint", "digits", "--data", "mine", "--head", "predicted"], "the head is solved"),
+    ]:
+        call = ghnq(*words)
+        assert call.code == 2, words
+        assert message in call.err, (words, call.err)
+        assert "Traceback" not in call.err
+
+
+@pytest.mark.slow
+def test_the_head_is_an_option_wherever_weights_are_predicted(ghnq: Cli, nets: Path) -> None:
+    out = {"predict": ["--out", "p.safetensors"], "export": ["--out", "p.onnx"]}
+    for command, more in {
+        "predict": [],
+        "export": [],
+        "sensitivity": ["--images", 20],
+        "mixed": ["--images", 20, "--budget-bits", 5],
+        "finetune": ["--epochs", 0.1, "--lr", 0.01, "--out", "run"],
+    }.items():
+        option = "--init" if command == "finetune" else "--checkpoint"
+        call = ghnq(command, "nets.py:Digits", option, "digits", "--data", "digits", "--head", "solved",
+                    *more, *out.get(command, []), "--json")  # fmt: skip
+        assert call.code == 0, (command, call.err)
+        warnings = json.loads(call.out)["warnings"]
+        assert any("head solved by ridge regression" in text for text in warnings), (command, warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from ghnq.finetune.head import features_of, find_head
 from ghnq.finetune.ridge import STRENGTHS, best_temperature, solve_classifier, solve_ridge
 from ghnq.finetune.transfer import TransferredWeights, needs_transfer
 from ghnq.hypernet import GHN
-from ghnq.prediction import Network, StoredWeights, count_correct, dataset_for
+from ghnq.prediction import Network, PredictedWeights, StoredWeights, count_correct, dataset_for
 from ghnq.quant import QuantScheme
 from tests.finetune.conftest import Go
 from tests.small_networks import small_digits, small_ghn
@@ -241,6 +242,44 @@ def test_other_classes_and_sizes() -> None:
     assert abs(count_correct(in_float, dataset, dataset.test).correct / len(dataset.test) - accuracy) < 0.01
     at_four = source.quantized(QuantScheme.parse("w4a8"))
     assert count_correct(at_four, dataset, dataset.test).correct / len(dataset.test) > 0.6
+
+
+def test_as_many_classes_of_other_images_are_other_classes() -> None:
+    ghn = GHN.from_pretrained("digits")
+    own = dataset_for(ghn)
+    other = ImageDataset.build(
+        "other", Images(255 - own.train.pixels, own.train.labels), Images(255 - own.test.pixels, own.test.labels),
+        tuple("abcdefghij"), flip=False,
+    )  # fmt: skip
+    assert not needs_transfer(ghn, own)
+    assert needs_transfer(ghn, other)
+    assert ghn.task is not None
+    # The hash decides where there is one, equal means and deviations or not.
+    hashed = copy.copy(ghn)
+    for digest, dataset in ((own.content_hash, own), (other.content_hash, other)):
+        hashed.task = ghn.task.model_copy(update={"data_sha256": digest})
+        assert not needs_transfer(hashed, dataset)
+    assert needs_transfer(hashed, own)
+    hashed.task = None
+    assert not needs_transfer(hashed, other)  # it does not say which images are its own
+
+
+def test_a_predicted_head_can_be_kept() -> None:
+    ghn = GHN.from_pretrained("digits")
+    dataset = dataset_for(ghn)
+    module = network_for(10)
+    with torch.no_grad():
+        kept = ghnq.transfer(module, ghn, dataset, head="predicted")
+        predicted = Network(module, PredictedWeights(ghn), dataset, dataset.calibration(512, 0)).quantized(
+            QuantScheme.parse("float32")
+        )
+        pixels = dataset.normalise(dataset.test.pixels)
+        torch.testing.assert_close(kept(pixels), predicted(pixels), rtol=1e-3, atol=1e-2)
+        assert not torch.allclose(ghnq.transfer(module, ghn, dataset)(pixels), kept(pixels), atol=0.1)
+    with pytest.raises(DataError, match="heads for 10 classes, but 'five' has 5"):
+        ghnq.transfer(network_for(5), ghn, five_classes(), head="predicted")
+    with pytest.raises(ghnq.GhnqError, match="no head 'slved'"):
+        ghnq.transfer(module, ghn, dataset, head="slved")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

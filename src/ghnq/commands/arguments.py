@@ -46,6 +46,14 @@ Weights = Annotated[
         show_default=False,
     ),
 ]
+Head = Annotated[
+    str | None,
+    typer.Option(
+        metavar="H",
+        help="Of predicted weights: predicted, or solved from training images in closed form.",
+        show_default="predicted for the checkpoint's own images, solved for others",
+    ),
+]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Test images.", show_default="all")]
 Protocol = Annotated[
     str | None,

@@ -23,6 +23,7 @@ def export(
     weights: Path | None,
     scheme: str,
     data: str | None,
+    head: str | None,
     out: Path,
     protocol: str | None,
     steps: str | None,
@@ -37,7 +38,9 @@ def export(
     check_output(out, (".onnx", ".pt2"), "networks are written as")
     file_format = _format_of(out, Storage(pack_int4=pack_int4, int8_weights=int8_weights))
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
-        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, calibration=calibration)
+        loaded = load_network(
+            model, checkpoint=checkpoint, weights=weights, data=data, head=head, calibration=calibration
+        )
         check_float32(loaded.network.module)
         exported = export_prepared(
             loaded.network.prepared(parsed), parsed, file_format, out=out, origin=_origin(loaded, model)

@@ -42,6 +42,7 @@ class _Options:
     init: str | None
     weights: Path | None
     data: str | None
+    head: str | None
     scheme: str
     teacher: str | None
     settings: Settings
@@ -49,7 +50,7 @@ class _Options:
     def load(self) -> tuple[Network, Job, QuantScheme, nn.Module | None]:
         """Returns the network, the job, the scheme, and the teacher."""
         parsed = read_scheme(self.scheme)
-        network, origin = _load(self.model, self.init, self.weights, self.data)
+        network, origin, head = _load(self.model, self.init, self.weights, self.data, self.head)
         teacher = None if self.teacher is None else _teacher(self.teacher, network)
         job = Job(
             model=self.model,
@@ -58,6 +59,7 @@ class _Options:
             scheme_content=dump_scheme(parsed),
             data=network.dataset.name,
             data_sha256=network.dataset.content_hash,
+            head=head,
             teacher=self.teacher,
             settings=self.settings,
         )
@@ -70,6 +72,7 @@ def finetune(
     init: str | None,
     weights: Path | None,
     data: str | None,
+    head: str | None,
     scheme: str,
     epochs: float | None,
     max_minutes: float | None,
@@ -87,7 +90,7 @@ def finetune(
     settings = Settings(
         epochs=epochs, max_minutes=max_minutes, batch_size=batch_size, lr=_parse_lr(lr), seed=seed
     )  # fmt: skip
-    options = _Options(model, init, weights, data, scheme, teacher, settings)
+    options = _Options(model, init, weights, data, head, scheme, teacher, settings)
     folder = out or Path("runs") / _slug(model)
     check_folder(folder)
     topology = arrange_processes(device=_parse_device(device), devices=devices)
@@ -131,16 +134,22 @@ def _follow(group: WorkerGroup, options: _Options) -> None:
     follow(network, job, scheme, teacher, group)
 
 
-def _load(model: str, init: str | None, weights: Path | None, data: str | None) -> tuple[Network, tuple[str, str]]:
-    """Returns the network with the source of its initial weights, and the name of that source for the metadata."""
+def _load(
+    model: str, init: str | None, weights: Path | None, data: str | None, head: str | None
+) -> tuple[Network, tuple[str, str], str | None]:
+    """Returns the network with the source of its initial weights, and source and solved head for the metadata."""
     if weights is None and init == KAIMING:
+        if head is not None:
+            raise GhnqError("--head is for predicted weights, not for --init kaiming: leave it out")
         if data is None:
             raise DataError("--init kaiming does not say which images to train on; name a data set with --data")
         chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
-        chosen = choose_weights(init if weights is not None or init is not None else _default_init(data), weights, data)
+        chosen = choose_weights(
+            init if weights is not None or init is not None else _default_init(data), weights, data, head
+        )
     name = chosen.name if weights is None else weights.name
-    return build_network(model, chosen), (chosen.option, name)
+    return build_network(model, chosen), (chosen.option, name), chosen.head
 
 
 def _default_init(data: str | None) -> str:

@@ -29,6 +29,7 @@ def load_network(
     checkpoint: str | None,
     weights: Path | None,
     data: str | None,
+    head: str | None = None,
     images: int | None = None,
     calibration: int | None = None,
 ) -> Loaded:
@@ -37,13 +38,14 @@ def load_network(
     Args:
         checkpoint: What predicts the parameters; None without the option.
         weights: A file that has them, in place of a checkpoint.
+        head: `--head` (`choose_weights`).
         images: How many test images; None is all.
         calibration: How many training images for calibration; None is `CALIBRATION_IMAGES`. Fewer if there are fewer.
 
     Raises:
         CheckpointError, DataError, GraphError, SpaceError: One of the three cannot be loaded, or they do not fit.
     """
-    chosen = choose_weights(checkpoint, weights, data)
+    chosen = choose_weights(checkpoint, weights, data, head)
     dataset = chosen.dataset
     classified = dataset.test if images is None else dataset.test.first(images)
     return Loaded(build_network(model, chosen, calibration), chosen, dataset, classified)

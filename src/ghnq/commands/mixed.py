@@ -23,6 +23,7 @@ def mixed(
     checkpoint: str | None,
     weights: Path | None,
     data: str | None,
+    head: str | None,
     budget_bits: float,
     measure: str,
     choices: str,
@@ -40,7 +41,7 @@ def mixed(
     if out is not None:
         check_output(out, (".yaml", ".yml"), "scheme files are written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             result = mix(
                 loaded.network, loaded.images, budget,

@@ -14,7 +14,7 @@ from ghnq._version import __version__
 from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
-from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, choose_weights
+from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, check_head, choose_weights
 from ghnq.errors import GhnqError, GraphError
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
@@ -46,6 +46,7 @@ def predict(
     *,
     checkpoint: str | None,
     data: str | None,
+    head: str | None,
     input_shape: str | None,
     scheme: str,
     out: Path,
@@ -53,13 +54,16 @@ def predict(
 ) -> None:
     """Predicts the weights of `model` and writes them to `out` under the names of its state dict."""
     shape, parsed = None if input_shape is None else parse_shape(input_shape), QuantScheme.parse(scheme)
+    check_head(head)
+    if head == "solved" and data is None:
+        raise GhnqError("--head solved needs the images of the classes (--data)")
     check_output(out, (".safetensors",), "weights are written as")
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the weights of {model}"):
         start = time.perf_counter()
         if data is None:
             predicted = _uncalibrated(model, checkpoint or DEFAULT_CHECKPOINT, shape, parsed)
         else:
-            predicted = _calibrated(model, checkpoint, data, shape, parsed)
+            predicted = _calibrated(model, checkpoint, data, head, shape, parsed)
         seconds = time.perf_counter() - start
         weights, graph = predicted.weights, predicted.graph
         weights.save(out)
@@ -125,9 +129,11 @@ def _trace(module: nn.Module, checkpoint: str, shape: Shape) -> ArchGraph:
         ) from error.__cause__
 
 
-def _calibrated(model: str, checkpoint: str | None, data: str, shape: Shape | None, scheme: QuantScheme) -> _Predicted:
+def _calibrated(
+    model: str, checkpoint: str | None, data: str, head: str | None, shape: Shape | None, scheme: QuantScheme
+) -> _Predicted:
     """Predicts, then calibrates the norms on the images, and scales convolutions without a norm once for all."""
-    chosen = choose_weights(checkpoint, None, data)
+    chosen = choose_weights(checkpoint, None, data, head)
     dataset = chosen.dataset
     if shape is not None and shape != dataset.input_shape:
         given, found = ("x".join(map(str, sizes)) for sizes in (shape, dataset.input_shape))

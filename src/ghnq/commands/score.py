@@ -35,6 +35,7 @@ def score(
     checkpoint: str | None,
     weights: Path | None,
     data: str | None,
+    head: str | None,
     schemes: str,
     images: int | None,
     on: str,
@@ -52,7 +53,7 @@ def score(
     if out is not None:
         check_folder(out)
     with Terminal(as_json=as_json) as terminal:
-        chosen = choose_weights(checkpoint, weights, data)
+        chosen = choose_weights(checkpoint, weights, data, head)
         classified = choose_images(chosen.dataset, on, images)
         # No image is both for calibration and measured.
         train = hold_out(chosen.dataset)[0].train if on == "val" else chosen.dataset.train

@@ -21,6 +21,7 @@ def sensitivity(
     weights: Path | None,
     scheme: str,
     data: str | None,
+    head: str | None,
     images: int | None,
     steps: str | None,
     out: Path | None,
@@ -31,7 +32,7 @@ def sensitivity(
     if out is not None:
         check_output(out, (".html",), "the figure is written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, images=images)
+        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
         title = f"Sensitivity of {model} to {report.label}, {loaded.weights.title}"

@@ -9,14 +9,23 @@ from functools import cached_property
 from pathlib import Path
 
 from ghnq.data import ImageDataset, load
-from ghnq.errors import DataError, GhnqError, GhnqWarning
+from ghnq.errors import DataError, GhnqError, GhnqWarning, nearest
 from ghnq.evaluation.provenance import weights_hash
-from ghnq.finetune.transfer import TransferredWeights, needs_transfer
+from ghnq.finetune.transfer import TransferredWeights, has_other_size, needs_transfer
 from ghnq.hypernet import GHN
-from ghnq.prediction import PredictedWeights, StoredWeights, WeightSource, dataset_for, warn_about_other_images
+from ghnq.prediction import (
+    PredictedWeights,
+    StoredWeights,
+    WeightSource,
+    are_own_images,
+    check_dataset,
+    dataset_for,
+    warn_about_other_images,
+)
 from ghnq.prediction.stored_weights import weights_file
 
 DEFAULT_CHECKPOINT = "digits"
+HEADS = ("predicted", "solved")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,27 +71,32 @@ class ChosenWeights:
         return {self.option: self.name} | ({} if self.head is None else {"head": self.head})
 
 
-def choose_weights(checkpoint: str | None, weights: Path | None, data: str | None) -> ChosenWeights:
+def choose_weights(
+    checkpoint: str | None, weights: Path | None, data: str | None, head: str | None = None
+) -> ChosenWeights:
     """Loads the hypernetwork or the file of weights, and the images.
 
     Args:
         checkpoint: `--checkpoint`; None without the option, which is DEFAULT_CHECKPOINT unless there are weights.
         weights: `--weights`.
         data: `--data`; None takes the images that the hypernetwork or the weights were made for.
+        head: `--head`; None is `predicted` for the images that the hypernetwork was trained on, `solved` for others.
 
     Raises:
-        GhnqError: Both options are given.
+        GhnqError: Two options contradict each other, or there is no such head.
         CheckpointError, DataError: The source or the images cannot be loaded, or do not fit each other.
     """
+    check_head(head)
     if weights is None:
         name = checkpoint or DEFAULT_CHECKPOINT
         ghn = GHN.from_pretrained(name)
         dataset = dataset_for(ghn, data)
-        source = TransferredWeights(ghn, dataset) if needs_transfer(ghn, dataset) else PredictedWeights(ghn)
-        chosen = ChosenWeights(source, dataset, "checkpoint", name, ghn)
+        chosen = ChosenWeights(_source(ghn, dataset, head), dataset, "checkpoint", name, ghn)
     else:
         if checkpoint is not None:
             raise GhnqError("--checkpoint predicts weights, --weights has them already; give one of the two")
+        if head is not None:
+            raise GhnqError("--head is for predicted weights; --weights has the head already: leave --head out")
         stored = StoredWeights.read(weights)
         chosen = ChosenWeights(stored, _images_of(stored, data), "weights", str(weights))
     chosen.source.check_dataset(chosen.dataset)
@@ -93,6 +107,27 @@ def choose_weights(checkpoint: str | None, weights: Path | None, data: str | Non
     elif isinstance(chosen.source, StoredWeights):
         _warn_about_other_data(chosen.source, chosen.dataset)
     return chosen
+
+
+def check_head(head: str | None) -> None:
+    """Checks the value of `--head`.
+
+    Raises:
+        GhnqError: There is no such head.
+    """
+    if head is not None and head not in HEADS:
+        raise GhnqError(f"there is no head '{head}'{nearest(head, HEADS)}; --head takes {' or '.join(HEADS)}")
+
+
+def _source(ghn: GHN, dataset: ImageDataset, head: str | None) -> PredictedWeights | TransferredWeights:
+    """Returns the parameters with the head that is asked for."""
+    if head == "predicted" and has_other_size(ghn, dataset):
+        try:
+            check_dataset(ghn, dataset)
+        except DataError as error:
+            raise DataError(f"--head predicted: {error} Without it, the head is solved for these images.") from error
+    solved = needs_transfer(ghn, dataset) if head is None else head == "solved"
+    return TransferredWeights(ghn, dataset) if solved else PredictedWeights(ghn)
 
 
 def _warn_about_other_data(stored: StoredWeights, dataset: ImageDataset) -> None:
@@ -107,12 +142,19 @@ def _warn_about_other_data(stored: StoredWeights, dataset: ImageDataset) -> None
 
 
 def _about_transfer(source: TransferredWeights, name: str) -> str:
-    task, dataset = source.ghn.task, source.dataset
-    size = "" if task is None else f" of {'x'.join(map(str, task.image_shape))}"
+    ghn, task, dataset = source.ghn, source.ghn.task, source.dataset
+    done = f"the body is predicted, {source.description}"
+    if has_other_size(ghn, dataset):
+        size = "" if task is None else f" of {'x'.join(map(str, task.image_shape))}"
+        return (
+            f"'{name}' was trained for {ghn.config.num_classes} classes on images{size}; '{dataset.name}' has "
+            f"{dataset.num_classes} classes on images of {'x'.join(map(str, dataset.input_shape))}: {done}"
+        )
+    if are_own_images(ghn, dataset):
+        return f"'{name}' on the images that it was trained on: {done}"
     return (
-        f"'{name}' was trained for {source.ghn.config.num_classes} classes on images{size}; '{dataset.name}' has "
-        f"{dataset.num_classes} classes on images of {'x'.join(map(str, dataset.input_shape))}: the body is predicted, "
-        f"{source.description}"
+        f"'{dataset.name}' has as many classes as '{name}' was trained for, but other images: {done}. If the classes "
+        "are the same, --head predicted predicts it as well"
     )
 
 

@@ -81,6 +81,7 @@ class Job:
         scheme_content: The scheme itself, as text: a changed file is another scheme.
         data: Name of the data set.
         data_sha256: Hash of its images.
+        head: How the classification layer was solved; None where it was not.
         teacher: The teacher's weights, `MODEL@W` or `W`; None without.
         settings: How it is trained.
     """
@@ -93,6 +94,7 @@ class Job:
     data_sha256: str
     teacher: str | None
     settings: Settings
+    head: str | None = None
 
     def to_json(self) -> str:
         """Returns the job as JSON, for the state."""
@@ -124,6 +126,7 @@ _OPTIONS = {
     "scheme_content": "the scheme",
     "teacher": "--teacher",
     "origin": "the initial weights",
+    "head": "the head (--head)",
     "epochs": "--epochs",
     "max_minutes": "--max-minutes",
     "batch_size": "--batch-size",

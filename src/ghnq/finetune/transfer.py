@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
-from ghnq.errors import DataError, NotFiniteError
+from ghnq.errors import DataError, GhnqError, NotFiniteError
 from ghnq.finetune.head import Head, features_of, find_head
 from ghnq.finetune.ridge import LinearClassifier, solve_classifier
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
 from ghnq.module_check import unwrapped
-from ghnq.prediction import CALIBRATION_IMAGES
+from ghnq.prediction import CALIBRATION_IMAGES, are_own_images
 from ghnq.prediction.held_out import held_out_count, hold_out
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
@@ -84,13 +85,28 @@ class TransferredWeights:
         return network
 
 
-def needs_transfer(ghn: GHN, dataset: ImageDataset) -> bool:
+def has_other_size(ghn: GHN, dataset: ImageDataset) -> bool:
     """Returns whether a data set has another number of classes, or another shape of images, than the hypernetwork."""
     other_shape = ghn.task is not None and tuple(ghn.task.image_shape) != dataset.input_shape
     return ghn.config.num_classes != dataset.num_classes or other_shape
 
 
-def transfer(module: nn.Module, ghn: GHN, dataset: ImageDataset, *, scheme: str | QuantScheme = "float32") -> nn.Module:
+def needs_transfer(ghn: GHN, dataset: ImageDataset) -> bool:
+    """Returns whether a data set has other classes than the hypernetwork, as far as that can be known.
+
+    As many classes of other images are other classes: a predicted head would name them at random.
+    """
+    return has_other_size(ghn, dataset) or not are_own_images(ghn, dataset)
+
+
+def transfer(
+    module: nn.Module,
+    ghn: GHN,
+    dataset: ImageDataset,
+    *,
+    scheme: str | QuantScheme = "float32",
+    head: Literal["solved", "predicted"] = "solved",
+) -> nn.Module:
     """Returns a copy of the module for the classes of a data set: body predicted, norms calibrated, head solved.
 
     The result is an ordinary network in eval mode, with the names of the module. Convolutions that meet no norm are
@@ -101,19 +117,28 @@ def transfer(module: nn.Module, ghn: GHN, dataset: ImageDataset, *, scheme: str 
         ghn: The hypernetwork, trained on any images.
         dataset: Images of any size and any classes.
         scheme: The precision that the network will be quantized to, for a hypernetwork trained with `condition`.
+        head: `predicted` leaves the head as it is predicted: for the classes that the hypernetwork was trained for.
 
     Raises:
+        GhnqError: There is no such head.
         GraphError: The module cannot be traced, or its classification layer cannot be found.
-        DataError: The images cannot be used.
+        DataError: The images cannot be used, or a predicted head is for another number of classes.
     """
+    if head not in ("solved", "predicted"):
+        raise GhnqError(f"there is no head '{head}'; it is solved or predicted")
+    if head == "predicted" and ghn.config.num_classes != dataset.num_classes:
+        raise DataError(
+            f"the hypernetwork predicts heads for {ghn.config.num_classes} classes, but '{dataset.name}' has "
+            f"{dataset.num_classes}; have it solved (head='solved')"
+        )
     graph = trace(module, dataset.input_shape)
     network = initialize_traced(module, graph, ghn, QuantScheme.parse(scheme))
     prepared = prepare(network, _calibration(dataset), standardise=True)
     # Convolutions are standardised for good first: nothing after the head is solved may change the features.
     result = TrainableNetwork.of(prepared, _FLOAT32).float_network()
-    head = find_head(result, prepared.images[:2])
-    with torch.no_grad():
-        head.replace(_solve(result, head, dataset, MAX_IMAGES))
+    if head == "solved":
+        layer = find_head(result, prepared.images[:2])
+        layer.replace(_solve(result, layer, dataset, MAX_IMAGES))
     return result
 
 

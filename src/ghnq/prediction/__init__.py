@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ghnq.prediction.accuracy import Count as Count
 from ghnq.prediction.accuracy import count_correct as count_correct
+from ghnq.prediction.dataset_fit import are_own_images as are_own_images
 from ghnq.prediction.dataset_fit import check_dataset as check_dataset
 from ghnq.prediction.dataset_fit import check_outputs as check_outputs
 from ghnq.prediction.dataset_fit import dataset_for as dataset_for

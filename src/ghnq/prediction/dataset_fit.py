@@ -31,9 +31,7 @@ def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
     if channels != dataset.input_shape[0] or height != width:
         return dataset
     resized = resize_dataset(dataset, height)
-    same_mean = torch.allclose(resized.mean, torch.tensor(ghn.task.mean), atol=1e-3)
-    same_std = torch.allclose(resized.std, torch.tensor(ghn.task.std), atol=1e-3)
-    return resized if same_mean and same_std else dataset
+    return resized if _same_statistics(ghn, resized) else dataset
 
 
 def space_of(ghn: GHN) -> Space[Spec]:
@@ -63,6 +61,28 @@ def check_dataset(ghn: GHN, dataset: ImageDataset) -> None:
             f"those of '{dataset.name}' are {given}. Resize them (`ghnq.data.load(name, image_size=...)`) or "
             "take another checkpoint."
         )
+
+
+def are_own_images(ghn: GHN, dataset: ImageDataset) -> bool:
+    """Returns whether a data set is the one that a hypernetwork was trained on, or may be: what its classes mean.
+
+    The hash of the images decides, where the checkpoint stores it; else their mean and standard deviation. A checkpoint
+    that does not know its images is taken at its word.
+    """
+    task = ghn.task
+    if task is None:
+        return True
+    if task.data_sha256 is not None:
+        return task.data_sha256 == dataset.content_hash
+    return _same_statistics(ghn, dataset)
+
+
+def _same_statistics(ghn: GHN, dataset: ImageDataset) -> bool:
+    assert ghn.task is not None
+    mean, std = torch.tensor(ghn.task.mean), torch.tensor(ghn.task.std)
+    if mean.shape != dataset.mean.shape:
+        return False
+    return torch.allclose(dataset.mean, mean, atol=1e-3) and torch.allclose(dataset.std, std, atol=1e-3)
 
 
 def warn_about_other_images(ghn: GHN, dataset: ImageDataset) -> None:
