@@ -146,7 +146,8 @@ def evaluate(
 @reads_images
 def score(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help="FILE.py:NAME, package.module:NAME, SPEC.json, or SPACE/SPLIT/INDEX."),
     ],
     checkpoint: PredictedBy = None,
     weights: Weights = None,

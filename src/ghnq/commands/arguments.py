@@ -13,7 +13,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, or SPACE/SPLIT/INDEX.")
+    str, typer.Argument(metavar="MODEL", help="FILE.py:NAME, package.module:NAME, SPEC.json, or SPACE/SPLIT/INDEX.")
 ]
 InputShape = Annotated[
     str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of one image.")

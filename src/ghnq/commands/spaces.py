@@ -45,4 +45,4 @@ def show(member: str, *, as_json: bool) -> None:
         rows.add_row("graph", f"{cost.nodes} nodes: " + ", ".join(f"{n} {op}" for op, n in cost.ops.most_common()))
         for label, text in space.layout(spec):
             rows.add_row(label, text)
-        terminal.finish({"name": member, **summarize(space, spec)}, rows)
+        terminal.finish({"name": member, "space": space.name, **summarize(space, spec)}, rows)

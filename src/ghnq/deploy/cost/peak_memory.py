@@ -13,8 +13,8 @@ not counted. Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import fx
 
@@ -22,13 +22,14 @@ from ghnq.deploy.graph.quantize_ops import dequantize, is_quantized, quantize, q
 from ghnq.deploy.graph.supported_ops import KINDS, aten, kind_of
 
 FLOAT_BYTES = 4
+T = TypeVar("T", bound=Hashable)
 
 
-class Step(NamedTuple):
+class Step(NamedTuple, Generic[T]):
     """One executed node: the tensors that it reads, the tensor that it makes, and the bytes of that tensor."""
 
-    reads: frozenset[fx.Node]
-    made: fx.Node
+    reads: frozenset[T]
+    made: T
     size: int
 
 
@@ -37,11 +38,11 @@ def peak_memory(simulation: fx.GraphModule) -> int:
     return peak(list(steps(simulation)))
 
 
-def peak(steps: list[Step]) -> int:
+def peak(steps: list[Step[T]]) -> int:
     """Returns the largest sum of live bytes over the steps, in their order."""
     last = {step.made: i for i, step in enumerate(steps)}
     last |= {tensor: i for i, step in enumerate(steps) for tensor in step.reads}
-    live: dict[fx.Node, int] = {}
+    live: dict[T, int] = {}
     most = 0
     for i, step in enumerate(steps):
         live[step.made] = step.size
@@ -50,7 +51,7 @@ def peak(steps: list[Step]) -> int:
     return most
 
 
-def steps(simulation: fx.GraphModule) -> Iterator[Step]:
+def steps(simulation: fx.GraphModule) -> Iterator[Step[fx.Node]]:
     """Yields the execution of a graph with shapes, node by node."""
     at: dict[fx.Node, fx.Node] = {}  # node -> the node whose memory has its values
     for node in simulation.graph.nodes:
