@@ -57,7 +57,15 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("export", "parity"),
     ),
     "runs": (
-        ("interrupt", "moving_average", "row_ledger", "tensor_file", "tensorboard", "write_errors"),
+        (
+            "command_record",
+            "interrupt",
+            "moving_average",
+            "row_ledger",
+            "tensor_file",
+            "tensorboard",
+            "write_errors",
+        ),
         ("lock", "metrics_log", "state_files"),
         ("distributed",),
     ),
@@ -72,6 +80,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("follow",),
         ("loop",),
     ),
+    "report": (("document", "graph_file"), ("readers",), ("architectures",), ("page",)),
     "training": (("recipe",), ("distributed",), ("networks",), ("run",)),
 }
 # (importing part, imported part). Training validates with the evaluation.

@@ -59,9 +59,9 @@ def _ghnq(
 
 @app.command()
 def demo(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the table and the figures are written.")
-    ] = Path("out/demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the table and the page are written.")] = Path(
+        "out/demo"
+    ),
     as_json: Json = False,
 ) -> None:
     """Measure unseen networks with predicted weights on real digits, at 32 down to 4 bits."""
@@ -162,7 +162,7 @@ def score(
     ] = "val",
     protocol: Protocol = None,
     steps: Steps = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the table and a summary here.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the table, a summary and a page here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure your own networks, with predicted or stored weights, in float and quantized."""
@@ -222,7 +222,9 @@ def sensitivity(
     head: Head = None,
     images: Images = None,
     steps: Steps = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.html", help="Write a result folder, or only its page, here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the loss from each layer: with only this layer quantized, and with only this layer in float."""
@@ -260,7 +262,9 @@ def mixed(
     ] = 8,
     images: Images = None,
     steps: Steps = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Write the scheme file here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.yaml", help="Write a result folder, or only the scheme file, here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Choose the bits of every layer under a budget, and compare the result with uniform bits."""
@@ -383,12 +387,30 @@ def profile(
     repeats: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Timed runs.", show_default="about two seconds")
     ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the costs and a page here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Report the cost of a file (size, operations, memory, latency), compared with the network in float32."""
     from ghnq.commands.profile import profile as run
 
-    run(file, batch=batch, threads=threads, repeats=repeats, as_json=as_json)
+    run(file, batch=batch, threads=threads, repeats=repeats, out=out, as_json=as_json)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Result folders: of demo, evaluate, score, finetune, train, ..."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.html", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Write results as one page to look at: figures, filters, tables; it opens without a network."""
+    from ghnq.commands.report import report as run
+
+    run(folders, out=out, as_json=as_json)
 
 
 @app.command()

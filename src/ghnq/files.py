@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -77,6 +78,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], document: object) -> None:
+    """Writes a JSON document to `path`, atomically."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _link_target(path: Path) -> Path:

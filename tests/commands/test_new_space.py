@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ghnq import spaces
+from tests.report.pages import content_of, rows_of
 from tests.spaces.tiny_space import SPACE
 
 from .conftest import Cli
@@ -53,7 +54,9 @@ def test_a_new_space_is_trained_on_evaluated_described_and_shown(ghnq: Cli, tmp_
     assert [(row["scheme"], row["architectures"]) for row in json.loads(call.out)["rows"]] == [
         ("float32", 3), ("w8a8", 3),
     ]  # fmt: skip
-    assert "tiny/test/2" in (tmp_path / "eval" / "accuracy.html").read_text().replace("\\u002f", "/")
+    page = content_of(tmp_path / "eval" / "report.html")
+    assert rows_of(page["documents"][0])[-1]["architecture"] == "tiny/test/2"
+    assert "tiny/test/2" in page["drawings"]
 
     call = ghnq("spaces", "describe", "tiny", "--out", tmp_path / "tiny.html", "--json")
     assert call.code == 0, call.err

@@ -10,6 +10,7 @@ from ghnq.data import load
 from ghnq.hypernet import GHN, GHNConfig, Task
 from ghnq.hypernet.checkpoint import checkpoint_hash
 from ghnq.quant import load_scheme
+from tests.report.pages import content_of
 from tests.torch_versions import needs_program_files
 
 from .conftest import Cli
@@ -56,10 +57,10 @@ def test_sensitivity_gives_document_table_and_figure(ghnq: Cli, tiny_checkpoint:
     names = [row["layer"] for row in document["layers"]]
     assert names == ["stem", "middle", "classifier"]
     assert all(row["alone"]["divergence"] >= 0 for row in document["layers"])
-    page = (tmp_path / "figure.html").read_text()
-    assert "Sensitivity of" in page
-    assert "classifier" in page
-    assert "<script src" not in page  # it needs no network
+    page = content_of(tmp_path / "figure.html")
+    assert "Sensitivity of" in page["title"]
+    assert [row["layer"] for row in page["documents"][0]["layers"]["rows"]] == names
+    assert MODEL in page["drawings"]
     told = ghnq(*words)
     assert told.code == 0
     assert "classifier" in told.out
@@ -75,9 +76,9 @@ def test_sensitivity_names_the_whole_scheme(ghnq: Cli, tiny_checkpoint: Path, tm
     assert told.code == 0, told.err
     assert f"Sensitivity of {MODEL} to {said}," in " ".join(told.out.split())
     assert any(line.split()[:2] == ["all", "mixed"] for line in told.out.splitlines())
-    page = (tmp_path / "figure.html").read_text()
-    assert f"to {said}, parameters" in page.replace("\\u002b", "+")
-    assert f" %, {said} " in page
+    page = content_of(tmp_path / "figure.html")
+    assert f"to {said}, parameters" in page["title"]
+    assert page["documents"][0]["accuracies"]["setting"]["protocol"] == "paper + squant"
     document = json.loads(ghnq(*words, "--steps", "squant", "--json").out)  # what the file says may be said again
     assert (document["scheme"], document["protocol"], document["steps"]) == ("w4a8+stem=w8a8", "paper", ["squant"])
 
@@ -132,7 +133,8 @@ def test_scheme_files_in_an_evaluation_go_by_name_and_content(ghnq: Cli, tiny_ch
                  "squant,equalize", "--out", tmp_path / "other", "--json")  # fmt: skip
     assert fresh.code == 0, fresh.err
     assert json.loads(fresh.out)["steps"] == ["equalize", "squant"]
-    assert "deploy protocol + equalize + squant" in (tmp_path / "other" / "accuracy.html").read_text()
+    (shown,) = content_of(tmp_path / "other" / "report.html")["documents"]
+    assert shown["accuracies"]["setting"]["protocol"] == "deploy + equalize + squant"
     assert json.loads((tmp_path / "other" / "summary.json").read_text())["steps"] == ["equalize", "squant"]
 
 
@@ -217,7 +219,8 @@ def test_titles_tell_the_protocol_and_steps_of_files(ghnq: Cli, tiny_checkpoint:
     assert document["settings"] == {"w8a8": "deploy", name: "paper + squant"}
     assert "steps" not in document
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["settings"] == document["settings"]
-    assert f"deploy (w8a8); paper + squant ({name})" in (tmp_path / "out" / "accuracy.html").read_text()
+    (shown,) = content_of(tmp_path / "out" / "report.html")["documents"]
+    assert shown["accuracies"]["setting"]["protocol"] == f"w8a8: deploy; {name}: paper + squant"
     # What the file says may be said again; the words then have it, too.
     call = ghnq(*words, "--schemes", f"w8a8,{file}", "--protocol", "paper", "--steps", "squant", "--json")
     assert call.code == 0, call.err

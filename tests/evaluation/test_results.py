@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ghnq.errors import DataError
-from ghnq.evaluation import Results, draw_results, summary_table, write_report
+from ghnq.evaluation import Results, summary_table
 from tests.evaluation.conftest import ABOUT, row
 
 KEYS = ["split", "scheme", "architectures", "images", "mean", "sem", "max", "min", "drop_from_float32"]
@@ -134,26 +134,3 @@ def test_table_says_where_logits_were_no_numbers() -> None:
     broken = row(correct=0)
     broken["nonfinite"] = 1234
     assert "1,234 images have a NaN or infinite logit" in printed(Results.from_rows([broken], ABOUT))
-
-
-@pytest.mark.parametrize("splits", [("test",), ("test", "deep")])
-def test_figure_shows_every_row_twice(splits: tuple[str, ...]) -> None:
-    made = results({(split, scheme): [9, 8, 3] for split in splits for scheme in ("float32", "w8a8")})
-    figure = draw_results(made)
-    boxes = [trace for trace in figure.data if trace.type == "box"]
-    dots = [trace for trace in figure.data if trace.type == "scatter"]
-    assert len(boxes) == len(dots) == 2 * len(splits)
-    for trace in (*boxes, *dots):
-        assert list(trace.y) == [90, 80, 30]
-    assert list(dots[0].x) == [1000, 1001, 1002]
-    assert dots[-1].text[2] == f"convnets/{splits[-1]}/2"
-    assert ("unseen" in figure.layout.title.text) is True
-    assert len({(trace.marker.color, trace.marker.symbol) for trace in dots}) == 2 * len(splits)
-
-
-def test_report_needs_no_network(tmp_path: Path) -> None:
-    write_report(results({("test", "float32"): [9, 8]}), tmp_path / "deep" / "report.html")
-    page = (tmp_path / "deep" / "report.html").read_text()
-    assert page.startswith("<!doctype html>")
-    assert "convnets\\u002ftest\\u002f1" in page or "convnets/test/1" in page
-    assert 'src="http' not in page

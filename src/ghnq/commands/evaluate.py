@@ -6,14 +6,13 @@ from pathlib import Path
 
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
-from ghnq.evaluation import architectures, summary_table, write_report
+from ghnq.evaluation import architectures, summary_table
 from ghnq.evaluation import evaluate as measure
 from ghnq.hypernet import GHN
 from ghnq.prediction import dataset_for, space_of
 from ghnq.quant import read_scheme
-
-FIGURE = "accuracy.html"
 
 
 def evaluate(
@@ -29,7 +28,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measures the networks that `checkpoint` predicts and prints the table; `out` gets the table and the figure."""
+    """Measures the networks that `checkpoint` predicts and prints the table; `out` gets the table and a page."""
     # All options are checked before anything large is loaded.
     check_protocol(protocol)
     split_names, scheme_names = parse_list(splits, "--splits"), parse_list(schemes, "--schemes")
@@ -58,8 +57,7 @@ def evaluate(
             )
         lines = []
         if out is not None:
-            write_report(results, out / FIGURE)
-            lines = [f"table, summary and figure: [cyan]{out}[/]"]
+            lines = [f"table and summary: [cyan]{out}[/]", f"page: [cyan]{write_folder_page(out, terminal)}[/]"]
         if results.nonfinite and as_json:
             terminal.progress.print(
                 f"[yellow]warning:[/] {results.nonfinite:,} images have a NaN or infinite logit and count as wrong"

@@ -13,6 +13,7 @@ from torch import nn
 
 from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_folder
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import load
@@ -24,6 +25,8 @@ from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.models import load_model
 from ghnq.prediction import Network, StoredWeights
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
+from ghnq.report.graph_file import write_graphs
+from ghnq.runs.command_record import record_command
 from ghnq.runs.distributed.launch import start_workers
 from ghnq.runs.distributed.topology import arrange_processes
 from ghnq.runs.distributed.worker_group import WorkerGroup
@@ -107,18 +110,22 @@ def finetune(
                 console=terminal.progress,
             )  # fmt: skip
         except Interrupted as stop:
+            record_command(folder, sys.argv)
             terminal.progress.print(
                 f"Interrupted; the run is saved. Go on with: {_resume_command(sys.argv)}", soft_wrap=True
             )
             raise SystemExit(128 + stop.signal) from stop
         finally:
             group.close()
+        write_graphs(folder, {model: network.graph})
+        page = write_folder_page(folder, terminal)
         command = _export_command(result, folder, scheme, data)
         terminal.finish(
             result.document() | {"export_command": command, "warnings": terminal.warnings},
             result.table(),
             _about(result),
             f"weights: [cyan]{result.weights}[/]",
+            f"page: [cyan]{page}[/]",
             f"export it with: {command}",
         )
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.commands.load_network import Loaded, load_network
-from ghnq.commands.options import check_output, parse_list, parse_steps
+from ghnq.commands.options import check_output_or_folder, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
-from ghnq.files import write_text
+from ghnq.files import write_json, write_text
 from ghnq.quant import LayerBits, dump_scheme
+from ghnq.report.graph_file import write_graphs
+from ghnq.report.readers.mixed import FILE
 from ghnq.torch_threads import one_torch_thread
+
+SUFFIXES = (".yaml", ".yml")
+SCHEME_FILE = "scheme.yaml"
 
 
 def mixed(
@@ -39,7 +46,7 @@ def mixed(
     budget = Budget(budget_bits, _parse_measure(measure))
     step_names = parse_steps(steps)
     if out is not None:
-        check_output(out, (".yaml", ".yml"), "scheme files are written as")
+        check_output_or_folder(out, SUFFIXES, "scheme files are written as")
     with Terminal(as_json=as_json) as terminal:
         loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
@@ -47,21 +54,35 @@ def mixed(
                 loaded.network, loaded.images, budget,
                 choices=bits, activations=activations, steps=step_names, progress=progress,
             )  # fmt: skip
-        lines = []
-        if out is not None:
-            write_text(out, dump_scheme(result.scheme, _about(result, model, loaded)))
-            lines = [f"scheme file: [cyan]{out}[/]"]
         document = {
             "model": model,
             **loaded.weights.document,
             "data": loaded.dataset.name,
+            "data_sha256": loaded.dataset.content_hash,
             **result.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
         }
+        lines = [] if out is None else _write(out, result, document, model, loaded, terminal)
         title = f"{model}, {loaded.weights.title}, within {budget.bits:g} bits ({budget.measure})"
         title += "".join(f" + {step}" for step in result.scheme.steps)
         terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
+
+
+def _write(
+    out: Path, result: Mixed, document: dict[str, Any], model: str, loaded: Loaded, terminal: Terminal
+) -> list[str]:
+    """Writes the scheme file, or a folder with it, the document and a page; returns the lines that say so."""
+    is_file = out.suffix.lower() in SUFFIXES
+    file = out if is_file else out / SCHEME_FILE
+    write_text(file, dump_scheme(result.scheme, _about(result, model, loaded)))
+    lines = [f"scheme file: [cyan]{file}[/]"]
+    if not is_file:
+        costs = {name: asdict(cost) for name, cost in result.costs.items()}
+        write_json(out / FILE, document | {"layer_costs": costs})
+        write_graphs(out, {model: loaded.network.graph})
+        lines.append(f"page: [cyan]{write_folder_page(out, terminal)}[/]")
+    return lines
 
 
 def _about(result: Mixed, model: str, loaded: Loaded) -> dict[str, Any]:

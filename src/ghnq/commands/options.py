@@ -81,6 +81,20 @@ def check_output(path: Path, suffixes: tuple[str, ...], purpose: str) -> None:
     check_folder(path.parent)
 
 
+def check_output_or_folder(path: Path, suffixes: tuple[str, ...], purpose: str) -> None:
+    """Checks, before any work is done, that a file with one of the suffixes, or into a folder, can be written.
+
+    A path without a suffix, and a folder that exists, is a folder. The arguments are those of `check_output`.
+
+    Raises:
+        GhnqError: The file has another suffix, or nothing can be written there.
+    """
+    if path.is_dir() or not path.suffix:
+        check_folder(path)
+    else:
+        check_output(path, suffixes, f"name a folder, or a file: {purpose}")
+
+
 def check_folder(folder: Path) -> None:
     """Checks that files can be written into a folder, which may not exist yet.
 

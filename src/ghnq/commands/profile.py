@@ -6,18 +6,24 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ghnq.commands.options import check_folder
 from ghnq.commands.progress_display import measuring
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure
 from ghnq.errors import GhnqError
+from ghnq.files import write_json
 from ghnq.optional_imports import import_optional
+from ghnq.report.readers.profile import FILE
 
 
-def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_json: bool) -> None:
-    """Counts operations and memory of the file, measures its latency, and prints both columns."""
+def profile(file: Path, *, batch: int, threads: int, repeats: int | None, out: Path | None, as_json: bool) -> None:
+    """Counts operations and memory of the file, measures its latency, and prints both columns; `out` gets them, too."""
     if file.suffix.lower() == ".pt2" and file.exists():
         raise GhnqError(f"'{file}' is a torch.export program; export the same network as .onnx to profile it.")
+    if out is not None:
+        check_folder(out)
     import_optional("onnx")
     import_optional("onnxruntime")
     with Terminal(as_json=as_json) as terminal:
@@ -29,7 +35,11 @@ def profile(file: Path, *, batch: int, threads: int, repeats: int | None, as_jso
                 "of a device that has kernels for them"
             )
         document = costs.document() | {"warnings": terminal.warnings}
-    terminal.finish(document, _table(costs), *_lines(costs))
+        lines = _lines(costs)
+        if out is not None:
+            write_json(out / FILE, document)
+            lines.append(f"page: [cyan]{write_folder_page(out, terminal)}[/]")
+    terminal.finish(document, _table(costs), *lines)
 
 
 def _table(costs: Profile) -> Table:

@@ -15,6 +15,7 @@ from ghnq.analysis.score_ledger import ScoreLedger
 from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import Images
@@ -25,6 +26,7 @@ from ghnq.files import atomic_path, write_text
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
 from ghnq.quant import QuantScheme
+from ghnq.report.graph_file import write_graphs
 
 TABLE_FILE, SUMMARY_FILE = "results.parquet", "summary.json"
 
@@ -44,7 +46,7 @@ def score(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measures each of `models` under every scheme; `out` gets the rows as they are made, a table and a summary."""
+    """Measures each of `models` under every scheme; `out` gets the rows as they are made, a table, and a page."""
     check_protocol(protocol)
     named = name_schemes(parse_list(schemes, "--schemes"), protocol, parse_steps(steps))
     for model in models:
@@ -74,7 +76,8 @@ def score(
         lines = []
         if out is not None:
             _write(out, rows, document | {"machines": machines, "ghnq_version": __version__})
-            lines = [f"table and summary: [cyan]{out}[/]"]
+            write_graphs(out, {model: network.graph for model, network in networks.items()})
+            lines = [f"table and summary: [cyan]{out}[/]", f"page: [cyan]{write_folder_page(out, terminal)}[/]"]
         kind = "test images" if on == "test" else "training images that are held out"
         calibrated = len(networks[models[0]].calibration)
         table = score_table(

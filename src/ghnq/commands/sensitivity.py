@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
-from ghnq.analysis.sensitivity_figure import write_sensitivity
 from ghnq.commands.load_network import load_network
-from ghnq.commands.options import check_output, parse_steps
+from ghnq.commands.options import check_output_or_folder, parse_steps
 from ghnq.commands.progress_display import measuring
+from ghnq.commands.report import this_command, write_folder_page
 from ghnq.commands.terminal import Terminal
+from ghnq.files import write_json
+from ghnq.graph import ArchGraph
 from ghnq.quant import read_scheme
+from ghnq.report import write_page
+from ghnq.report.graph_file import write_graphs
+from ghnq.report.readers.sensitivity import FILE, sensitivity_document
 from ghnq.torch_threads import one_torch_thread
 
 
@@ -30,22 +37,33 @@ def sensitivity(
     """Measures `model` with each layer quantized alone and left in float alone."""
     parsed = read_scheme(scheme, steps=parse_steps(steps) or None)
     if out is not None:
-        check_output(out, (".html",), "the figure is written as")
+        check_output_or_folder(out, (".html",), "the page is written as")
     with Terminal(as_json=as_json) as terminal:
         loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
         title = f"Sensitivity of {model} to {report.label}, {loaded.weights.title}"
-        lines = []
-        if out is not None:
-            write_sensitivity(report, out, title)
-            lines = [f"figure: [cyan]{out}[/]"]
         document = {
             "model": model,
             **loaded.weights.document,
             "data": loaded.dataset.name,
+            "data_sha256": loaded.dataset.content_hash,
             **report.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
         }
+        lines = []
+        if out is not None:
+            lines = [f"page: [cyan]{_write(out, document, {model: loaded.network.graph}, title, terminal)}[/]"]
         terminal.finish(document, sensitivity_table(report, title), *lines)
+
+
+def _write(out: Path, document: dict[str, Any], graphs: dict[str, ArchGraph], title: str, terminal: Terminal) -> Path:
+    """Writes the page, or a folder with the document, the graph and the page; returns the page."""
+    if out.suffix.lower() == ".html":
+        read = replace(sensitivity_document(out.parent, document, out), name=title, graphs=graphs)
+        write_page([replace(read, commands=[this_command()])], out, title=title, command=this_command())
+        return out
+    write_json(out / FILE, document)
+    write_graphs(out, graphs)
+    return write_folder_page(out, terminal)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 from ghnq.commands.options import check_folder
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import RecipeError
+from ghnq.runs.command_record import record_command
 from ghnq.runs.distributed.topology import launched_rank
 from ghnq.training import Interrupted, load_recipe
 from ghnq.training import train as train_recipe
@@ -37,13 +39,16 @@ def train(
                 devices=devices, console=terminal.progress,
             )  # fmt: skip
         except Interrupted as stop:
+            record_command(folder, sys.argv)
             command = _resume_command(recipe, folder, data, devices, overrides)
             terminal.progress.print(f"Interrupted; the run is saved. Go on with: {command}", soft_wrap=True)
             raise SystemExit(128 + stop.signal) from stop
         if launched_rank() == 0:
+            record_command(folder, sys.argv)
             terminal.finish(
                 None,
                 f"checkpoint: [cyan]{checkpoint}[/]",
+                f"curves: ghnq report {folder} -o report.html",
                 f"measure it with: ghnq evaluate {checkpoint}"
                 + (f" --data {data}" if data else "")
                 + " --limit 20 --images 500",

@@ -10,6 +10,4 @@ from ghnq.evaluation.provenance import machines_of as machines_of
 from ghnq.evaluation.result_tables import markdown_table as markdown_table
 from ghnq.evaluation.result_tables import summary_table as summary_table
 from ghnq.evaluation.results import Results as Results
-from ghnq.evaluation.results_figure import draw_results as draw_results
-from ghnq.evaluation.results_figure import write_report as write_report
 from ghnq.prediction.accuracy import count_correct as count_correct

@@ -8,7 +8,6 @@ from pathlib import Path
 from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import evaluate
 from ghnq.evaluation.results import Results
-from ghnq.evaluation.results_figure import write_report
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN
@@ -21,10 +20,9 @@ CHECKPOINT = "digits"
 
 @dataclass(frozen=True)
 class Demo:
-    """The results, their HTML figure, and the drawing of one architecture."""
+    """The results, and the drawing of one architecture."""
 
     results: Results
-    figure: Path
     drawing: Path
 
 
@@ -38,8 +36,8 @@ def demo(
 ) -> Demo:
     """Measures architectures of split `test` with predicted parameters on the checkpoint's images, float32 to w4a4.
 
-    Writes `results.parquet`, `summary.json`, `accuracy.html` and `architecture.svg`, the graph of the first
-    architecture, into `out`. Every call measures everything again.
+    Writes `results.parquet`, `summary.json` and `architecture.svg`, the graph of the first architecture, into `out`.
+    Every call measures everything again.
 
     Args:
         architectures: How many.
@@ -63,10 +61,9 @@ def demo(
         progress=progress,
     )
     results.save(folder)
-    figure, drawing = folder / "accuracy.html", folder / "architecture.svg"
-    write_report(results, figure)
+    drawing = folder / "architecture.svg"
     channels = dataset.input_shape[0]
     space = space_of(ghn)
     module = space.build(space.spec("test", 0), in_channels=channels, num_classes=dataset.num_classes, device="meta")
     draw(trace(module, dataset.input_shape), drawing, title=f"{space.name}/test/0")
-    return Demo(results, figure, drawing)
+    return Demo(results, drawing)

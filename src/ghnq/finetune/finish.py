@@ -58,6 +58,7 @@ def write_result(
         val_images=0 if held_out is None else len(held_out),
         val=None if held_out is None else accuracies(after, held_out, [scheme])[str(scheme)],
         weights=out / WEIGHTS,
+        data_sha256=dataset.content_hash,
     )
     with report_write_errors(out):
         result.write(out)

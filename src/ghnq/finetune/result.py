@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ghnq.files import write_text
+from ghnq.files import write_json
 
 RESULT = "result.json"
 FLOAT32 = "float32"
@@ -35,6 +34,7 @@ class Result:
         val_images: Number of training images that were held out.
         val: Accuracy on held-out images at the scheme after training, percent; None without such images.
         weights: The file with the trained weights.
+        data_sha256: The hash of the images.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Result:
     val_images: int
     val: float | None
     weights: Path
+    data_sha256: str = ""
 
     def document(self) -> dict[str, Any]:
         """Returns the result for JSON."""
@@ -75,7 +76,9 @@ class Result:
 
     def write(self, directory: Path) -> None:
         """Writes `result.json` into the directory of the run."""
-        write_text(directory / RESULT, json.dumps(self.document() | {"weights": self.weights.name}, indent=2) + "\n")
+        write_json(
+            directory / RESULT, self.document() | {"weights": self.weights.name, "data_sha256": self.data_sha256}
+        )
 
     def table(self) -> Table:
         """Returns the table of accuracies."""

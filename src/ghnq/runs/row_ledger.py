@@ -12,6 +12,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -24,6 +25,15 @@ MACHINE = "machine"
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row", bound=Mapping[str, Any])
 Machine = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept(Generic[Row]):
+    """What a file has: its fingerprint, its rows, and whether its last line was cut off."""
+
+    fingerprint: dict[str, Any]
+    rows: list[Row]
+    cut: bool
 
 
 class RowLedger(ABC, Generic[Key, Row]):
@@ -103,6 +113,23 @@ class RowLedger(ABC, Generic[Key, Row]):
                 found.append(self._origins[key])
         return found
 
+    def read_only(self) -> Kept[Row]:
+        """Returns what is in the file, without a lock and whatever the fingerprint is; nothing is written.
+
+        Raises:
+            GhnqError: The file cannot be read, or is damaged.
+        """
+        assert self._path is not None
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise GhnqError(f"'{self._path}' cannot be read ({error.strerror or error})") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        lines = whole.decode("utf-8", errors="replace").splitlines()
+        fingerprint = self._parse(lines[0], 1) if lines else {}
+        self._read_rows(lines[1:])
+        return Kept(fingerprint, list(self._rows.values()), cut=len(whole) < len(content))
+
     def _remember(self, rows: list[Row]) -> None:
         for row in rows:
             key = self.key(row)
@@ -136,7 +163,10 @@ class RowLedger(ABC, Generic[Key, Row]):
             return
         lines = whole.decode("utf-8", errors="replace").splitlines()
         self._check_fingerprint(self._parse(lines[0], 1))
-        for number, line in enumerate(lines[1:], start=2):
+        self._read_rows(lines[1:])
+
+    def _read_rows(self, lines: Iterable[str]) -> None:
+        for number, line in enumerate(lines, start=2):
             value = self._parse(line, number)
             if value.keys() == {MACHINE} and isinstance(value[MACHINE], dict):
                 self._last_machine = value[MACHINE]

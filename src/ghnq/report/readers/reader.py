@@ -1,0 +1,93 @@
+"""The interface of a reader: which files a kind of result is recognised by, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ghnq.errors import DataError
+from ghnq.report.document import Document
+
+_OTHER_VERSION = "was written by another version of ghnq, or not by ghnq; make it again with this one"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one kind of result.
+
+    Attributes:
+        kind: The command that writes it.
+        recognises: Returns whether a folder has such a result, by the names of its files.
+        read: Reads it; raises DataError where files are damaged or of another version.
+        files: What a folder of this kind has, for messages.
+    """
+
+    kind: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], Document]
+    files: str
+
+
+def read_object(file: Path, required: Sequence[str]) -> dict[str, Any]:
+    """Reads a JSON object that has some keys.
+
+    Raises:
+        DataError: It cannot be read, is cut off, or lacks a key.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"'{file}' cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{file}' is damaged or half-written ({error}); make it again") from error
+    missing = [key for key in required if not isinstance(document, dict) or key not in document]
+    if missing:
+        raise DataError(f"'{file}' {_OTHER_VERSION} (it lacks {', '.join(missing)})")
+    assert isinstance(document, dict)
+    return document
+
+
+def reading(file: Path, make: Callable[[], Document]) -> Document:
+    """Returns what `make` makes of the content of a file; a value of an unexpected kind is told as another version.
+
+    Raises:
+        DataError: The content is not what this version writes.
+    """
+    try:
+        return make()
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(f"'{file}' {_OTHER_VERSION} ({type(error).__name__}: {error})") from error
+
+
+def facts(document: dict[str, Any], *keys: str) -> list[tuple[str, str]]:
+    """Returns those keys of a JSON object that are there and have a simple value, with readable names."""
+    found = []
+    for key in keys:
+        value = document.get(key)
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+            found.append((key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)))
+    return found
+
+
+def number(value: object) -> float | None:
+    """Returns a number of a JSON document; None for null.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def setting_text(document: dict[str, Any]) -> str:
+    """Returns protocol and steps of a summary as text; where they differ between schemes, those of each."""
+    settings = document.get("settings")
+    if isinstance(settings, dict):
+        return "; ".join(f"{scheme}: {setting}" for scheme, setting in settings.items())
+    return " + ".join((str(document.get("protocol", "deploy")), *map(str, document.get("steps", ()))))
