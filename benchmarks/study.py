@@ -4,7 +4,7 @@
 
 Each row is a `ghnq train` of one process on one core, `--jobs` of them side by side, and, when all are trained, a
 `ghnq evaluate`. A row that is there already is not repeated, and one that was interrupted goes on. The best recipe of
-the shipped checkpoints came from this table (docs/training.md); `test` is never looked at.
+the shipped checkpoints came from this table (docs/results/training.md); `test` is never looked at.
 """
 
 from __future__ import annotations

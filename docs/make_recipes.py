@@ -1,4 +1,4 @@
-"""Writes docs/recipes.md from the schema of the recipe, so that every key is described in one place.
+"""Writes docs/reference/recipes.md from the schema of the recipe, so that every key is described in one place.
 
 python docs/make_recipes.py
 """
@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from ghnq.training.recipe import Recipe
 
-PAGE = Path(__file__).with_name("recipes.md")
+PAGE = Path(__file__).parent / "reference" / "recipes.md"
 HEAD = """# Recipes
 
 <!-- Made by docs/make_recipes.py from src/ghnq/training/recipe/schema.py; edit there. -->
@@ -21,6 +21,7 @@ HEAD = """# Recipes
 A recipe is a YAML file with everything that decides a training run. Unknown keys and values out of range are refused
 before anything starts. `ghnq train RECIPE --set KEY=VALUE` changes single keys (dotted keys, YAML values):
 
+<!-- skip: next "minutes" -->
 ```sh
 ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5e-4
 ```
@@ -38,7 +39,7 @@ data cannot change; the minutes change with `--max-minutes` alone. Where a run t
 `--devices N` trains on N CUDA devices (`cuda_workers` processes on each), or with N processes on the CPU.
 `torchrun --nproc-per-node N -m ghnq train ...` starts the processes itself, on several machines as well; all of them
 read the run's folder, the first one writes it. On a GPU raise `reuse`, and set
-`cuda_graphs: true` where networks are trained in float ([why](training.md#on-a-gpu)).
+`cuda_graphs: true` where networks are trained in float ([why](../results/training.md#on-a-gpu)).
 
 ## Keys
 """

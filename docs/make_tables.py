@@ -1,4 +1,4 @@
-"""Fills the README's result tables from the `summary.json` of evaluations, so that no figure is typed by hand.
+"""Fills the result tables of the site from the `summary.json` of evaluations, so that no figure is typed by hand.
 
 python docs/make_tables.py
 
@@ -37,5 +37,5 @@ def filled(match: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
+    page = ROOT / "docs" / "results" / "index.md"
     write_text(page, TABLE.sub(filled, page.read_text()))

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
+import ghnq
 from ghnq.cli import app
 
+ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/quantization.md",
-    "docs/deployment.md",
-    "docs/graph.md",
-    "docs/hypernetwork.md",
-    "docs/spaces.md",
-    "docs/recipes.md",
-    "docs/training.md",
-    "docs/finetuning.md",
-    "docs/images.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
 )
+# Pages that the build of the site makes (docs/site_hooks.py); it checks links to them.
+GENERATED = ("reference/commands.md", "develop/contributing.md", "develop/changelog.md", "develop/stored_results.md")
+# What a fenced block may be: run by the tests (docs/conftest.py), their output, or a file.
+LANGUAGES = {"python", "sh", "text", "yaml", "toml"}
 
 
 def test_the_readme_example_runs(repo_root: Path) -> None:
@@ -47,25 +49,78 @@ def test_the_readme_example_runs(repo_root: Path) -> None:
 def test_links_resolve(repo_root: Path, page: str) -> None:
     file = repo_root / page
     links = re.findall(r"\]\(([^)#\s]+)\)", file.read_text())
-    missing = [link for link in links if "://" not in link and not (file.parent / link).exists()]
+    missing = [
+        link
+        for link in links
+        if "://" not in link and not (file.parent / link).exists() and not link.endswith(GENERATED)
+    ]
     assert missing == []
 
 
-def test_the_readme_names_every_command_with_its_own_options(repo_root: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    text = (repo_root / "README.md").read_text().replace("\\|", "|")
-    documented = {
-        name: set(re.findall(r"--[a-z0-9-]+", rest)) for name, rest in re.findall(r"\| `ghnq (\w+)(.*?)`", text)
-    }
-    assert documented.keys() == commands.keys()
-    for name, options in documented.items():
-        known = {option for parameter in commands[name].params for option in parameter.opts}
-        assert options <= known, name
+def all_commands() -> dict[str, Any]:
+    """Returns each command by its words, such as `spaces show`."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for inner, subcommand in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {inner}".strip()] = subcommand
+    return found
+
+
+def test_the_reference_has_every_command_with_every_option(repo_root: Path) -> None:
+    page = runpy.run_path(str(repo_root / "docs" / "make_commands.py"))["page"]()
+    sections = dict(re.findall(r"## `ghnq ([\w ]+)`\n(.*?)(?=\n## |\Z)", page, re.DOTALL))
+    assert sections.keys() == all_commands().keys()
+    for name, command in all_commands().items():
+        documented = set(re.findall(r"`(--?[a-z0-9-]+)`", sections[name]))
+        assert documented == {o for p in command.params if p.param_type_name == "option" for o in p.opts}, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_pages_can_be_called(repo_root: Path, page: str) -> None:
+    """Also those that the tests do not run: names and options exist, and what is required is there."""
+    blocks = re.findall(r"```sh\n(.*?)```", (repo_root / page).read_text(), re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words[:2] == ["python", words[1] if len(words) > 1 else ""] and words[1].startswith("benchmarks/"):
+                program = (repo_root / words[1]).read_text()
+                options = [word for word in words[2:] if word.startswith("--")]
+                assert [o for o in options if o not in program and o[2:].replace("-", "_") not in program] == [], part
+            words = words[words.index("ghnq") + 1 :] if "ghnq" in words else []
+            words = [word for word in words if not word.startswith(("2>", ">"))]
+            if not words or words[0].startswith("-"):
+                continue
+            name = next(name for name in all_commands() if words[: len(name.split())] == name.split())
+            rest = words[len(name.split()) :]
+            all_commands()[name].make_context(name, rest)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_have_a_language_that_is_tested(repo_root: Path, page: str) -> None:
+    openings = re.findall(r"^```(.*)$", (repo_root / page).read_text(), re.MULTILINE)[::2]
+    assert [words for words in openings if words not in LANGUAGES] == []
+
+
+def test_the_python_reference_has_every_public_name(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "reference" / "python.md").read_text()
+    names = re.findall(r"^::: ghnq\.([\w.]+)$", page, re.MULTILINE)
+    packages = {name for name in ghnq.__all__ if isinstance(getattr(ghnq, name), types.ModuleType)}
+    assert {*ghnq.__all__} - {"__version__"} == {name for name in names if "." not in name} | packages
+    assert [name for name in names if not _exists(name)] == []
+
+
+def _exists(name: str) -> bool:
+    value: object = ghnq
+    for part in name.split("."):
+        if isinstance(value, types.ModuleType) and not hasattr(value, part):
+            return importlib.util.find_spec(f"{value.__name__}.{part}") is not None
+        value = getattr(value, part)
+    return True
 
 
 def test_the_recipe_page_is_made_from_the_schema(repo_root: Path) -> None:
     made = runpy.run_path(str(repo_root / "docs" / "make_recipes.py"))["page"]()
-    assert (repo_root / "docs" / "recipes.md").read_text() == made, "run: python docs/make_recipes.py"
+    assert (repo_root / "docs" / "reference" / "recipes.md").read_text() == made, "run: python docs/make_recipes.py"
 
 
 @pytest.mark.parametrize("name", ["run", "oldest_torch"])

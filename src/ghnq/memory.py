@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns such blocks to the system, so the next tensor of that size is new memory, every page of
     which the system clears at the first write. Small networks allocate a hundred such tensors within a few
-    milliseconds: without this a training step takes a quarter longer (docs/training.md). The cost is that the process
-    never shrinks. Other allocators are not changed, and the result is False.
+    milliseconds: without this a training step takes a quarter longer (docs/results/training.md). The cost is that the
+    process never shrinks. Other allocators are not changed, and the result is False.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

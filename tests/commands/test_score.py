@@ -242,6 +242,27 @@ def test_weights_of_other_images_are_told_and_of_another_size_refused(ghnq: Cli,
         assert ("made with other" in call.err) == ("made with other" in message)
 
 
+def test_images_that_were_resized_for_the_weights_are_resized_again(ghnq: Cli, nets: Path) -> None:
+    """Fine-tuning from a checkpoint for 16 x 16 digits leaves weights for these; `--data digits` names them."""
+    module, _ = trained(nets)
+    resized = load("digits", image_size=16)
+    for digest, code in ((resized.content_hash, 0), (load("digits", image_size=12).content_hash, 2)):
+        metadata = {"input_shape": "1,16,16", "data": "digits", "data_sha256": digest}
+        save_file(dict(module.state_dict()), "resized.safetensors", metadata=metadata)
+        for data in ((), ("--data", "digits")):
+            call = ghnq(
+                "score", "nets.py:Digits", "--weights", "resized.safetensors", *data, "--on", "test",
+                "--schemes", "float32", "--json",
+            )  # fmt: skip
+            assert call.code == code, call.err
+            if code == 0:
+                (row,) = json.loads(call.out)["rows"]
+                (expected,) = score(module, resized, schemes=["float32"], on="test")
+                assert row["correct"] == expected.correct
+            else:
+                assert "for images of 1x16x16" in call.err
+
+
 def test_more_outputs_than_classes_and_pickles(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     (nets / "twenty.py").write_text("from nets import Digits\n\ndef net():\n    return Digits(20)\n")
     call = ghnq("score", "twenty.py:net", "--checkpoint", tiny_checkpoint, "--images", 20, "--json")

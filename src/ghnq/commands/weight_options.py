@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ghnq.data import ImageDataset, load
+from ghnq.data import ImageDataset, load, resize_dataset
 from ghnq.errors import DataError, GhnqError, GhnqWarning, nearest
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.finetune.transfer import TransferredWeights, has_other_size, needs_transfer
@@ -164,10 +164,22 @@ def _images_of(stored: StoredWeights, data: str | None) -> ImageDataset:
     if name is None:
         raise DataError(f"{stored.name} does not say which images it is for; name a data set (--data)")
     try:
-        return load(name)
+        return _as_made(stored, load(name))
     except DataError as error:
         if data is not None:
             raise
         raise DataError(
             f"{stored.name} was made with '{name}', which cannot be loaded by that name; give the images with --data"
         ) from error
+
+
+def _as_made(stored: StoredWeights, dataset: ImageDataset) -> ImageDataset:
+    """Returns the images in the size that the weights were made with, if their hash says that they are the same."""
+    shape, digest = stored.metadata.get("input_shape"), stored.metadata.get("data_sha256")
+    if shape is None or digest in (None, dataset.content_hash):
+        return dataset
+    channels, height, width = map(int, shape.split(","))
+    if channels != dataset.input_shape[0] or height != width or dataset.input_shape == (channels, height, width):
+        return dataset
+    resized = resize_dataset(dataset, height)
+    return resized if resized.content_hash == digest else dataset

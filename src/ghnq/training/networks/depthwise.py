@@ -6,8 +6,9 @@ oneDNN is slow, measured on AVX2 for 32 images of 96 channels of 8 x 8, at the g
 undilated one of the images that consist of every second row and column: the same sums, in another order.
 
 cuDNN is slow, measured on an H200, at the first call for every shape of a depthwise convolution in channels last:
-240 ms forward and 217 ms backward (other convolutions 3 ms each; docs/training.md, "On a GPU"), and architectures of a
-space have new shapes all the time. In NCHW, PyTorch uses its own kernels, which are not compiled for each shape.
+240 ms forward and 217 ms backward (other convolutions 3 ms each; docs/results/training.md, "On a GPU"), and
+architectures of a space have new shapes all the time. In NCHW, PyTorch uses its own kernels, which are not compiled for
+each shape.
 
 Dimensions: B images, C channels, H height, W width.
 """

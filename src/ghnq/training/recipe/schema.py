@@ -92,7 +92,7 @@ class Quantization(BaseModel):
     protocol: Literal["deploy", "paper"] = Field(
         default="deploy",
         description="What decides granularity, symmetry and folding of the schemes that networks are trained for and "
-        "validated under; see docs/quantization.md.",
+        "validated under; see docs/concepts/quantization.md.",
     )
     steps: tuple[Literal["search_weights", "search_activations"], ...] = Field(
         default=(),
