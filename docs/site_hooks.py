@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).resolve().parent
@@ -15,6 +16,7 @@ ROOT = DOCS.parent
 REPOSITORY = "https://github.com/ghnq/ghnq/blob/main/"
 
 
+@event_priority(100)  # Before the plugin that renders notebooks.
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
     # Here, because mkdocs restores the path after it has read this file.
@@ -26,9 +28,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "develop/contributing.md": from_root("CONTRIBUTING.md"),
         "develop/changelog.md": from_root("CHANGELOG.md"),
         "develop/stored_results.md": from_root("results/README.md"),
+        "guides/examples.md": examples(),
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
+    notebook = ROOT / "examples" / "demo.ipynb"
+    files.append(File.generated(config, "guides/demo.ipynb", abs_src_path=str(notebook)))
     return files
 
 
@@ -39,6 +44,16 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
         rf"[`\1`]({REPOSITORY}\1)",
         markdown,
     )
+
+
+def examples() -> str:
+    """Returns a page with the programs of examples/."""
+    parts = ["# Examples\n\nPrograms to start from, each below 60 lines, and [a notebook](demo.ipynb).\n"]
+    for program in sorted((ROOT / "examples").glob("*.py")):
+        code = program.read_text(encoding="utf-8").rstrip()
+        title = program.stem.replace("_", " ").capitalize()
+        parts.append(f"\n## {title}\n\n`examples/{program.name}`\n\n```python\n{code}\n```\n")
+    return "".join(parts)
 
 
 def from_root(name: str) -> str:

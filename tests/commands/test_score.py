@@ -242,6 +242,17 @@ def test_weights_of_other_images_are_told_and_of_another_size_refused(ghnq: Cli,
         assert ("made with other" in call.err) == ("made with other" in message)
 
 
+@pytest.mark.parametrize("member", [("test", 17), ("bnfree", 0)])
+def test_what_initialize_returns_is_scored_as_predicted(member: tuple[str, int]) -> None:
+    """A new module's norms have mean 0 and variance 1, with which every image is one class."""
+    dataset, ghn = load("digits", image_size=16), package.GHN.from_pretrained("digits")
+    module = package.spaces.convnets.build(package.spaces.convnets.spec(*member), in_channels=1)
+    network = package.initialize(module, ghn, input_shape=dataset.input_shape)
+    expected = score(module, dataset, ghn=ghn, schemes=["float32", "w4a8"], on="test")
+    assert score(network, dataset, schemes=["float32", "w4a8"], on="test") == expected
+    assert all(row.accuracy > 30 for row in expected)
+
+
 def test_images_that_were_resized_for_the_weights_are_resized_again(ghnq: Cli, nets: Path) -> None:
     """Fine-tuning from a checkpoint for 16 x 16 digits leaves weights for these; `--data digits` names them."""
     module, _ = trained(nets)

@@ -17,6 +17,7 @@ from ghnq.prediction import CALIBRATION_IMAGES, CALIBRATION_SEED, Network, Predi
 from ghnq.prediction.held_out import hold_out
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
+from ghnq.quant.standardisation import has_predicted_weights
 from ghnq.torch_threads import one_torch_thread
 
 Split = Literal["val", "test"]
@@ -69,7 +70,8 @@ def score(
     Args:
         module: The network; it is not changed.
         dataset: The images; norms and ranges are calibrated on its training split, without the images measured on.
-        ghn: Predicts the parameters; None takes those of the module, which keeps the statistics of its norms.
+        ghn: Predicts the parameters; None takes those of the module. It keeps the statistics of its norms, unless
+            `ghnq.initialize` made it: then they are estimated, as they are with `ghn`.
         schemes: Text such as `w4a8`, or paths of scheme files.
         images: How many images; None is all.
         on: `val`, training images that are held out (`ghnq.prediction.held_out`), or `test`.
@@ -79,7 +81,9 @@ def score(
         DataError: The images do not fit, or too few were given.
         SchemeError: A scheme does not exist or does not fit the network.
     """
-    weights: WeightSource = StoredWeights.of(module, module, {}) if ghn is None else PredictedWeights(ghn)
+    # What `ghnq.initialize` returns has the statistics of a new module, which are no statistics of images.
+    predicted = {"calibrated": "false", "standardise": "true"} if has_predicted_weights(module) else {}
+    weights: WeightSource = StoredWeights.of(module, module, predicted) if ghn is None else PredictedWeights(ghn)
     train = hold_out(dataset)[0].train if on == "val" else dataset.train
     calibration = train.balanced(min(CALIBRATION_IMAGES, len(train)), CALIBRATION_SEED)
     network = Network(module, weights, dataset, dataset.normalise(calibration.pixels))
