@@ -20,7 +20,7 @@ and warnings go to stderr. Invalid input is reported in a few lines with exit co
 
 | argument | what it may be |
 |---|---|
-| `MODEL` | `FILE.py:NAME` or `package.module:NAME`: an `nn.Module`, a class or function that returns one when it is called without arguments, or a model class of `transformers`; or a member of a search space, `SPACE/SPLIT/INDEX`, as in `convnets/test/17` |
+| `MODEL` | `FILE.py:NAME` or `package.module:NAME`: an `nn.Module`, a class or function that returns one when it is called without arguments, or a model class of `transformers`; `FILE.py:NAME[KEY]`, an item of a list, dictionary or generator; `SPEC.json`, as `ghnq spaces show --json` prints it; or a member of a search space, `SPACE/SPLIT/INDEX`, as in `convnets/test/17` |
 | `CHECKPOINT` | a name that `ghnq checkpoints` lists, a directory, or a hub id |
 | `DATA` | `digits`, a directory of images or parquet files, or a hub id such as `uoft-cs/cifar10` ([how images are read](images.md)) |
 | `SCHEME` | `float32`, `w8a8`, `w4a8`, ..., or a scheme file ([the grammar](schemes.md)) |

@@ -32,8 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
-    notebook = ROOT / "examples" / "demo.ipynb"
-    files.append(File.generated(config, "guides/demo.ipynb", abs_src_path=str(notebook)))
+    files.append(File("demo.ipynb", str(ROOT / "examples"), config.site_dir, config.use_directory_urls))
     return files
 
 
@@ -48,7 +47,7 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
 
 def examples() -> str:
     """Returns a page with the programs of examples/."""
-    parts = ["# Examples\n\nPrograms to start from, each below 60 lines, and [a notebook](demo.ipynb).\n"]
+    parts = ["# Examples\n\nPrograms to start from, each below 60 lines, and [a notebook](../demo.ipynb).\n"]
     for program in sorted((ROOT / "examples").glob("*.py")):
         code = program.read_text(encoding="utf-8").rstrip()
         title = program.stem.replace("_", " ").capitalize()

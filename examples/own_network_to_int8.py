@@ -39,7 +39,7 @@ def main(out: Path) -> None:
 
     ghnq.export_onnx(network, "w8a8", calibration=digits.calibration(512, seed=0), out=out)
     parity = ghnq.deploy.verify(out, digits)
-    print(f"{out}: {out.stat().st_size:,} bytes; ONNX Runtime and the simulation agree on {100 * parity.agreement:.1f} %")
+    print(f"{out}: {out.stat().st_size:,} bytes; ONNX Runtime agrees with the simulation on {parity.agreement:.1%}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,14 @@ PAGES = (
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
 )
 # Pages that the build of the site makes (docs/site_hooks.py); it checks links to them.
-GENERATED = ("guides/demo.ipynb", "guides/examples.md", "reference/commands.md", "develop/contributing.md", "develop/changelog.md", "develop/stored_results.md")
+GENERATED = (
+    "demo.ipynb",
+    "guides/examples.md",
+    "reference/commands.md",
+    "develop/contributing.md",
+    "develop/changelog.md",
+    "develop/stored_results.md",
+)
 # What a fenced block may be: run by the tests (docs/conftest.py), their output, or a file.
 LANGUAGES = {"python", "sh", "text", "yaml", "toml"}
 

@@ -40,7 +40,7 @@ def test_every_program_is_here_and_short(repo_root: Path) -> None:
 def test_own_network_to_int8(repo_root: Path, tmp_path: Path) -> None:
     printed = run(repo_root, tmp_path, "own_network_to_int8.py", "--out", "own.onnx")
     assert float(re.findall(r"float32 +([\d.]+) %", printed)[0]) > 50
-    assert float(re.findall(r"agree on ([\d.]+) %", printed)[0]) > 99
+    assert float(re.findall(r"simulation on ([\d.]+)%", printed)[0]) > 99
     assert (tmp_path / "own.onnx").stat().st_size < 20_000
 
 
