@@ -111,7 +111,7 @@ function againstCost(group) {
   Object.assign(layout.xaxis, logAxis(shown.map(row => row[cost]), COSTS[cost].unit), { title: { text: COSTS[cost].label } });
   Object.assign(layout.yaxis, { title: { text: "accuracy, %" }, range: dataRange(shown.map(row => row.accuracy), [-1, 101]) });
   const all = shownRows(group).length;
-  const unknown = shown.length < all ? ` For ${(all - shown.length).toLocaleString("en")} of ${all.toLocaleString("en")} rows the ${COSTS[cost].short} is not known.` : "";
+  const unknown = shown.length < all ? ` ${(all - shown.length).toLocaleString("en")} of ${all.toLocaleString("en")} rows are left out: their ${COSTS[cost].short} is not known.` : "";
   const left = kept.size < shown.length ? ` ${kept.size.toLocaleString("en")} of ${shown.length.toLocaleString("en")} points are drawn; the front is of all.` : "";
   const onFront = new Set(front.map(point => point.row));
   return {
@@ -149,7 +149,7 @@ function paired(group) {
       hovertemplate: "%{text}<extra></extra>", marker: { size: 9, color: colour(i + 1), symbol: SYMBOLS[i % SYMBOLS.length] } };
   });
   const layout = baseLayout(44 * keys.length + 120);
-  Object.assign(layout.xaxis, { title: { text: "points above the baseline" }, zeroline: true, zerolinecolor: variable("--ink"), zerolinewidth: 1.4 });
+  Object.assign(layout.xaxis, { title: { text: "points above the baseline" }, rangemode: "tozero", zeroline: true, zerolinecolor: variable("--ink"), zerolinewidth: 1.4 });
   Object.assign(layout.yaxis, { tickvals: keys.map((_, i) => i), ticktext: keys.map(text => plain(shorten(text, labelLength()))), range: [keys.length - 0.4, -0.6] });
   layout.showlegend = true;
   const base = documents[found[0].base].name;
@@ -158,7 +158,7 @@ function paired(group) {
     table: results.map(cell => [documents[cell.document].name, base, cell.split, cell.scheme, cell.differences.length, cell.mean,
       cell.half == null ? null : cell.mean - cell.half, cell.half == null ? null : cell.mean + cell.half]),
     caption: `Accuracy minus that of “${base}” on the same architecture and scheme; mean and its 95 % interval (Student's t) over `
-      + `${Math.min(...results.map(cell => cell.differences.length))} to ${Math.max(...results.map(cell => cell.differences.length))} pairs. It covers the choice of architectures, not that of the images.`,
+      + `${span(results.map(cell => cell.differences.length))} pairs. It covers the choice of architectures, not that of the images.`,
   };
 }
 

@@ -48,7 +48,7 @@ function curvesFigure({ names }) {
     const dash = names.length > 1 && several ? ["solid", "dash", "dot", "dashdot"][runs.indexOf(number) % 4] : "solid";
     const label = [names.length > 1 ? curve.name.replace("val/", "") : null, several ? each.name : null].filter(Boolean).join(" · ") || curve.name;
     const style = { x, name: plain(shorten(label, 44)), legendgroup: `${number} ${curve.name}`, hovertemplate: `%{x:,.0f}: %{y:.4g}<extra>${plain(label)}</extra>` };
-    const smooth = noisy && y.length > 60 && !LOGARITHMIC.includes("lr" === curve.name ? "lr" : "");
+    const smooth = noisy && y.length > 60 && curve.name !== "lr";
     if (smooth) data.push({ ...style, type: "scatter", mode: "lines", y, opacity: 0.3, showlegend: false, line: { color: tint, width: 1 } });
     data.push({ ...style, type: "scatter", mode: y.length < 40 ? "lines+markers" : "lines", y: smooth ? runningMean(y, Math.ceil(y.length / 60)) : y, line: { color: tint, width: 2, dash } });
   }
@@ -63,7 +63,7 @@ function curvesFigure({ names }) {
   return {
     data, layout, columns: ["result", "quantity", "step", "value"],
     table: found.flatMap(({ each, curve }) => curve.steps.map((step, i) => [each.name, curve.name, step, curve.values[i]])),
-    caption: `${counted(runs.length, "run")}, ${Math.min(...entries)} to ${Math.max(...entries)} entries of the log each.`
+    caption: `${counted(runs.length, "run")}, ${span(entries)} entries of the log each.`
       + (noisy && data.some(trace => trace.opacity) ? " Thin: as logged; thick: running mean." : "") + (cut ? " Long curves are drawn as means of neighbouring entries." : ""),
   };
 }

@@ -37,6 +37,9 @@ const decimals = (value, digits = 2) => {
   return +text === 0 ? (0).toFixed(digits) : text;
 };
 
+// "3" or "3 to 7"
+const span = values => (Math.min(...values) === Math.max(...values) ? String(values[0]) : `${Math.min(...values)} to ${Math.max(...values)}`);
+
 const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 function csv(columns, rows) {

@@ -28,15 +28,27 @@ function dataRange(values, limits = [-Infinity, Infinity]) {
   return [Math.max(limits[0], low - margin), Math.min(limits[1], high + margin)];
 }
 
-// A logarithmic axis whose ticks are numbers that one reads: 1, 2, 5 or 1, 3 or powers of ten.
+// Three to six round numbers in equal steps.
+function evenTicks(low, high) {
+  const rough = (high - low) / (narrow() ? 3 : 5), power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map(each => each * power).find(each => each >= rough);
+  const first = Math.ceil(low / step), last = Math.floor(high / step);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => +((first + i) * step).toPrecision(12));
+}
+
+// A logarithmic axis whose ticks are numbers that one reads: powers of ten, 1, 3 or 1, 2, 5, else equal steps.
 function logAxis(values, unit) {
   const low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values));
-  const margin = Math.max(0.04 * (high - low), 0.05), decades = high - low;
-  const steps = decades < (narrow() ? 0.9 : 1.6) ? [1, 2, 5] : decades < 3 ? [1, 3] : [1];
-  const ticks = [];
-  for (let power = Math.floor(low - margin) - 1; power <= high + margin; power++)
-    for (const step of steps) ticks.push(step * 10 ** power);
-  const shown = ticks.filter(tick => Math.log10(tick) >= low - margin && Math.log10(tick) <= high + margin);
+  const margin = Math.max(0.04 * (high - low), 0.02), bounds = [10 ** (low - margin), 10 ** (high + margin)];
+  let shown = [];
+  for (const steps of [[1], [1, 3], [1, 2, 5]]) {
+    const ticks = [];
+    for (let power = Math.floor(low - margin) - 1; power <= high + margin; power++)
+      for (const step of steps) ticks.push(+`${step}e${power}`);
+    shown = ticks.filter(tick => tick >= bounds[0] && tick <= bounds[1]);
+    if (shown.length >= (narrow() ? 3 : 4)) break;
+  }
+  if (shown.length < 3) shown = evenTicks(...bounds);
   return { type: "log", range: [low - margin, high + margin], tickvals: shown,
     ticktext: shown.map(tick => quantity(tick) + (unit && tick >= 1000 ? unit : unit ? " " + unit : "")) };
 }

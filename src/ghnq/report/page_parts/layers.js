@@ -7,7 +7,7 @@ function layerErrors(each) {
     text: layers.map(about), textposition: "none", hovertemplate: `%{text}<br>%{x:.3f}<extra>${name}</extra>` });
   const layout = baseLayout(34 * names.length + 120);
   Object.assign(layout.yaxis, { tickvals: names.map((_, i) => i), ticktext: names.map(name => plain(shorten(name, labelLength()))), range: [names.length - 0.4, -0.6] });
-  Object.assign(layout.xaxis, { title: { text: "KL divergence from the float network, nats / 1000" }, zeroline: true, zerolinecolor: variable("--ink") });
+  Object.assign(layout.xaxis, { title: { text: "KL divergence, nats / 1000" }, zeroline: true, zerolinecolor: variable("--ink") });
   layout.barmode = "group";
   const negative = layers.some(row => row.saved < 0)
     ? " A negative bar: with this layer alone in float the network is further from the float one, because errors of other layers cancelled against its error." : "";
@@ -15,7 +15,7 @@ function layerErrors(each) {
     data: [bar("alone", "quantized alone", colour(3)), bar("saved", "saved by leaving it in float", colour(1))], layout,
     columns: ["layer", "bits", "weights", "multiply_adds", "divergence_alone", "saved_in_float", "sqnr_alone_db", "accuracy_alone"],
     table: layers.map(row => [row.layer, row.bits, row.weights, row.multiply_adds, row.alone, row.saved, row.sqnr, row.accuracy_alone]),
-    caption: `${model}, ${scheme}: ${counted(layers.length, "layer")}, on ${images.toLocaleString("en")} images.${negative}`,
+    caption: `${model}, ${scheme}: ${counted(layers.length, "layer")}, on ${images.toLocaleString("en")} images. Divergence of the class probabilities from the float network's.${negative}`,
   };
 }
 

@@ -65,7 +65,7 @@ function addTable(part, id, title, make, caption) {
   part.append(el("figure", { id }, el("div", { class: "head" }, el("h3", {}, title), el("div", { class: "controls" }, button)), place, about));
   const update = () => {
     const { columns, rows: body } = make();
-    place.replaceChildren(table(columns.map(name => name.replaceAll("_", " ")), body.map(row => row.map(value => (typeof value === "number" && !Number.isInteger(value) ? decimals(value) : value))), title));
+    place.replaceChildren(table(columns.map(name => name.replaceAll("_", " ")), body.map(row => row.map((value, i) => (typeof value === "number" && columns[i] !== "architectures" ? decimals(value) : value))), title));
     about.textContent = caption();
   };
   figures.push(update);
