@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -185,3 +186,21 @@ def test_two_processes_resume_and_keep_a_budget_of_time(nets: Path) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert json.loads((nets / "run" / "result.json").read_text())["seconds"] < 2 * 60 * 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--image-size", 16]])
+def test_the_commands_that_are_advised_run(ghnq: Cli, tmp_path: Path, options: list[object]) -> None:
+    """Images that the checkpoint's size or an option has resized come back in that size."""
+    words = ["convnets/test/5", "--init", "digits", "--data", "digits", *options]
+    call = ghnq("finetune", *words, "--epochs", 0.2, "--lr", 0.01, "--scheme", "w8a8", "--out", tmp_path / "run")
+    assert call.code == 0, call.err
+    (export,) = [line.partition(": ")[2] for line in call.out.splitlines() if line.startswith("export it with")]
+    words = shlex.split(export.replace("model.onnx", str(tmp_path / "model.onnx")))[1:]
+    assert ("--image-size" in words) == bool(options)
+    call = ghnq(*words)
+    assert call.code == 0, call.err
+    (verify,) = [line.partition(": ")[2] for line in call.out.splitlines() if line.startswith("prove it with")]
+    call = ghnq(*shlex.split(verify)[1:], "--json")
+    assert call.code == 0, call.err
+    assert json.loads(call.out)["agreement"] in (1.0, 100.0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ghnq.commands.load_network import Loaded, load_network
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
+from ghnq.data.read_options import current
 from ghnq.deploy import Exported, Origin
 from ghnq.deploy.export import check_float32, export_prepared
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
@@ -50,7 +52,7 @@ def export(
         document,
         f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_describe_format(exported)}",
         f"written to [cyan]{out}[/]",
-        f"prove it with: ghnq verify {out} --data {loaded.dataset.name}",
+        "prove it with: " + shlex.join(["ghnq", "verify", str(out), "--data", loaded.dataset.name, *current().words()]),
     )
 
 

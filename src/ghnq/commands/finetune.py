@@ -17,6 +17,7 @@ from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import load
+from ghnq.data.read_options import current
 from ghnq.errors import DataError, GhnqError, nearest
 from ghnq.finetune import Job, Result, Settings
 from ghnq.finetune import finetune as train_network
@@ -206,4 +207,5 @@ def _about(result: Result) -> str:
 def _export_command(result: Result, folder: Path, scheme: str, data: str | None) -> str:
     command = ["ghnq", "export", result.model, "--weights", str(folder), "--scheme", scheme]
     command += ["--data", data] if data else []
+    command += current().words()
     return shlex.join([*command, "--out", "model.onnx"])

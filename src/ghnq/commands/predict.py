@@ -24,6 +24,7 @@ from ghnq.prediction import StoredWeights
 from ghnq.quant import QuantScheme, TrainableNetwork
 from ghnq.quant.quantizable import is_quantizable
 from ghnq.quant.standardisation import unnormalised_layers
+from ghnq.quant.trainable import standardised_but_tied
 from ghnq.torch_compat import BatchNorm
 
 DEFAULT_SHAPE = (3, 32, 32)
@@ -144,8 +145,11 @@ def _calibrated(
     if chosen.ghn is not None and chosen.head is None:
         warnings += _warnings(chosen.ghn, scheme, dataset.input_shape, network.graph)
     prepared = network.prepared(scheme)
+    tied = standardised_but_tied(prepared)
     without_bias = [
-        name for name in prepared.data_flow.unnormalised if prepared.network.get_submodule(name).bias is None
+        name
+        for name in prepared.data_flow.unnormalised
+        if name not in tied and prepared.network.get_submodule(name).bias is None
     ]
     if without_bias:
         warnings.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,11 +176,12 @@ def _images_of(stored: StoredWeights, data: str | None) -> ImageDataset:
 
 def _as_made(stored: StoredWeights, dataset: ImageDataset) -> ImageDataset:
     """Returns the images in the size that the weights were made with, if their hash says that they are the same."""
-    shape, digest = stored.metadata.get("input_shape"), stored.metadata.get("data_sha256")
-    if shape is None or digest in (None, dataset.content_hash):
+    digest = stored.metadata.get("data_sha256")
+    square = re.fullmatch(r"(\d+),(\d+),\2", stored.metadata.get("input_shape", ""))
+    if square is None or digest in (None, dataset.content_hash):
         return dataset
-    channels, height, width = map(int, shape.split(","))
-    if channels != dataset.input_shape[0] or height != width or dataset.input_shape == (channels, height, width):
+    channels, size = int(square[1]), int(square[2])
+    if channels != dataset.input_shape[0] or dataset.input_shape[1:] == (size, size):
         return dataset
-    resized = resize_dataset(dataset, height)
+    resized = resize_dataset(dataset, size)
     return resized if resized.content_hash == digest else dataset

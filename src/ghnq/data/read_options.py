@@ -42,6 +42,15 @@ class ReadOptions:
                 f"Image size {self.image_size} is out of range: choose between {MIN_SIZE} and {MAX_SIZE} pixels."
             )
 
+    def words(self) -> list[str]:
+        """Returns the options as they are written on a command line; nothing for those that are not given."""
+        words = []
+        for name, value in (
+            ("--holdout", self.holdout), ("--image-size", self.image_size), ("--label-column", self.label_column)
+        ):  # fmt: skip
+            words += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
+        return words + (["--skip-unreadable"] if self.skip_unreadable else [])
+
 
 _DEFAULT = ReadOptions()
 _CURRENT: ContextVar[ReadOptions] = ContextVar("read_options", default=_DEFAULT)

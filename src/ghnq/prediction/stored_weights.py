@@ -126,9 +126,10 @@ class StoredWeights:
             CheckpointError: A name is missing or unknown, or a shape differs.
         """
         self.check_module(module)
-        parameters = {name: self.tensors[name].clone() for name, _ in module.named_parameters()}
+        tensors = self._under_all_names(module)
+        parameters = {name: tensors[name].clone() for name, _ in module.named_parameters()}
         network = with_parameters(module, parameters)
-        network.load_state_dict(dict(self.tensors))
+        network.load_state_dict(tensors)
         return network
 
     def save(self, path: Path) -> None:
@@ -143,7 +144,8 @@ class StoredWeights:
             CheckpointError: A name is missing or unknown, or a shape differs.
         """
         expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        tensors = self._under_all_names(module)
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         for name, shape in expected.items():
             if name not in given:
                 raise CheckpointError(
@@ -161,3 +163,26 @@ class StoredWeights:
                     f"{self.name} has '{name}', which the model does not have{nearest(name, expected)}: they are "
                     "weights of another model"
                 )
+        for names in _tied_names(module):
+            for name in names[1:]:
+                if not torch.equal(tensors[name], tensors[names[0]]):
+                    raise CheckpointError(
+                        f"'{names[0]}' and '{name}' are one tensor of the model, but differ in {self.name}: they are "
+                        "weights of a model that does not share them"
+                    )
+
+    def _under_all_names(self, module: nn.Module) -> dict[str, Tensor]:
+        """Returns the tensors, those that the module shares under each of its names, also where the file has one."""
+        tensors = dict(self.tensors)
+        for names in _tied_names(module):
+            known = [name for name in names if name in tensors]
+            tensors |= {name: tensors[known[0]] for name in names if known and name not in tensors}
+        return tensors
+
+
+def _tied_names(module: nn.Module) -> list[list[str]]:
+    """Returns the names of each parameter or buffer that a module has under several."""
+    found: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), []).append(name)
+    return [names for names in found.values() if len(names) > 1]

@@ -6,16 +6,22 @@ Dimensions: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import copy
+import warnings
+from collections import Counter
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from ghnq.errors import GhnqWarning
+from ghnq.quant.calibration import estimate_in_place, norms_with_statistics
 from ghnq.quant.folding import fold_gain, fold_pairs
 from ghnq.quant.pipeline import Prepared, prepare
 from ghnq.quant.scheme import QuantScheme
-from ghnq.quant.standardisation import NAME, detach_norm, pairs_of, unmark_predicted
+from ghnq.quant.standardisation import NAME, check_norms, detach_norm, pairs_of, unmark_predicted
 from ghnq.quant.trainable_layers import TrainableLayer, make_float, make_trainable
+from ghnq.torch_compat import own_parameters
 
 
 class TrainableNetwork(nn.Module):
@@ -41,12 +47,18 @@ class TrainableNetwork(nn.Module):
         """Returns the trainable network of a prepared one, in train mode; the prepared one is not changed.
 
         Where convolutions are standardised, their weights (and biases, of those that have one) are scaled and shifted
-        once, here: from then on they are ordinary weights.
+        once, here: from then on they are ordinary weights. Convolutions that share their weight with another layer are
+        not standardised, as one weight cannot have the scales of two.
+
+        Warns:
+            GhnqWarning: There are such convolutions.
 
         Raises:
             SchemeError: The scheme cannot be applied to this network.
         """
         layers, searched = prepared.layers(scheme), scheme.with_searched_ranges
+        if tied := standardised_but_tied(prepared):
+            prepared = _without_standardised(prepared, tied)
         network = copy.deepcopy(prepared.network)
         _absorb_standardisation(network, prepared.data_flow.unnormalised)
         unmark_predicted(network)
@@ -99,6 +111,37 @@ class TrainableNetwork(nn.Module):
             keep_statistics=not reestimate,
             trained_through=None if reestimate else str(self.scheme),
         )
+
+
+def standardised_but_tied(prepared: Prepared) -> list[str]:
+    """Returns the layers that are standardised and share their weight with another layer."""
+    network = prepared.network
+    users = Counter(id(parameter) for child in network.modules() for parameter in own_parameters(child).values())
+    layers = {name: network.get_submodule(name) for name in prepared.data_flow.unnormalised}
+    return [name for name, layer in layers.items() if hasattr(layer, NAME) and users[id(layer.weight)] > 1]
+
+
+@torch.no_grad()
+def _without_standardised(prepared: Prepared, names: list[str]) -> Prepared:
+    """Returns a prepared network without the norms that standardise these layers, calibrated again."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    warnings.warn(
+        f"layers that share their weight with another layer are not standardised: {listed}", GhnqWarning, stacklevel=4
+    )
+    network, data_flow, gone = copy.deepcopy(prepared.network), prepared.data_flow, pairs_of(names)
+    for name in names:
+        detach_norm(network.get_submodule(name))
+    left = tuple(name for name in data_flow.unnormalised if name not in names)
+    norm_pairs = tuple(pair for pair in data_flow.norm_pairs if pair not in gone)
+    standardising = {network.get_submodule(norm) for _, norm in pairs_of(left)}
+    keep = norms_with_statistics(network) - standardising if prepared.keep_statistics else set()
+    estimate_in_place(
+        network, prepared.images, prepared.batch_size, keep=keep, keep_buffers=prepared.keep_statistics
+    )  # fmt: skip
+    check_norms(network)
+    return replace(
+        prepared, network=network, data_flow=replace(data_flow, unnormalised=left, norm_pairs=norm_pairs)
+    )  # fmt: skip
 
 
 @torch.no_grad()
