@@ -100,6 +100,8 @@ def test_weights_of_a_run_are_trained_on_and_taught(ghnq: Cli, nets: Path) -> No
         (["--init", "kaiming"], "name a data set with --data"),
         (["--weights", "nowhere.safetensors"], "there are no weights at 'nowhere.safetensors'"),
         (["--teacher", "nowhere.safetensors"], "there are no weights at 'nowhere.safetensors'"),
+        (["--init", "digits", "--weights", "nowhere"], "--init digits and --weights nowhere are two sets"),
+        (["--head", "solved", "--init", "kaiming", "--data", "digits"], "--head is for predicted weights"),
         (["--resume"], "no training state"),
     ],
 )

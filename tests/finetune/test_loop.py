@@ -123,6 +123,21 @@ class Exploding(nn.Module):
         return logits
 
 
+class Fragile(Exploding):
+    """A network whose loss is not finite once its weights have changed at all."""
+
+    def __init__(self) -> None:
+        super().__init__(float("inf"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.limit == float("inf"):
+            self.limit = float(self.body[8].weight.detach().abs().max())
+        return super().forward(x) if self._is_first() else self.body(x) * float("inf")
+
+    def _is_first(self) -> bool:
+        return not self.training or float(self.body[8].weight.detach().abs().max()) == self.limit
+
+
 def test_a_loss_that_is_not_finite_halves_the_rate_and_says_so(go: Go, tmp_path: Path) -> None:
     said = io.StringIO()
     result = go(module=Exploding(1.0), lr=2.0, epochs=3, console=Console(file=said))
@@ -134,6 +149,12 @@ def test_a_loss_that_is_not_finite_halves_the_rate_and_says_so(go: Go, tmp_path:
 
 def test_a_loss_that_stays_not_finite_ends_the_run_with_what_to_do(go: Go, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"for the third time.* lower --lr"):
+        go(module=Fragile())
+    assert (tmp_path / "run" / STATE).exists()
+
+
+def test_a_loss_that_is_not_finite_from_the_start_is_not_blamed_on_the_rate(go: Go, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"before the first update, so no learning rate helps"):
         go(module=Exploding(0.0))
     assert (tmp_path / "run" / STATE).exists()
 

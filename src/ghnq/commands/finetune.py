@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +19,14 @@ from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
 from ghnq.data import load
 from ghnq.data.read_options import current
-from ghnq.errors import DataError, GhnqError, nearest
+from ghnq.errors import DataError, GhnqError, GhnqWarning, nearest
 from ghnq.finetune import Job, Result, Settings
 from ghnq.finetune import finetune as train_network
 from ghnq.finetune.follow import follow
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.models import load_model
 from ghnq.prediction import Network, StoredWeights
+from ghnq.prediction.held_out import hold_out
 from ghnq.quant import QuantScheme, dump_scheme, read_scheme
 from ghnq.report.graph_file import write_graphs
 from ghnq.runs.command_record import record_command
@@ -65,7 +67,7 @@ class _Options:
             data_sha256=network.dataset.content_hash,
             head=head,
             teacher=self.teacher,
-            settings=self.settings,
+            settings=_with_possible_batch(self.settings, network),
         )
         return network, job, parsed, teacher
 
@@ -146,6 +148,8 @@ def _load(
     model: str, init: str | None, weights: Path | None, data: str | None, head: str | None
 ) -> tuple[Network, tuple[str, str], str | None]:
     """Returns the network with the source of its initial weights, and source and solved head for the metadata."""
+    if weights is not None and init is not None:
+        raise GhnqError(f"--init {init} and --weights {weights} are two sets of initial weights; give one of them")
     if weights is None and init == KAIMING:
         if head is not None:
             raise GhnqError("--head is for predicted weights, not for --init kaiming: leave it out")
@@ -153,11 +157,22 @@ def _load(
             raise DataError("--init kaiming does not say which images to train on; name a data set with --data")
         chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
-        chosen = choose_weights(
-            init if weights is not None or init is not None else _default_init(data), weights, data, head
-        )
+        chosen = choose_weights(None if weights is not None else init or _default_init(data), weights, data, head)
     name = chosen.name if weights is None else weights.name
     return build_network(model, chosen), (chosen.option, name), chosen.head
+
+
+def _with_possible_batch(settings: Settings, network: Network) -> Settings:
+    """Returns the settings with batches of at most the images that there are to train with."""
+    images = len(hold_out(network.dataset)[0].train)
+    if settings.batch_size <= images:
+        return settings
+    warnings.warn(
+        f"'{network.dataset.name}' has {images} images to train with: a batch has these, not {settings.batch_size}",
+        GhnqWarning,
+        stacklevel=2,
+    )
+    return replace(settings, batch_size=images)
 
 
 def _default_init(data: str | None) -> str:

@@ -78,6 +78,11 @@ def build_network(
         chosen.source.check_module(module)
     outputs = network.graph.num_outputs
     check_outputs(outputs, dataset)
+    if outputs != dataset.num_classes and chosen.head is not None:
+        raise DataError(
+            f"'{model}' has {outputs} outputs, '{dataset.name}' has {dataset.num_classes} classes: the head is solved "
+            f"for exactly these; make the model with {dataset.num_classes} outputs"
+        )
     if outputs > dataset.num_classes:
         warnings.warn(
             f"'{model}' has {outputs} outputs, '{dataset.name}' has {dataset.num_classes} classes: an image whose "

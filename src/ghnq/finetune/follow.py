@@ -21,6 +21,10 @@ from ghnq.runs.distributed.worker_group import WorkerGroup
 SAVE_EVERY = 100
 """Steps between states, to which a run returns when its loss is not finite."""
 MAX_ROLLBACKS = 2
+NOT_FINITE_AT_FIRST = (
+    "the loss or its gradient is not finite before the first update, so no learning rate helps: in train mode the "
+    "network returns NaN or infinite logits for these images; start from other weights (--init), or mend it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ def follow(network: Network, job: Job, scheme: QuantScheme, teacher: nn.Module |
             if step % SAVE_EVERY == 0:
                 saved, saved_at = learner.snapshot(), step
             continue
+        if step == 0:
+            raise TrainingError(NOT_FINITE_AT_FIRST)
         rollbacks += 1
         if rollbacks > MAX_ROLLBACKS:
             raise TrainingError("the loss was not finite for the third time")

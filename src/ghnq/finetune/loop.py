@@ -12,7 +12,7 @@ from ghnq.errors import CheckpointError, TrainingError
 from ghnq.files import sweep
 from ghnq.finetune.build import trainable_network
 from ghnq.finetune.finish import schemes_of, write_result
-from ghnq.finetune.follow import MAX_ROLLBACKS, SAVE_EVERY, Orders, share
+from ghnq.finetune.follow import MAX_ROLLBACKS, NOT_FINITE_AT_FIRST, SAVE_EVERY, Orders, share
 from ghnq.finetune.job import Job
 from ghnq.finetune.learner import Learner, StepReport
 from ghnq.finetune.measure import accuracies, accuracy
@@ -265,6 +265,8 @@ class _Run:
 
     def _roll_back(self, report: StepReport, log: MetricsLog, bar: FinetuneBar) -> None:
         progress, step = self.progress, self.progress.step
+        if step == 0:
+            raise TrainingError(NOT_FINITE_AT_FIRST)
         if progress.rollbacks >= MAX_ROLLBACKS:
             raise TrainingError(
                 f"the loss was not finite at step {step + 1}, for the third time, at a learning rate of up to "

@@ -70,9 +70,11 @@ class StoredWeights:
                 "they come from: safetensors.torch.save_file(module.state_dict(), 'weights.safetensors')"
             )
         if not file.is_file():
-            others = [other.name for other in file.parent.glob("*.safetensors")] if file.parent.is_dir() else []
+            beside = path.parent
+            others = [other.name for other in beside.glob("*.safetensors")] if beside.is_dir() else []
+            others += [run.parent.name for run in beside.glob(f"*/{WEIGHTS}")] if beside.is_dir() else []
             raise CheckpointError(
-                f"there are no weights at '{path}'{nearest(file.name, others)}; give a .safetensors file, or the "
+                f"there are no weights at '{path}'{nearest(path.name, others)}; give a .safetensors file, or the "
                 "folder of a finished `ghnq finetune`"
             )
         try:
