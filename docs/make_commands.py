@@ -14,8 +14,8 @@ from ghnq.cli import app
 
 HEAD = """# Commands
 
-`ghnq COMMAND --help` prints what stands here. With `--json`, stdout holds one JSON document and nothing else; progress
-and warnings go to stderr. Invalid input is reported in a few lines with exit code 2; Ctrl-C exits with 130, SIGTERM with
+`ghnq COMMAND --help` prints what stands here. With `--json`, stdout holds one JSON document and nothing else
+([names and units](output.md)); progress and warnings go to stderr. Invalid input is reported in a few lines with exit code 2; Ctrl-C exits with 130, SIGTERM with
 143. `ghnq --install-completion` completes commands and options in your shell.
 
 | argument | what it may be |

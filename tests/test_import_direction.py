@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
             "optional_imports",
             "processor",
             "progress",
+            "recorded_names",
             "shadowing",
             "torch_compat",
             "torch_threads",

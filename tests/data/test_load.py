@@ -80,7 +80,7 @@ def test_parquet_directory_round_trip(tmp_path: Path, image_column: str, label_c
     assert dataset.test.labels.tolist() == [0, 1, 0]
     assert dataset.class_names == (("0", "1") if label_column == "fine_label" else ("ant", "bee"))
     assert dataset.flip is (label_column != "fine_label")
-    assert dataset.name == str(folder)
+    assert dataset.name == "set"  # without the folders above it
 
 
 def test_image_folder_with_validation_split(tmp_path: Path) -> None:

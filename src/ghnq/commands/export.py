@@ -16,6 +16,7 @@ from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import GhnqError
 from ghnq.prediction import CALIBRATION_SEED
 from ghnq.quant import read_scheme
+from ghnq.recorded_names import model_name
 
 
 def export(
@@ -47,12 +48,13 @@ def export(
         exported = export_prepared(
             loaded.network.prepared(parsed), parsed, file_format, out=out, origin=_origin(loaded, model)
         )
-        document = _document(exported, model) | {"warnings": terminal.warnings}
+        document = _document(exported) | {"warnings": terminal.warnings}
+    proof = ["ghnq", "verify", str(out), "--data", data or loaded.dataset.name]
     terminal.finish(
         document,
         f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_describe_format(exported)}",
         f"written to [cyan]{out}[/]",
-        "prove it with: " + shlex.join(["ghnq", "verify", str(out), "--data", loaded.dataset.name, *current().words()]),
+        f"prove it with: {shlex.join([*proof, *current().words()])}",
     )
 
 
@@ -72,13 +74,15 @@ def _origin(loaded: Loaded, model: str) -> Origin:
     chosen = loaded.weights
     predicted = chosen.option == "checkpoint"
     return Origin(
-        model=model,
-        checkpoint=chosen.name if predicted else None,
+        model=model_name(model),
+        checkpoint=chosen.recorded_name if predicted else None,
         checkpoint_sha256=chosen.sha256 if predicted else None,
-        weights=None if predicted else Path(chosen.name).name,
+        weights=None if predicted else chosen.recorded_name,
         weights_sha256=None if predicted else chosen.sha256,
         head=chosen.head,
         data=dataset.name,
+        data_sha256=dataset.content_hash,
+        read_options=dataset.read_options.record() or None,
         calibration_seed=CALIBRATION_SEED,
         mean=tuple(dataset.mean.tolist()),
         std=tuple(dataset.std.tolist()),
@@ -89,10 +93,10 @@ def _describe_format(exported: Exported) -> str:
     return "a torch.export program" if exported.opset is None else f"opset {exported.opset}"
 
 
-def _document(exported: Exported, model: str) -> dict[str, object]:
+def _document(exported: Exported) -> dict[str, object]:
     facts = exported.facts
     return {
-        "model": model,
+        "model": facts.origin.model,
         "out": str(exported.path),
         "scheme": facts.scheme,
         "protocol": facts.protocol,
@@ -108,5 +112,7 @@ def _document(exported: Exported, model: str) -> dict[str, object]:
         "weights_sha256": facts.origin.weights_sha256,
         "head": facts.origin.head,
         "data": facts.origin.data,
+        "data_sha256": facts.origin.data_sha256,
+        **({} if facts.origin.read_options is None else {"read_options": facts.origin.read_options}),
         "input_shape": list(facts.input_shape),
     }

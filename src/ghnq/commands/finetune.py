@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import sys
@@ -17,7 +18,7 @@ from ghnq.commands.options import check_folder
 from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, choose_weights
-from ghnq.data import load
+from ghnq.data import ReadOptions, load, reading
 from ghnq.data.read_options import current
 from ghnq.errors import DataError, GhnqError, GhnqWarning, nearest
 from ghnq.finetune import Job, Result, Settings
@@ -27,7 +28,9 @@ from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.models import load_model
 from ghnq.prediction import Network, StoredWeights
 from ghnq.prediction.held_out import hold_out
-from ghnq.quant import QuantScheme, dump_scheme, read_scheme
+from ghnq.prediction.stored_weights import weights_file
+from ghnq.quant import QuantScheme, dump_scheme, is_scheme_file, read_scheme
+from ghnq.recorded_names import file_name, model_name
 from ghnq.report.graph_file import write_graphs
 from ghnq.runs.command_record import record_command
 from ghnq.runs.distributed.launch import start_workers
@@ -52,21 +55,27 @@ class _Options:
     scheme: str
     teacher: str | None
     settings: Settings
+    read_options: ReadOptions
 
     def load(self) -> tuple[Network, Job, QuantScheme, nn.Module | None]:
         """Returns the network, the job, the scheme, and the teacher."""
         parsed = read_scheme(self.scheme)
-        network, origin, head = _load(self.model, self.init, self.weights, self.data, self.head)
+        with reading(self.read_options):  # also in processes that did not see the command line
+            network, chosen = _load(self.model, self.init, self.weights, self.data, self.head)
         teacher = None if self.teacher is None else _teacher(self.teacher, network)
+        kaiming = chosen.name == KAIMING and chosen.option == "init"
         job = Job(
-            model=self.model,
-            origin=origin,
-            scheme=self.scheme,
+            model=model_name(self.model),
+            origin=(chosen.option, KAIMING if kaiming else chosen.recorded_name),
+            origin_sha256=None if kaiming else chosen.sha256,
+            scheme=file_name(self.scheme) if is_scheme_file(self.scheme) else self.scheme,
             scheme_content=dump_scheme(parsed),
             data=network.dataset.name,
             data_sha256=network.dataset.content_hash,
-            head=head,
-            teacher=self.teacher,
+            read_options=str(network.dataset.read_options) or "no option",
+            head=chosen.head,
+            teacher=None if self.teacher is None else _teacher_name(self.teacher),
+            teacher_sha256=None if self.teacher is None else _teacher_sha256(self.teacher),
             settings=_with_possible_batch(self.settings, network),
         )
         return network, job, parsed, teacher
@@ -96,7 +105,7 @@ def finetune(
     settings = Settings(
         epochs=epochs, max_minutes=max_minutes, batch_size=batch_size, lr=_parse_lr(lr), seed=seed
     )  # fmt: skip
-    options = _Options(model, init, weights, data, head, scheme, teacher, settings)
+    options = _Options(model, init, weights, data, head, scheme, teacher, settings, current())
     folder = out or Path("runs") / _slug(model)
     check_folder(folder)
     topology = arrange_processes(device=_parse_device(device), devices=devices)
@@ -120,9 +129,9 @@ def finetune(
             raise SystemExit(128 + stop.signal) from stop
         finally:
             group.close()
-        write_graphs(folder, {model: network.graph})
+        write_graphs(folder, {job.model: network.graph})
         page = write_folder_page(folder, terminal)
-        command = _export_command(result, folder, scheme, data)
+        command = _export_command(model, folder, scheme, data)
         terminal.finish(
             result.document() | {"export_command": command, "warnings": terminal.warnings},
             result.table(),
@@ -146,8 +155,8 @@ def _follow(group: WorkerGroup, options: _Options) -> None:
 
 def _load(
     model: str, init: str | None, weights: Path | None, data: str | None, head: str | None
-) -> tuple[Network, tuple[str, str], str | None]:
-    """Returns the network with the source of its initial weights, and source and solved head for the metadata."""
+) -> tuple[Network, ChosenWeights]:
+    """Returns the network with its initial weights, and where these come from."""
     if weights is not None and init is not None:
         raise GhnqError(f"--init {init} and --weights {weights} are two sets of initial weights; give one of them")
     if weights is None and init == KAIMING:
@@ -158,8 +167,7 @@ def _load(
         chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
         chosen = choose_weights(None if weights is not None else init or _default_init(data), weights, data, head)
-    name = chosen.name if weights is None else weights.name
-    return build_network(model, chosen), (chosen.option, name), chosen.head
+    return build_network(model, chosen), chosen
 
 
 def _with_possible_batch(settings: Settings, network: Network) -> Settings:
@@ -188,6 +196,16 @@ def _teacher(reference: str, network: Network) -> nn.Module:
     module = load_model(model, input_shape=shape, num_classes=classes) if at else network.module
     weights = StoredWeights.read(Path(file))
     return Network(module, weights, dataset, network.calibration).prepared(FLOAT32).network
+
+
+def _teacher_name(reference: str) -> str:
+    """Returns `MODEL@W` or `W` without folders."""
+    model, at, file = reference.rpartition("@")
+    return f"{model_name(model)}@{file_name(file)}" if at else file_name(file)
+
+
+def _teacher_sha256(reference: str) -> str:
+    return hashlib.sha256(weights_file(Path(reference.rpartition("@")[2])).read_bytes()).hexdigest()
 
 
 def _parse_lr(text: str) -> float | None:
@@ -219,8 +237,8 @@ def _about(result: Result) -> str:
     )
 
 
-def _export_command(result: Result, folder: Path, scheme: str, data: str | None) -> str:
-    command = ["ghnq", "export", result.model, "--weights", str(folder), "--scheme", scheme]
+def _export_command(model: str, folder: Path, scheme: str, data: str | None) -> str:
+    command = ["ghnq", "export", model, "--weights", str(folder), "--scheme", scheme]
     command += ["--data", data] if data else []
     command += current().words()
     return shlex.join([*command, "--out", "model.onnx"])

@@ -11,11 +11,12 @@ from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, 
 from ghnq.commands.load_network import Loaded, load_network
 from ghnq.commands.options import check_output_or_folder, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
-from ghnq.commands.report import write_folder_page
+from ghnq.commands.report import kept_document, write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
 from ghnq.files import write_json, write_text
 from ghnq.quant import LayerBits, dump_scheme
+from ghnq.recorded_names import model_name
 from ghnq.report.graph_file import write_graphs
 from ghnq.report.readers.mixed import FILE
 from ghnq.torch_threads import one_torch_thread
@@ -55,16 +56,15 @@ def mixed(
                 choices=bits, activations=activations, steps=step_names, progress=progress,
             )  # fmt: skip
         document = {
-            "model": model,
+            "model": model_name(model),
             **loaded.weights.document,
-            "data": loaded.dataset.name,
-            "data_sha256": loaded.dataset.content_hash,
+            **loaded.dataset.record(),
             **result.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
         }
         lines = [] if out is None else _write(out, result, document, model, loaded, terminal)
-        title = f"{model}, {loaded.weights.title}, within {budget.bits:g} bits ({budget.measure})"
+        title = f"{model_name(model)}, {loaded.weights.title}, within {budget.bits:g} bits ({budget.measure})"
         title += "".join(f" + {step}" for step in result.scheme.steps)
         terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
 
@@ -79,8 +79,8 @@ def _write(
     lines = [f"scheme file: [cyan]{file}[/]"]
     if not is_file:
         costs = {name: asdict(cost) for name, cost in result.costs.items()}
-        write_json(out / FILE, document | {"layer_costs": costs})
-        write_graphs(out, {model: loaded.network.graph})
+        write_json(out / FILE, kept_document(document) | {"layer_costs": costs})
+        write_graphs(out, {model_name(model): loaded.network.graph})
         lines.append(f"page: [cyan]{write_folder_page(out, terminal)}[/]")
     return lines
 
@@ -88,9 +88,9 @@ def _write(
 def _about(result: Mixed, model: str, loaded: Loaded) -> dict[str, Any]:
     """Returns what the scheme file records about where it comes from."""
     return {
-        "model": model,
+        "model": model_name(model),
         **loaded.weights.document,
-        "data": loaded.dataset.name,
+        **loaded.dataset.record(),
         "budget_bits": result.budget.bits,
         "measure": result.budget.measure,
         "images": result.images,

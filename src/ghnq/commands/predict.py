@@ -16,15 +16,18 @@ from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, check_head, choose_weights
 from ghnq.errors import GhnqError, GraphError
+from ghnq.evaluation.provenance import weights_hash
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
 from ghnq.models import load_model
 from ghnq.prediction import StoredWeights
+from ghnq.prediction.stored_weights import about_images
 from ghnq.quant import QuantScheme, TrainableNetwork
 from ghnq.quant.quantizable import is_quantizable
 from ghnq.quant.standardisation import unnormalised_layers
 from ghnq.quant.trainable import standardised_but_tied
+from ghnq.recorded_names import checkpoint_name, model_name
 from ghnq.torch_compat import BatchNorm
 
 DEFAULT_SHAPE = (3, 32, 32)
@@ -72,8 +75,9 @@ def predict(
             terminal.warn(warning)
         names = weights.metadata
         document = {
-            "model": model,
+            "model": names["model"],
             "checkpoint": names["checkpoint"],
+            "checkpoint_sha256": names["checkpoint_sha256"],
             "data": names.get("data"),
             "input_shape": [int(size) for size in names["input_shape"].split(",")],
             "num_classes": int(names["num_classes"]),
@@ -113,7 +117,7 @@ def _uncalibrated(model: str, checkpoint: str, shape: Shape | None, scheme: Quan
             f"{open_statistics}, which the file cannot have without images: calibrate before use (commands that take "
             "--weights do; in Python ghnq.quant.prepare), or give --data"
         )
-    metadata = _metadata(model, checkpoint, scheme, shape, graph) | {
+    metadata = _metadata(model, checkpoint, weights_hash(ghn), scheme, shape, graph) | {
         "standardise": "true",
         "calibrated": "false" if open_statistics else "true",
     }
@@ -157,9 +161,8 @@ def _calibrated(
             "outputs are scaled, but cannot be centred; without --data, commands that take --weights do both"
         )
     trained = TrainableNetwork.of(prepared, _FLOAT32).float_network()
-    metadata = _metadata(model, chosen.name, scheme, dataset.input_shape, network.graph) | {
-        "data": dataset.name,
-        "data_sha256": dataset.content_hash,
+    metadata = _metadata(model, chosen.name, chosen.sha256, scheme, dataset.input_shape, network.graph)
+    metadata |= about_images(dataset) | {
         "standardise": "false",
         "calibrated": "true",
         **({} if chosen.head is None else {"head": chosen.head}),
@@ -167,12 +170,15 @@ def _calibrated(
     return _Predicted(StoredWeights.of(trained, network.module, metadata), network.graph, tuple(warnings))
 
 
-def _metadata(model: str, checkpoint: str, scheme: QuantScheme, shape: Shape, graph: ArchGraph) -> dict[str, str]:
+def _metadata(
+    model: str, checkpoint: str, sha256: str, scheme: QuantScheme, shape: Shape, graph: ArchGraph
+) -> dict[str, str]:
     return {
         "format": "pt",
         "ghnq_version": __version__,
-        "model": model,
-        "checkpoint": checkpoint,
+        "model": model_name(model),
+        "checkpoint": checkpoint_name(checkpoint),
+        "checkpoint_sha256": sha256,
         "scheme": str(scheme),
         "input_shape": ",".join(map(str, shape)),
         "num_classes": str(graph.num_outputs),

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ghnq.commands.options import check_folder
 from ghnq.commands.progress_display import measuring
-from ghnq.commands.report import write_folder_page
+from ghnq.commands.report import kept_document, write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.deploy import Profile
 from ghnq.deploy import profile as measure
@@ -37,7 +37,7 @@ def profile(file: Path, *, batch: int, threads: int, repeats: int | None, out: P
         document = costs.document() | {"warnings": terminal.warnings}
         lines = _lines(costs)
         if out is not None:
-            write_json(out / FILE, document)
+            write_json(out / FILE, kept_document(document) | {"file": file.name})
             lines.append(f"page: [cyan]{write_folder_page(out, terminal)}[/]")
     terminal.finish(document, _table(costs), *lines)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ghnq.commands.options import check_output
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
+from ghnq.recorded_names import command_text, path_name
 from ghnq.report import read_results, write_page
 from ghnq.runs.command_record import record_command
 
@@ -24,7 +25,8 @@ def report(folders: Sequence[Path], *, out: Path, as_json: bool) -> None:
         for reason in left_out:
             terminal.warn(f"left out: {reason}")
         with measuring(terminal.progress) as progress:
-            write_page(documents, out, command=this_command(), notes=left_out, progress=progress)
+            notes = [_without_folders(reason, folders) for reason in left_out]
+            write_page(documents, out, command=this_command(), notes=notes, progress=progress)
         results = [
             {
                 "name": document.name,
@@ -42,9 +44,21 @@ def report(folders: Sequence[Path], *, out: Path, as_json: bool) -> None:
         )
 
 
+def _without_folders(text: str, folders: Sequence[Path]) -> str:
+    """Returns a sentence for the page, in which the folders have the names that pages show."""
+    for folder in sorted(folders, key=lambda each: len(str(each)), reverse=True):
+        text = text.replace(str(folder), path_name(folder))
+    return text
+
+
 def this_command() -> str:
-    """Returns the command that is running, as one types it."""
-    return shlex.join(["ghnq", *sys.argv[1:]])
+    """Returns the command that is running, as one types it, for pages: without folders outside of the present one."""
+    return command_text(["ghnq", *sys.argv[1:]])
+
+
+def kept_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns a command's document as its file has it: without what repeats paths as they were typed."""
+    return {key: value for key, value in document.items() if key not in ("out", "warnings")}
 
 
 def write_folder_page(folder: Path, terminal: Terminal) -> Path:

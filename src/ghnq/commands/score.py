@@ -26,6 +26,7 @@ from ghnq.files import atomic_path, write_text
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
 from ghnq.quant import QuantScheme
+from ghnq.recorded_names import model_names
 from ghnq.report.graph_file import write_graphs
 
 TABLE_FILE, SUMMARY_FILE = "results.parquet", "summary.json"
@@ -49,8 +50,9 @@ def score(
     """Measures each of `models` under every scheme; `out` gets the rows as they are made, a table, and a page."""
     check_protocol(protocol)
     named = name_schemes(parse_list(schemes, "--schemes"), protocol, parse_steps(steps))
-    for model in models:
-        if models.count(model) > 1:
+    names = model_names(models)
+    for name, model in zip(names, models, strict=True):
+        if names.count(name) > 1:
             raise GhnqError(f"'{model}' is named more than once.")
     if out is not None:
         check_folder(out)
@@ -59,27 +61,26 @@ def score(
         classified = choose_images(chosen.dataset, on, images)
         # No image is both for calibration and measured.
         train = hold_out(chosen.dataset)[0].train if on == "val" else chosen.dataset.train
-        networks = {model: _build(model, chosen, train) for model in models}
-        fingerprint = _fingerprint(chosen, on, len(classified), len(networks[models[0]].calibration), protocol, steps)
+        networks = {name: _build(model, chosen, train) for name, model in zip(names, models, strict=True)}
+        fingerprint = _fingerprint(chosen, on, len(classified), len(networks[names[0]].calibration), protocol, steps)
         with ScoreLedger(out, fingerprint, machine()) as ledger:
             rows = _measure(networks, classified, named, ledger, terminal, out)
-            machines = ledger.machines(row_keys(networks, named))
-        document = {
-            **chosen.document,
-            "data": chosen.dataset.name,
-            "data_sha256": chosen.dataset.content_hash,
-            "on": on,
-            "images": len(classified),
-            **describe_schemes(named),
-            "rows": [row.document() for row in rows],
-        }
-        lines = []
-        if out is not None:
-            _write(out, rows, document | {"machines": machines, "ghnq_version": __version__})
-            write_graphs(out, {model: network.graph for model, network in networks.items()})
-            lines = [f"table and summary: [cyan]{out}[/]", f"page: [cyan]{write_folder_page(out, terminal)}[/]"]
+            document = {
+                **chosen.document,
+                **chosen.dataset.record(),
+                "on": on,
+                "images": len(classified),
+                **describe_schemes(named),
+                "rows": [row.document() for row in rows],
+            }
+            lines = []
+            if out is not None:
+                machines = ledger.machines(row_keys(networks, named))
+                _write(out, rows, document | {"machines": machines, "ghnq_version": __version__})
+                write_graphs(out, {name: network.graph for name, network in networks.items()})
+                lines = [f"table and summary: [cyan]{out}[/]", f"page: [cyan]{write_folder_page(out, terminal)}[/]"]
         kind = "test images" if on == "test" else "training images that are held out"
-        calibrated = len(networks[models[0]].calibration)
+        calibrated = len(networks[names[0]].calibration)
         table = score_table(
             rows,
             f"{chosen.dataset.name}, {chosen.title}",

@@ -10,11 +10,12 @@ from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
 from ghnq.commands.load_network import load_network
 from ghnq.commands.options import check_output_or_folder, parse_steps
 from ghnq.commands.progress_display import measuring
-from ghnq.commands.report import this_command, write_folder_page
+from ghnq.commands.report import kept_document, this_command, write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.files import write_json
 from ghnq.graph import ArchGraph
 from ghnq.quant import read_scheme
+from ghnq.recorded_names import model_name
 from ghnq.report import write_page
 from ghnq.report.graph_file import write_graphs
 from ghnq.report.readers.sensitivity import FILE, sensitivity_document
@@ -42,19 +43,19 @@ def sensitivity(
         loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
-        title = f"Sensitivity of {model} to {report.label}, {loaded.weights.title}"
+        title = f"Sensitivity of {model_name(model)} to {report.label}, {loaded.weights.title}"
         document = {
-            "model": model,
+            "model": model_name(model),
             **loaded.weights.document,
-            "data": loaded.dataset.name,
-            "data_sha256": loaded.dataset.content_hash,
+            **loaded.dataset.record(),
             **report.document(),
             "out": None if out is None else str(out),
             "warnings": terminal.warnings,
         }
         lines = []
         if out is not None:
-            lines = [f"page: [cyan]{_write(out, document, {model: loaded.network.graph}, title, terminal)}[/]"]
+            graphs = {model_name(model): loaded.network.graph}
+            lines = [f"page: [cyan]{_write(out, document, graphs, title, terminal)}[/]"]
         terminal.finish(document, sensitivity_table(report, title), *lines)
 
 
@@ -64,6 +65,6 @@ def _write(out: Path, document: dict[str, Any], graphs: dict[str, ArchGraph], ti
         read = replace(sensitivity_document(out.parent, document, out), name=title, graphs=graphs)
         write_page([replace(read, commands=[this_command()])], out, title=title, command=this_command())
         return out
-    write_json(out / FILE, document)
+    write_json(out / FILE, kept_document(document))
     write_graphs(out, graphs)
     return write_folder_page(out, terminal)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ghnq.commands.options import check_folder
 from ghnq.commands.terminal import Terminal
+from ghnq.data.read_options import current
 from ghnq.errors import RecipeError
 from ghnq.runs.command_record import record_command
 from ghnq.runs.distributed.topology import launched_rank
@@ -60,5 +61,6 @@ def _resume_command(recipe: str, folder: Path, data: str | None, devices: int | 
     arguments = ["ghnq", "train", recipe, "--out", str(folder), "--resume"]
     arguments += ["--data", data] if data else []
     arguments += ["--devices", str(devices)] if devices else []
+    arguments += current().words()
     arguments += [argument for override in overrides for argument in ("--set", override)]
     return shlex.join(arguments)

@@ -66,11 +66,11 @@ def _verify_program(file: Path, data: str | None, images: int | None, compiled: 
 
 def _images_for(facts: Facts, data: str | None) -> ImageDataset:
     """Returns the data set by name, or that of the calibration, with images of the size that the file takes."""
-    name = data or facts.origin.data
-    dataset = load(name if name is not None else "digits")
+    dataset = load("digits") if data is None and facts.origin.data is None else facts.images.load(data)
     channels, height, width = facts.input_shape
     if dataset.input_shape[0] == channels and height == width and dataset.input_shape != facts.input_shape:
-        return resize_dataset(dataset, height)
+        dataset = resize_dataset(dataset, height)
+    facts.images.warn_about_other(dataset)
     return dataset
 
 

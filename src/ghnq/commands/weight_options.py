@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ghnq.data import ImageDataset, load, resize_dataset
+from ghnq.data import ImageDataset, resize_dataset
 from ghnq.errors import DataError, GhnqError, GhnqWarning, nearest
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.finetune.transfer import TransferredWeights, has_other_size, needs_transfer
@@ -24,6 +24,7 @@ from ghnq.prediction import (
     warn_about_other_images,
 )
 from ghnq.prediction.stored_weights import weights_file
+from ghnq.recorded_names import checkpoint_name, file_name
 
 DEFAULT_CHECKPOINT = "digits"
 HEADS = ("predicted", "solved")
@@ -37,7 +38,7 @@ class ChosenWeights:
         source: The parameters.
         dataset: The images of `--data`, or those that the source was made for.
         option: `checkpoint` or `weights`: the key in documents and metadata.
-        name: What the user gave.
+        name: What the user gave, for messages.
         ghn: The hypernetwork, if there is one.
     """
 
@@ -51,8 +52,13 @@ class ChosenWeights:
     def title(self) -> str:
         """Where the parameters come from, for titles of tables and figures."""
         if self.option == "weights":
-            return f"weights of '{self.name}'"
-        return f"parameters predicted by '{self.name}'" + ("" if self.head is None else ", head solved")
+            return f"weights of '{self.recorded_name}'"
+        return f"parameters predicted by '{self.recorded_name}'" + ("" if self.head is None else ", head solved")
+
+    @property
+    def recorded_name(self) -> str:
+        """The name in documents and files, without folders of this machine."""
+        return checkpoint_name(self.name) if self.option == "checkpoint" else file_name(self.name)
 
     @property
     def head(self) -> str | None:
@@ -68,8 +74,9 @@ class ChosenWeights:
 
     @property
     def document(self) -> dict[str, str]:
-        """Keys and values for JSON documents."""
-        return {self.option: self.name} | ({} if self.head is None else {"head": self.head})
+        """Keys and values for JSON documents: name, hash, and the head if it was solved."""
+        about = {self.option: self.recorded_name, f"{self.option}_sha256": self.sha256}
+        return about | ({} if self.head is None else {"head": self.head})
 
 
 def choose_weights(
@@ -99,14 +106,14 @@ def choose_weights(
         if head is not None:
             raise GhnqError("--head is for predicted weights; --weights has the head already: leave --head out")
         stored = StoredWeights.read(weights)
-        chosen = ChosenWeights(stored, _images_of(stored, data), "weights", str(weights))
+        chosen = ChosenWeights(stored, _as_made(stored, stored.images.load(data)), "weights", str(weights))
     chosen.source.check_dataset(chosen.dataset)
     if isinstance(chosen.source, TransferredWeights):
         warnings.warn(_about_transfer(chosen.source, chosen.name), GhnqWarning, stacklevel=2)
     elif chosen.ghn is not None:
         warn_about_other_images(chosen.ghn, chosen.dataset)
     elif isinstance(chosen.source, StoredWeights):
-        _warn_about_other_data(chosen.source, chosen.dataset)
+        chosen.source.images.warn_about_other(chosen.dataset)
     return chosen
 
 
@@ -131,17 +138,6 @@ def _source(ghn: GHN, dataset: ImageDataset, head: str | None) -> PredictedWeigh
     return TransferredWeights(ghn, dataset) if solved else PredictedWeights(ghn)
 
 
-def _warn_about_other_data(stored: StoredWeights, dataset: ImageDataset) -> None:
-    digest = stored.metadata.get("data_sha256")
-    if digest is not None and digest != dataset.content_hash:
-        warnings.warn(
-            f"{stored.name} was made with other images ('{stored.metadata.get('data', 'unknown')}') than those of "
-            f"'{dataset.name}': the SHA-256 of their content differs",
-            GhnqWarning,
-            stacklevel=3,
-        )
-
-
 def _about_transfer(source: TransferredWeights, name: str) -> str:
     ghn, task, dataset = source.ghn, source.ghn.task, source.dataset
     done = f"the body is predicted, {source.description}"
@@ -157,21 +153,6 @@ def _about_transfer(source: TransferredWeights, name: str) -> str:
         f"'{dataset.name}' has as many classes as '{name}' was trained for, but other images: {done}. If the classes "
         "are the same, --head predicted predicts it as well"
     )
-
-
-def _images_of(stored: StoredWeights, data: str | None) -> ImageDataset:
-    """Returns the images of `--data`, else those that the weights were made with."""
-    name = data or stored.metadata.get("data")
-    if name is None:
-        raise DataError(f"{stored.name} does not say which images it is for; name a data set (--data)")
-    try:
-        return _as_made(stored, load(name))
-    except DataError as error:
-        if data is not None:
-            raise
-        raise DataError(
-            f"{stored.name} was made with '{name}', which cannot be loaded by that name; give the images with --data"
-        ) from error
 
 
 def _as_made(stored: StoredWeights, dataset: ImageDataset) -> ImageDataset:

@@ -8,6 +8,7 @@ from ghnq.data.loading import load as load
 from ghnq.data.loading import resize_dataset as resize_dataset
 from ghnq.data.read_options import ReadOptions as ReadOptions
 from ghnq.data.read_options import reading as reading
+from ghnq.data.recorded import RecordedImages as RecordedImages
 from ghnq.data.shuffle import mix as mix
 
-__all__ = ["ImageDataset", "Images", "ReadOptions", "load", "mix", "reading", "resize_dataset"]
+__all__ = ["ImageDataset", "Images", "ReadOptions", "RecordedImages", "load", "mix", "reading", "resize_dataset"]

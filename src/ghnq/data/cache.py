@@ -42,7 +42,7 @@ def cache_file(directory: Path, options: ReadOptions) -> Path | None:
     root = cache_root()
     if root is None:
         return None
-    name = hashlib.sha256(f"{directory.resolve()}\0{options}".encode(errors="surrogateescape")).hexdigest()[:24]
+    name = hashlib.sha256(f"{directory.resolve()}\0{options!r}".encode(errors="surrogateescape")).hexdigest()[:24]
     return root / "ghnq" / "images" / f"{name}.safetensors"
 
 

@@ -6,8 +6,9 @@ Dimensions: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ghnq.data.augment import pad_crop, random_flip
+from ghnq.data.read_options import ReadOptions
 from ghnq.data.shuffle import balanced, mix, permutation
 from ghnq.errors import DataError
 
@@ -108,11 +110,12 @@ class ImageDataset:
     """A data set of small images: a training and a test split, and the statistics of the training split.
 
     Attributes:
-        name: as given to `load`.
+        name: `digits`, a hub id, or a directory's own name, without the folders above it.
         train, test: the splits.
         class_names: one for each label.
         flip: whether mirrored images keep their class.
         mean, std: float32 [C], of pixels scaled to 0..1; std is 1 for a constant channel.
+        read_options: how the images were read.
     """
 
     name: str
@@ -122,6 +125,7 @@ class ImageDataset:
     flip: bool
     mean: Tensor
     std: Tensor
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     @classmethod
     def build(cls, name: str, train: Images, test: Images, class_names: tuple[str, ...], *, flip: bool) -> ImageDataset:
@@ -175,6 +179,14 @@ class ImageDataset:
             digest.update(images.pixels.contiguous().numpy().data)
             digest.update(images.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Returns what files and documents say about the images, for JSON.
+
+        That is the name, the hash, and how they were read, where anything was said about that.
+        """
+        options = self.read_options.record()
+        return {"data": self.name, "data_sha256": self.content_hash} | ({"read_options": options} if options else {})
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Returns (pixels / 255 - mean) / std: uint8 [B, C, H, W] to float32 of the same shape, on the same device."""

@@ -17,6 +17,7 @@ from ghnq.data.images import ImageDataset, Images
 from ghnq.data.read_options import ReadOptions, current
 from ghnq.data.resize import resize_and_crop
 from ghnq.errors import DataError, GhnqWarning, nearest
+from ghnq.recorded_names import data_name
 
 EMBEDDED = ("digits",)
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -57,7 +58,7 @@ def load(
         skip_unreadable=skip_unreadable or given.skip_unreadable,
     )
     dataset = _load(str(name), options)
-    return dataset if flip is None else replace(dataset, flip=flip)
+    return replace(dataset, read_options=options, flip=dataset.flip if flip is None else flip)
 
 
 def resize_dataset(dataset: ImageDataset, image_size: int) -> ImageDataset:
@@ -74,7 +75,8 @@ def resize_dataset(dataset: ImageDataset, image_size: int) -> ImageDataset:
     train, test = (
         Images(resize_and_crop(part.pixels, image_size), part.labels) for part in (dataset.train, dataset.test)
     )
-    return ImageDataset.build(dataset.name, train, test, dataset.class_names, flip=dataset.flip)
+    resized = ImageDataset.build(dataset.name, train, test, dataset.class_names, flip=dataset.flip)
+    return replace(resized, read_options=replace(dataset.read_options, image_size=image_size))
 
 
 def _load(name: str, options: ReadOptions) -> ImageDataset:
@@ -111,7 +113,7 @@ def _load_directory(name: str, path: Path, options: ReadOptions) -> ImageDataset
         write_cache(path, key, options, *cached)
     dataset, notes = cached
     _tell(name, notes)
-    return replace(dataset, name=name)
+    return replace(dataset, name=data_name(path))
 
 
 def _tell(name: str, notes: Iterable[str]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ghnq.errors import DataError
 
 MIN_SIZE, MAX_SIZE = 4, 512
+
+Option = float | int | str | bool
+"""The value of an option in a file."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,46 @@ class ReadOptions:
                 f"Image size {self.image_size} is out of range: choose between {MIN_SIZE} and {MAX_SIZE} pixels."
             )
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> ReadOptions:
+        """Reads what `record` returned.
+
+        Raises:
+            DataError: An option is unknown, or its value is not allowed.
+        """
+        for name, value in record.items():
+            kinds = _KINDS.get(name)
+            if kinds is None or type(value) not in kinds:
+                raise DataError(f"{name} = {value!r} says nothing about how images are read.")
+        return cls(**record)  # type: ignore[arg-type]
+
+    def record(self) -> dict[str, Option]:
+        """Returns the options that differ from the default, for files: a file of images read as they are has none."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+    def or_else(self, other: ReadOptions) -> ReadOptions:
+        """Returns these options, completed by those of `other` where they say nothing."""
+        return ReadOptions(**{**other.record(), **self.record()})  # type: ignore[arg-type]
+
     def words(self) -> list[str]:
-        """Returns the options as they are written on a command line; nothing for those that are not given."""
+        """Returns the options as on the command line."""
         words = []
-        for name, value in (
-            ("--holdout", self.holdout), ("--image-size", self.image_size), ("--label-column", self.label_column)
-        ):  # fmt: skip
-            words += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
-        return words + (["--skip-unreadable"] if self.skip_unreadable else [])
+        for name, value in self.record().items():
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        return words
+
+    def __str__(self) -> str:
+        """The options as on the command line; empty for none."""
+        return shlex.join(self.words())
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "holdout": (float, int),
+    "image_size": (int,),
+    "label_column": (str,),
+    "skip_unreadable": (bool,),
+}
 _DEFAULT = ReadOptions()
 _CURRENT: ContextVar[ReadOptions] = ContextVar("read_options", default=_DEFAULT)
 

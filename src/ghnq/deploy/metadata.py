@@ -9,7 +9,9 @@ from math import isfinite
 from pathlib import Path
 
 from ghnq._version import __version__
-from ghnq.errors import ExportError, SchemeError
+from ghnq.data import ReadOptions, RecordedImages
+from ghnq.data.read_options import Option
+from ghnq.errors import DataError, ExportError, SchemeError
 from ghnq.quant import QuantScheme, dump_scheme, is_scheme_file, scheme_from_text
 
 FORMAT_KEY, FORMAT = "ghnq.format", "1"
@@ -20,13 +22,15 @@ class Origin:
     """Where a network and its calibration images come from; None where that is not known.
 
     Attributes:
-        model: The reference of the model, as on the command line.
+        model: The reference of the model, without folders.
         checkpoint: The name of the checkpoint that predicted the parameters.
         checkpoint_sha256: The hash of its weights.
         weights: The name of the file of parameters, where they were not predicted.
         weights_sha256: The hash of that file.
         head: How the classification layer was solved, where it was not predicted.
         data: The name of the data set.
+        data_sha256: `ImageDataset.content_hash`.
+        read_options: How its images were read (`ReadOptions.record`), where that was said.
         calibration_seed: Selects the calibration images.
         mean, std: Of pixels scaled to 0..1, per channel: the input of the network is (pixels / 255 - mean) / std.
     """
@@ -38,6 +42,8 @@ class Origin:
     weights_sha256: str | None = None
     head: str | None = None
     data: str | None = None
+    data_sha256: str | None = None
+    read_options: dict[str, Option] | None = None
     calibration_seed: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -65,6 +71,13 @@ class Facts:
     calibration_images: int
     input_shape: tuple[int, ...]
     origin: Origin
+
+    @property
+    def images(self) -> RecordedImages:
+        """What the file says about the images that it was calibrated with."""
+        origin = self.origin
+        options = ReadOptions.from_record(origin.read_options or {})
+        return RecordedImages("the file", origin.data, origin.data_sha256, options)
 
     @classmethod
     def of(cls, scheme: QuantScheme, calibration_images: int, input_shape: tuple[int, ...], origin: Origin) -> Facts:
@@ -139,11 +152,12 @@ class Facts:
                     model=properties.get("ghnq.model"), checkpoint=properties.get("ghnq.checkpoint"),
                     checkpoint_sha256=properties.get("ghnq.checkpoint_sha256"), data=properties.get("ghnq.data"),
                     weights=properties.get("ghnq.weights"), weights_sha256=properties.get("ghnq.weights_sha256"),
-                    head=properties.get("ghnq.head"),
+                    head=properties.get("ghnq.head"), data_sha256=properties.get("ghnq.data_sha256"),
+                    read_options=_read_options(properties.get("ghnq.read_options")),
                     calibration_seed=None if seed is None else int(seed), mean=mean, std=std,
                 ),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, SchemeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, SchemeError, DataError) as error:
             raise ExportError(f"'{path}' has damaged metadata ({error!r}); export it again") from error
 
 
@@ -160,6 +174,15 @@ def _schemes(properties: Mapping[str, str]) -> tuple[QuantScheme, QuantScheme | 
     if (full.bits, dict(full.overrides), full.protocol) != stated:
         raise ValueError("scheme_file is of another scheme or protocol")
     return scheme, full
+
+
+def _read_options(text: str | None) -> dict[str, Option] | None:
+    if text is None:
+        return None
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise TypeError("read_options is no mapping")
+    return ReadOptions.from_record(record).record()
 
 
 def _numbers(text: str | None, count: int) -> tuple[float, ...] | None:

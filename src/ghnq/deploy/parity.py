@@ -24,6 +24,8 @@ from ghnq.deploy.pt2e.reader import read_program
 from ghnq.optional_imports import import_optional
 from ghnq.processor import Processor, this_processor
 
+_RATES = {"agreement", "accuracy", "accuracy_simulation", "accuracy_runtime"}
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -52,8 +54,8 @@ class Parity:
     onnxruntime: str
 
     def document(self) -> dict[str, Any]:
-        """Returns the comparison as plain values for JSON."""
-        return asdict(self)
+        """Returns the comparison as plain values for JSON, with rates in percent."""
+        return _in_percent(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class ProgramParity:
     torch: str
 
     def document(self) -> dict[str, Any]:
-        """Returns the comparison as plain values for JSON."""
-        return asdict(self)
+        """Returns the comparison as plain values for JSON, with rates in percent."""
+        return _in_percent(asdict(self))
 
 
 def verify(path: Path, dataset: ImageDataset, *, images: int | None = None) -> Parity:
@@ -164,6 +166,14 @@ def verify_program(
         processor=this_processor(),
         torch=torch.__version__,
     )
+
+
+def _in_percent(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document with agreement and accuracies in percent, as all documents have rates."""
+    return {
+        key: _in_percent(value) if isinstance(value, dict) else 100 * value if key in _RATES else value
+        for key, value in document.items()
+    }
 
 
 def _compare_compiled(program: ExportedProgram, comparison: Comparison, exact: bool) -> CompiledAgreement:

@@ -31,6 +31,7 @@ from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of, warn_ab
 from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
+from ghnq.recorded_names import checkpoint_name
 from ghnq.torch_threads import one_torch_thread
 
 Task = tuple[str, int, tuple[str, ...]]
@@ -56,7 +57,7 @@ def evaluate(
     """Measures the predicted networks of splits and returns one row per architecture and scheme.
 
     Args:
-        checkpoint: The name of the hypernetwork in the results.
+        checkpoint: The name of the hypernetwork in the results; of a path, the folder's name.
         splits: Whole splits, or single members, SPLIT/INDEX.
         schemes: Text such as `w4a8`, or paths of scheme files, whose name in the results is NAME@HASH.
         limit: How many architectures of each whole split, from the first; None is all.
@@ -82,8 +83,10 @@ def evaluate(
     warn_about_other_images(ghn, dataset)
     evaluator = _evaluator(ghn, dataset, images, protocol or "deploy", seed, named)
     fingerprint = _fingerprint(evaluator, seed, steps)
-    about = {"checkpoint": checkpoint, "data": dataset.name, **fingerprint, "torch_threads": 1}
+    about = {"checkpoint": checkpoint_name(checkpoint), "data": dataset.name, **fingerprint, "torch_threads": 1}
     about |= describe_schemes(named)
+    if read_options := dataset.read_options.record():
+        about["read_options"] = read_options
     folder = None if out is None else Path(out)
     with Ledger(folder, fingerprint, machine()) as ledger:
         _measure_missing(evaluator, members, tuple(named), ledger, workers, progress)

@@ -15,7 +15,7 @@ from ghnq.finetune.state import Progress
 from ghnq.finetune.transfer import TransferredWeights
 from ghnq.prediction import Network, StoredWeights
 from ghnq.prediction.held_out import hold_out
-from ghnq.prediction.stored_weights import WEIGHTS
+from ghnq.prediction.stored_weights import WEIGHTS, about_images
 from ghnq.quant import QuantScheme
 from ghnq.runs.write_errors import report_write_errors
 
@@ -45,7 +45,8 @@ def write_result(
     result = Result(
         model=job.model,
         origin=job.origin,
-        data=dataset.name,
+        origin_sha256=job.origin_sha256,
+        data=dataset.record(),
         scheme=str(scheme),
         steps=progress.step,
         epochs=progress.step * job.settings.batch_size / len(train_set.train),
@@ -74,10 +75,10 @@ def _metadata(network: Network, job: Job, scheme: QuantScheme) -> dict[str, str]
         "ghnq_version": __version__,
         "model": job.model,
         name: value,
+        **({} if job.origin_sha256 is None else {f"{name}_sha256": job.origin_sha256}),
         "scheme": str(scheme),
         "trained_through": str(scheme),
-        "data": dataset.name,
-        "data_sha256": dataset.content_hash,
+        **about_images(dataset),
         "input_shape": ",".join(map(str, dataset.input_shape)),
         "num_classes": str(dataset.num_classes),
         "standardise": "false",

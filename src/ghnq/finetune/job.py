@@ -8,6 +8,7 @@ from typing import Any
 
 from ghnq.errors import TrainingError
 from ghnq.finetune.start import STARTS
+from ghnq.recorded_names import model_name
 
 DEFAULT_EPOCHS = 5
 DEFAULT_STEPS = 500
@@ -74,25 +75,31 @@ class Job:
     """A fine-tuning run.
 
     Attributes:
-        model: The reference to the model (`ghnq.models`).
+        model: The reference to the model (`ghnq.models`), without folders.
         origin: Where the weights come from: key and value in the metadata of the weights file, for example
             `("checkpoint", "cifar10")`, `("init", "kaiming")` or `("weights", "file.safetensors")`.
-        scheme: The scheme that the network is trained through, as text or the path of a scheme file.
+        origin_sha256: Hash of that checkpoint or file; None for weights that nothing was read for.
+        scheme: The scheme that the network is trained through, as text or the name of a scheme file.
         scheme_content: The scheme itself, as text: a changed file is another scheme.
         data: Name of the data set.
         data_sha256: Hash of its images.
         head: How the classification layer was solved; None where it was not.
-        teacher: The teacher's weights, `MODEL@W` or `W`; None without.
+        read_options: How they were read, as on the command line.
+        teacher: The teacher's weights, `MODEL@W` or `W`, without folders; None without.
+        teacher_sha256: Hash of the file of these weights.
         settings: How it is trained.
     """
 
     model: str
     origin: tuple[str, str]
+    origin_sha256: str | None = None
     scheme: str
     scheme_content: str
     data: str
     data_sha256: str
+    read_options: str = ""
     teacher: str | None
+    teacher_sha256: str | None = None
     settings: Settings
     head: str | None = None
 
@@ -103,13 +110,25 @@ class Job:
     def check_same(self, stored: str) -> None:
         """Checks that the job of a saved run is this one.
 
+        Data, initial weights, teacher and scheme are the same where their content is, whatever their names are.
+
         Raises:
             TrainingError: It is another one; the message names what differs.
         """
         before, now = _flat(json.loads(stored)), _flat(json.loads(self.to_json()))
-        changed = [key for key in now if before.get(key) != now[key]]
-        if "data_sha256" in changed and "data" in changed:
-            changed.remove("data_sha256")
+        before["model"] = model_name(before["model"])  # earlier versions stored it with its folders
+        if before.get("head") is not None:  # which names the data
+            before["head"] = before["head"].replace(f"'{before['data']}'", f"'{now['data']}'")
+        changed = [key for key in now if key in before and before[key] != now[key]]
+        for name, content in _CONTENTS.items():
+            if name not in changed and content not in changed:
+                continue
+            if content in before and content not in changed and now[content] is not None:
+                changed.remove(name)  # another name for the same
+            elif name in changed and content in changed:
+                changed.remove(content)
+        if "read_options" in changed and before.get("data_sha256") == now["data_sha256"]:
+            changed.remove("read_options")  # they made no difference
         if changed:
             listed = ", ".join(f"{_OPTIONS.get(key, key)} (was {before.get(key)}, now {now[key]})" for key in changed)
             raise TrainingError(
@@ -118,15 +137,26 @@ class Job:
             )
 
 
+_CONTENTS = {
+    "data": "data_sha256",
+    "origin": "origin_sha256",
+    "scheme": "scheme_content",
+    "teacher": "teacher_sha256",
+}
+"""What is compared by its content, and the key of that."""
+
 _OPTIONS = {
     "model": "MODEL",
     "data": "--data",
     "data_sha256": "the images of --data",
+    "read_options": "how they are read",
     "scheme": "--scheme",
     "scheme_content": "the scheme",
     "teacher": "--teacher",
+    "teacher_sha256": "the weights of --teacher",
     "origin": "the initial weights",
     "head": "the head (--head)",
+    "origin_sha256": "the content of the initial weights",
     "epochs": "--epochs",
     "max_minutes": "--max-minutes",
     "batch_size": "--batch-size",

@@ -21,7 +21,8 @@ class Result:
     Attributes:
         model: The reference to the model.
         origin: Where the weights came from.
-        data: Name of the data set.
+        origin_sha256: Hash of that checkpoint or file; None where nothing was read.
+        data: What is said about the data set (`ImageDataset.record`).
         scheme: The scheme that the network was trained through.
         steps: Updates made.
         epochs: The same in passes over the training images.
@@ -39,7 +40,8 @@ class Result:
 
     model: str
     origin: tuple[str, str]
-    data: str
+    origin_sha256: str | None
+    data: dict[str, Any]
     scheme: str
     steps: int
     epochs: float
@@ -59,7 +61,8 @@ class Result:
         return {
             "model": self.model,
             self.origin[0]: self.origin[1],
-            "data": self.data,
+            **({} if self.origin_sha256 is None else {f"{self.origin[0]}_sha256": self.origin_sha256}),
+            **self.data,
             "scheme": self.scheme,
             "steps": self.steps,
             "epochs": round(self.epochs, 3),
@@ -83,7 +86,7 @@ class Result:
     def table(self) -> Table:
         """Returns the table of accuracies."""
         table = Table()
-        table.add_column(f"accuracy, % of {self.test_images:,} test images of {self.data}")
+        table.add_column(f"accuracy, % of {self.test_images:,} test images of {self.data['data']}")
         for scheme in self.after:
             table.add_column(scheme, justify="right")
         for name, accuracies in (("before", self.before), ("after", self.after)):

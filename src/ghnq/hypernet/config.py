@@ -106,6 +106,7 @@ class Task(BaseModel):
     Attributes:
         data_sha256: `ImageDataset.content_hash` of all of them, images held out for validation included; None in
             checkpoints of versions that did not store it.
+        read_options: How they were read (`ReadOptions.record` of `ghnq.data`); None where nothing was said about it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -116,3 +117,4 @@ class Task(BaseModel):
     std: tuple[float, ...] = Field(strict=False)
     space: str = "convnets"
     data_sha256: str | None = None
+    read_options: dict[str, int | float | str | bool] | None = None

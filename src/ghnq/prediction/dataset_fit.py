@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from ghnq import spaces
-from ghnq.data import ImageDataset, load, resize_dataset
+from ghnq.data import ImageDataset, ReadOptions, RecordedImages, resize_dataset
 from ghnq.errors import DataError, GhnqWarning
 from ghnq.hypernet import GHN
 from ghnq.spaces import Space, Spec
@@ -16,15 +16,16 @@ from ghnq.spaces import Space, Spec
 def dataset_for(ghn: GHN, data: str | None = None) -> ImageDataset:
     """Loads the images a hypernetwork was trained on, in the size it was trained on, or another data set by name.
 
-    Images that were resized for training are resized here as well; they are recognised by their mean and standard
-    deviation. Images of another size are never resized silently; `check_dataset` refuses them.
+    Images that were resized for training are resized here as well; where the checkpoint does not say how they were
+    read, they are recognised by their mean and standard deviation. Images of another size are never resized silently;
+    `check_dataset` refuses them.
 
     Raises:
         DataError: The data set cannot be loaded, or no name is given and the hypernetwork does not name one.
     """
     if data is None and ghn.task is None:
         raise DataError("The checkpoint does not say which images it was trained on; name a data set (--data).")
-    dataset = load(data if data is not None else ghn.task.data)  # type: ignore[union-attr]
+    dataset = _recorded(ghn).load(data)
     if ghn.task is None or dataset.input_shape == tuple(ghn.task.image_shape):
         return dataset
     channels, height, width = ghn.task.image_shape
@@ -90,16 +91,23 @@ def warn_about_other_images(ghn: GHN, dataset: ImageDataset) -> None:
 
     Checkpoints that do not store the hash of their images are not judged.
     """
-    task = ghn.task
-    if task is None or task.data_sha256 is None or task.data_sha256 == dataset.content_hash:
-        return
-    warnings.warn(
-        f"the hypernetwork was trained on other images ('{task.data}') than those it is measured on "
-        f"('{dataset.name}'): the SHA-256 of their content differs; if its classes are others, too, solve the head for "
-        "them (`ghnq.transfer`)",
-        GhnqWarning,
-        stacklevel=3,
-    )
+    recorded = _recorded(ghn)
+    if difference := recorded.difference(dataset):
+        warnings.warn(
+            f"the hypernetwork was trained on other images ('{recorded.name}') than those it is measured on "
+            f"('{dataset.name}'): {difference}; if its classes are others, too, solve the head for them "
+            "(`ghnq.transfer`)",
+            GhnqWarning,
+            stacklevel=3,
+        )
+
+
+def _recorded(ghn: GHN) -> RecordedImages:
+    """Returns what a hypernetwork says about its images."""
+    if ghn.task is None:
+        return RecordedImages("the checkpoint", None)
+    options = ReadOptions.from_record(ghn.task.read_options or {})
+    return RecordedImages("the checkpoint", ghn.task.data, ghn.task.data_sha256, options)
 
 
 def check_outputs(outputs: int, dataset: ImageDataset) -> None:

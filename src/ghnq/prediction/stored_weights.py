@@ -6,6 +6,7 @@ the weights come from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ghnq.data import ImageDataset
+from ghnq.data import ImageDataset, ReadOptions, RecordedImages
 from ghnq.errors import CheckpointError, DataError, nearest
 from ghnq.files import atomic_path
 from ghnq.graph import ArchGraph
@@ -27,6 +28,11 @@ WEIGHTS = "weights.safetensors"
 
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def about_images(dataset: ImageDataset) -> dict[str, str]:
+    """Returns what the header says about the images: `ImageDataset.record` as text."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in dataset.record().items()}
 
 
 def weights_file(path: Path) -> Path:
@@ -99,6 +105,20 @@ class StoredWeights:
     def trained_through(self) -> str | None:
         """The scheme that `ghnq finetune` trained the weights through; None for other weights."""
         return self.metadata.get("trained_through")
+
+    @property
+    def images(self) -> RecordedImages:
+        """What the header says about the images that the weights were made with.
+
+        Raises:
+            CheckpointError: It says something that nobody can have written.
+        """
+        about = self.metadata
+        try:
+            options = ReadOptions.from_record(json.loads(about.get("read_options", "{}")))
+        except (ValueError, AttributeError, RecursionError, DataError) as error:
+            raise CheckpointError(f"{self.name} has a damaged header: read_options: {error}") from error
+        return RecordedImages(self.name, about.get("data"), about.get("data_sha256"), options)
 
     def check_dataset(self, dataset: ImageDataset) -> None:
         """Checks that the weights are for images of this shape in as many classes.

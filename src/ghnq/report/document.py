@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ghnq.graph.ir import ArchGraph
+from ghnq.recorded_names import path_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ class Document:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON; the rows of accuracies as columns, with texts numbered."""
-        plain = asdict(replace(self, accuracies=None, graphs={}))
+        plain = asdict(replace(self, accuracies=None, graphs={}, folder=path_name(self.folder)))
         content = {key: value for key, value in plain.items() if value is not None and key != "graphs"}
         if self.accuracies is not None:
             content["accuracies"] = {
@@ -185,7 +186,9 @@ def unique_names(documents: list[Document]) -> list[Document]:
     """Returns the documents with names that are unique: of equal ones, all are called by their folders and kinds."""
     names = [document.name for document in documents]
     longer = [
-        document if names.count(document.name) == 1 else replace(document, name=f"{document.folder} ({document.kind})")
+        document
+        if names.count(document.name) == 1
+        else replace(document, name=f"{path_name(document.folder)} ({document.kind})")
         for document in documents
     ]
     result: list[Document] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from ghnq._version import __version__
 from ghnq.files import write_text
+from ghnq.recorded_names import command_text
 
 FILE = "command.json"
 
@@ -16,10 +16,12 @@ FILE = "command.json"
 def record_command(folder: Path, words: Sequence[str]) -> None:
     """Adds the command that is running to those that a folder already names; each is kept once.
 
+    Paths that lead out of the working directory are shortened (`ghnq.recorded_names`).
+
     Args:
         words: `sys.argv`; the first is the program.
     """
-    command = shlex.join(["ghnq", *words[1:]])
+    command = command_text(["ghnq", *words[1:]])
     earlier = [each for each in recorded_commands(folder) if each != command]
     write_text(folder / FILE, json.dumps({"commands": [*earlier, command], "ghnq": __version__}, indent=2) + "\n")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ghnq import spaces
+from ghnq.data import ReadOptions
 from ghnq.errors import SpaceError, nearest
 from ghnq.hypernet.config import GHNConfig
 from ghnq.quant.scheme import QuantScheme
@@ -164,6 +165,15 @@ class Recipe(BaseModel):
     name: str = Field(description="What the progress bar calls the run.")
     data: str = Field(description="`digits`, a directory, or a hub id; `--data` overrides it.")
     image_size: int | None = Field(default=None, ge=4, description="Resize images to this size; absent: as they are.")
+    holdout: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        strict=False,
+        description="Part of the images of each class that becomes the test split, where the data have none.",
+    )
+    label_column: str | None = Field(default=None, description="Column of labels, where the data have several.")
+    skip_unreadable: bool = Field(default=False, description="Leave out images that cannot be read.")
     space: str = Field(default=spaces.DEFAULT, description="Where the architectures come from.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, architectures and images.")
     hypernet: GHNConfig = Field(default=GHNConfig(), description="The hypernetwork; `num_classes` comes from the data.")
@@ -244,6 +254,11 @@ class Recipe(BaseModel):
     )
 
     quantization: Quantization = Field(default=Quantization(), description="See Quantization.")
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the images are read."""
+        return ReadOptions(self.holdout, self.image_size, self.label_column, self.skip_unreadable)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ghnq.data import ImageDataset, Images, load
-from ghnq.errors import GhnqWarning, RecipeError, TrainingError
+from ghnq.data import ImageDataset, Images, load, reading
+from ghnq.data.read_options import current
+from ghnq.errors import DataError, GhnqWarning, RecipeError, TrainingError
 from ghnq.files import sweep, write_text
 from ghnq.hypernet.memory_need import memory_shortage
 from ghnq.hypernet.model import GHN
@@ -27,7 +28,7 @@ from ghnq.training.networks.soft_labels import with_soft_labels
 from ghnq.training.recipe import Recipe, dump_recipe
 from ghnq.training.run.initial_checkpoint import use_checkpoint_config
 from ghnq.training.run.progress_bar import TrainingBar
-from ghnq.training.run.resume import Changes, check_data, merge_recipes, recipe_of
+from ghnq.training.run.resume import Changes, check_data, merge_recipes, reading_difference, recipe_of, without_folders
 from ghnq.training.run.state import State, load_last_state, read_state, write_state
 from ghnq.training.run.trainer import StepReport, Trainer
 from ghnq.training.run.validation import split_validation, validate
@@ -76,7 +77,8 @@ def train(
         raise TrainingError(f"--max-minutes is {max_minutes}; give a number above 0")
     if override and not resume:
         raise TrainingError("--override changes the recipe of a run that is resumed; add --resume, or leave it out")
-    recipe = recipe.model_copy(update={"data": data}) if data else recipe
+    # Options of the command line, which started processes do not see, are keys of the recipe from here on.
+    recipe = recipe.model_copy(update={**({"data": data} if data else {}), **current().record()})
     topology = choose_topology(recipe, devices)
     _check_directory(out, resume)
     with RunLock(out) as lock:
@@ -131,14 +133,19 @@ def _prepare_start(recipe: Recipe, state: State | None, override: bool, max_minu
         TrainingError, RecipeError, DataError, CheckpointError: They do not fit together.
     """
     before = None if state is None else recipe_of(state)
-    dataset = _dataset(recipe)
+    try:
+        dataset = _dataset(recipe)
+    except DataError as error:
+        if before is not None and (difference := reading_difference(before, recipe)):
+            raise DataError(f"{error} The run was started otherwise: {difference}.") from error
+        raise
     train_set, val_set = split_validation(dataset, recipe.validation.images, recipe.seed)
     if recipe.init is not None:
         # A resumed run has its configuration in the state: the checkpoint it started from may be gone.
         config = before.hypernet if before else GHN.from_pretrained(recipe.init).config
         recipe = use_checkpoint_config(recipe, config)
     if state is not None and before is not None:
-        check_data(state, before, recipe, dataset)
+        before = check_data(state, before, recipe, dataset)
     recipe = _with_classes(recipe, train_set)
     changes: Changes = {}
     if before is not None:
@@ -179,7 +186,8 @@ def _run_steps(trainer: Trainer) -> None:
 
 
 def _dataset(recipe: Recipe) -> ImageDataset:
-    dataset = load(recipe.data, image_size=recipe.image_size)
+    with reading(recipe.read_options):
+        dataset = load(recipe.data)
     if recipe.soft_labels is not None:
         dataset = with_soft_labels(dataset, recipe.soft_labels)
     return dataset
@@ -221,7 +229,7 @@ class _RunLoop:
         with report_write_errors(self.out):
             for folder in (self.out, self.out / LAST, self.out / BEST):
                 sweep(folder)
-            write_text(self.out / RECIPE, dump_recipe(recipe))
+            write_text(self.out / RECIPE, dump_recipe(without_folders(recipe)))
             metrics_log = MetricsLog(self.out, resume_at=trainer.progress.step)
         with SignalHandler() as watch, metrics_log, TrainingBar(self.console, recipe) as bar:
             if changes:
@@ -285,7 +293,7 @@ class _RunLoop:
 
     def _save(self) -> None:
         trainer = self.trainer
-        recipe, task = trainer.recipe.model_dump_json(), trainer.task
+        recipe, task = without_folders(trainer.recipe).model_dump_json(), trainer.task
         with report_write_errors(self.out):
             trainer.averaged().save_pretrained(self.out / LAST)
             with writing_state(self.out) as path:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ghnq.data import ImageDataset
 from ghnq.errors import CheckpointError, TrainingError
+from ghnq.recorded_names import checkpoint_name, data_name, file_name
 from ghnq.training.recipe import Recipe
 from ghnq.training.run.state import State
 from ghnq.training.run.trainer import task_of
@@ -21,6 +22,9 @@ FIXED = {
     "validation.images": "images held out for validation would have been trained on",
 }
 """Keys, or groups of keys, that cannot change during a run, and why."""
+
+READ_KEYS = ("holdout", "image_size", "label_column", "skip_unreadable")
+"""Keys about how images are read."""
 
 FREE = ("max_minutes", "workers", "cuda_workers", "cuda_graphs", "device", "prefetch")
 """Keys about where and how long a run takes place, not about its result; they may change with every resume."""
@@ -50,7 +54,8 @@ def merge_recipes(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Re
     Raises:
         TrainingError: A key changed without `override`, or one that cannot change.
     """
-    changes = _changes(json.loads(before.model_dump_json()), json.loads(recipe.model_dump_json()), "")
+    old, new = (json.loads(without_folders(each).model_dump_json()) for each in (before, recipe))
+    changes = _changes(old, new, "")
     for key in FREE:
         changes.pop(key, None)
     if changes and not override:
@@ -67,7 +72,23 @@ def merge_recipes(recipe: Recipe, before: Recipe, *, override: bool) -> tuple[Re
     return recipe.model_copy(update={"max_minutes": before.max_minutes}), changes
 
 
-def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDataset) -> None:
+def without_folders(recipe: Recipe) -> Recipe:
+    """Returns the recipe as it is written: data, checkpoint and soft labels by name, without folders."""
+    names = {
+        "data": data_name(recipe.data),
+        "init": None if recipe.init is None else checkpoint_name(recipe.init),
+        "soft_labels": None if recipe.soft_labels is None else file_name(recipe.soft_labels),
+    }
+    return recipe.model_copy(update=names)
+
+
+def reading_difference(before: Recipe, recipe: Recipe) -> str:
+    """Returns in what the images of a resumed run are read in another way than before; empty where in nothing."""
+    keys = {key: (getattr(before, key), getattr(recipe, key)) for key in READ_KEYS}
+    return _describe({key: change for key, change in keys.items() if change[0] != change[1]})
+
+
+def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDataset) -> Recipe:
     """Checks that the images fit a resumed run.
 
     Args:
@@ -75,6 +96,9 @@ def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDatas
         before: Its recipe.
         recipe: The recipe now.
         dataset: The images now, with those for validation.
+
+    Returns:
+        The recipe before, with the name that the data have now where they are the same images.
 
     Raises:
         TrainingError: Classes or input shape differ, or there are other images under the same name.
@@ -88,11 +112,16 @@ def check_data(state: State, before: Recipe, recipe: Recipe, dataset: ImageDatas
         )
     # States of earlier versions have no hash.
     now = task_of(recipe, dataset, None if task.data_sha256 is None else dataset.content_hash)
-    if recipe.data == before.data and task != now:
+    # The content decides, not the name; nor how they were read, which states of earlier versions do not have.
+    same = now.model_copy(update={"data": task.data, "read_options": task.read_options}) == task
+    if data_name(recipe.data) == data_name(before.data) and not same:
         raise TrainingError(
-            f"the images of '{recipe.data}' are not those the run was started with (their content, mean or deviation "
-            "differs); bring them back, or start a new run in another --out"
+            f"the images of '{recipe.data}' are not those the run was started with "
+            f"({reading_difference(before, recipe) or 'their content, mean or deviation differs'}); bring them back, "
+            "or start a new run in another --out"
         )
+    moved = same and task.data_sha256 is not None
+    return before.model_copy(update={"data": recipe.data}) if moved else before
 
 
 def _describe(changes: Changes) -> str:

@@ -298,4 +298,5 @@ def task_of(recipe: Recipe, dataset: ImageDataset, data_sha256: str | None) -> T
         std=tuple(dataset.std.tolist()),
         space=recipe.space,
         data_sha256=data_sha256,
+        read_options=dataset.read_options.record() or None,
     )
