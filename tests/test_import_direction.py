@@ -17,6 +17,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             "files",
             "memory",
+            "network_outputs",
             "optional_imports",
             "processor",
             "progress",

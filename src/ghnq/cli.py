@@ -22,6 +22,7 @@ from ghnq.commands.arguments import (
     Json,
     ModelName,
     OnnxFile,
+    Output,
     PredictedBy,
     Protocol,
     Steps,
@@ -163,6 +164,7 @@ def score(
     protocol: Protocol = None,
     steps: Steps = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the table, a summary and a page here.")] = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Measure your own networks, with predicted or stored weights, in float and quantized."""
@@ -170,7 +172,7 @@ def score(
 
     run(
         models, checkpoint=checkpoint, weights=weights, data=data, head=head, schemes=schemes, images=images, on=on,
-        protocol=protocol, steps=steps, out=out, as_json=as_json,
+        protocol=protocol, steps=steps, out=out, output=output, as_json=as_json,
     )  # fmt: skip
 
 
@@ -194,6 +196,7 @@ def predict(
     scheme: Annotated[
         str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml.")
     ] = "float32",
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Predict all weights of a model and write them under the names of its state dict."""
@@ -207,6 +210,7 @@ def predict(
         input_shape=input_shape,
         scheme=scheme,
         out=out,
+        output=output,
         as_json=as_json,
     )
 
@@ -225,6 +229,7 @@ def sensitivity(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR|FILE.html", help="Write a result folder, or only its page, here.")
     ] = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Show the loss from each layer: with only this layer quantized, and with only this layer in float."""
@@ -240,6 +245,7 @@ def sensitivity(
         images=images,
         steps=steps,
         out=out,
+        output=output,
         as_json=as_json,
     )
 
@@ -265,6 +271,7 @@ def mixed(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR|FILE.yaml", help="Write a result folder, or only the scheme file, here.")
     ] = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Choose the bits of every layer under a budget, and compare the result with uniform bits."""
@@ -272,7 +279,8 @@ def mixed(
 
     run(
         model, checkpoint=checkpoint, weights=weights, data=data, head=head, budget_bits=budget_bits, measure=measure,
-        choices=choices, activations=activations, images=images, steps=steps, out=out, as_json=as_json,
+        choices=choices, activations=activations, images=images, steps=steps, out=out, output=output,
+        as_json=as_json,
     )  # fmt: skip
 
 
@@ -302,6 +310,7 @@ def export(
         bool,
         typer.Option("--int8-weights", help="8-bit weights as int8: only for processors with VNNI, or ARM."),
     ] = False,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Write a model with predicted, quantized weights as ONNX (.onnx) or a torch.export program (.pt2)."""
@@ -309,7 +318,8 @@ def export(
 
     run(
         model, checkpoint=checkpoint, weights=weights, scheme=scheme, data=data, head=head, out=out, protocol=protocol,
-        steps=steps, calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, as_json=as_json,
+        steps=steps, calibration=calibration, pack_int4=pack_int4, int8_weights=int8_weights, output=output,
+        as_json=as_json,
     )  # fmt: skip
 
 
@@ -350,6 +360,7 @@ def finetune(
         Path | None, typer.Option(metavar="DIR", help="Where the run is written.", show_default="runs/MODEL")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in DIR.")] = False,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Train one network from predicted weights, in float or through quantization as it will be deployed."""
@@ -358,7 +369,7 @@ def finetune(
     run(
         model, init=init, weights=weights, data=data, head=head, scheme=scheme, epochs=epochs, max_minutes=max_minutes,
         batch_size=batch_size, lr=lr, teacher=teacher, seed=seed, device=device, devices=devices, out=out,
-        resume=resume, as_json=as_json,
+        resume=resume, output=output, as_json=as_json,
     )  # fmt: skip
 
 
@@ -418,11 +429,12 @@ def draw(
     model: ModelName,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write: .svg or .html.")],
     input_shape: InputShape = "3,32,32",
+    output: Output = None,
 ) -> None:
     """Draw the graph that the hypernetwork gets of a model."""
     from ghnq.commands.draw import draw as run
 
-    run(model, input_shape=input_shape, out=out)
+    run(model, input_shape=input_shape, out=out, output=output)
 
 
 @spaces.command("describe")

@@ -18,6 +18,10 @@ class GraphError(GhnqError):
     """A module cannot be traced, or a graph is not a valid architecture."""
 
 
+class OutputError(GraphError):
+    """A network returns several tensors, or none, and it is not clear which of them is its logits."""
+
+
 class SpaceError(GhnqError):
     """A space, split or index does not exist, or a spec does not belong to the space."""
 

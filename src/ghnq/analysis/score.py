@@ -64,6 +64,7 @@ def score(
     images: int | None = None,
     on: Split = "val",
     name: str = "network",
+    output: str | None = None,
 ) -> list[ScoreRow]:
     """Measures the accuracy of one network under schemes, as `ghnq score` does.
 
@@ -76,6 +77,7 @@ def score(
         images: How many images; None is all.
         on: `val`, training images that are held out (`ghnq.prediction.held_out`), or `test`.
         name: The name of the network in the rows.
+        output: Which of several tensors that the module returns is the logits (`ghnq.network_outputs`).
 
     Raises:
         DataError: The images do not fit, or too few were given.
@@ -86,7 +88,7 @@ def score(
     weights: WeightSource = StoredWeights.of(module, module, predicted) if ghn is None else PredictedWeights(ghn)
     train = hold_out(dataset)[0].train if on == "val" else dataset.train
     calibration = train.balanced(min(CALIBRATION_IMAGES, len(train)), CALIBRATION_SEED)
-    network = Network(module, weights, dataset, dataset.normalise(calibration.pixels))
+    network = Network(module, weights, dataset, dataset.normalise(calibration.pixels), output)
     named = {str(scheme): scheme for scheme in map(QuantScheme.parse, schemes)}
     return score_networks({name: network}, choose_images(dataset, on, images), named)
 

@@ -83,6 +83,15 @@ LabelColumn = Annotated[
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="NAME",
+        help="Which of several results of the model is the logits: a key, an attribute, or a position.",
+        show_default="logits, or the only one of that shape",
+    ),
+]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A file that ghnq export wrote.")]
 ExportedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that ghnq export wrote: .onnx or .pt2.")]
 

@@ -11,12 +11,12 @@ from ghnq.graph.drawing.draw import draw as draw_graph
 from ghnq.models import load_model
 
 
-def draw(model: str, *, input_shape: str, out: Path) -> None:
+def draw(model: str, *, input_shape: str, out: Path, output: str | None) -> None:
     """Traces `model` and draws its graph into `out`, a `.svg` or `.html` file."""
     shape = parse_shape(input_shape)
     check_output(out, (".svg", ".html"), "graphs are drawn as")
     with Terminal(as_json=False) as terminal:
-        graph = trace(load_model(model, input_shape=shape), shape)
+        graph = trace(load_model(model, input_shape=shape), shape, output=output)
         draw_graph(graph, out)
         terminal.finish(
             None,

@@ -33,6 +33,7 @@ def export(
     calibration: int | None,
     pack_int4: bool,
     int8_weights: bool,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Writes `model`, with predicted or stored parameters and quantized, to `out`."""
@@ -42,7 +43,13 @@ def export(
     file_format = _format_of(out, Storage(pack_int4=pack_int4, int8_weights=int8_weights))
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
         loaded = load_network(
-            model, checkpoint=checkpoint, weights=weights, data=data, head=head, calibration=calibration
+            model,
+            checkpoint=checkpoint,
+            weights=weights,
+            data=data,
+            head=head,
+            calibration=calibration,
+            output=output,
         )
         check_float32(loaded.network.module)
         exported = export_prepared(

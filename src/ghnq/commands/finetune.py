@@ -54,6 +54,7 @@ class _Options:
     head: str | None
     scheme: str
     teacher: str | None
+    output: str | None
     settings: Settings
     read_options: ReadOptions
 
@@ -61,7 +62,7 @@ class _Options:
         """Returns the network, the job, the scheme, and the teacher."""
         parsed = read_scheme(self.scheme)
         with reading(self.read_options):  # also in processes that did not see the command line
-            network, chosen = _load(self.model, self.init, self.weights, self.data, self.head)
+            network, chosen = _load(self.model, self.init, self.weights, self.data, self.head, self.output)
         teacher = None if self.teacher is None else _teacher(self.teacher, network)
         kaiming = chosen.name == KAIMING and chosen.option == "init"
         job = Job(
@@ -76,6 +77,7 @@ class _Options:
             head=chosen.head,
             teacher=None if self.teacher is None else _teacher_name(self.teacher),
             teacher_sha256=None if self.teacher is None else _teacher_sha256(self.teacher),
+            output=self.output,
             settings=_with_possible_batch(self.settings, network),
         )
         return network, job, parsed, teacher
@@ -99,13 +101,14 @@ def finetune(
     devices: int | None,
     out: Path | None,
     resume: bool,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Trains `model` and writes its weights into `out`; signal n gives exit code 128 + n."""
     settings = Settings(
         epochs=epochs, max_minutes=max_minutes, batch_size=batch_size, lr=_parse_lr(lr), seed=seed
     )  # fmt: skip
-    options = _Options(model, init, weights, data, head, scheme, teacher, settings, current())
+    options = _Options(model, init, weights, data, head, scheme, teacher, output, settings, current())
     folder = out or Path("runs") / _slug(model)
     check_folder(folder)
     topology = arrange_processes(device=_parse_device(device), devices=devices)
@@ -131,7 +134,7 @@ def finetune(
             group.close()
         write_graphs(folder, {job.model: network.graph})
         page = write_folder_page(folder, terminal)
-        command = _export_command(model, folder, scheme, data)
+        command = _export_command(model, folder, scheme, data, output)
         terminal.finish(
             result.document() | {"export_command": command, "warnings": terminal.warnings},
             result.table(),
@@ -154,7 +157,7 @@ def _follow(group: WorkerGroup, options: _Options) -> None:
 
 
 def _load(
-    model: str, init: str | None, weights: Path | None, data: str | None, head: str | None
+    model: str, init: str | None, weights: Path | None, data: str | None, head: str | None, output: str | None
 ) -> tuple[Network, ChosenWeights]:
     """Returns the network with its initial weights, and where these come from."""
     if weights is not None and init is not None:
@@ -166,8 +169,9 @@ def _load(
             raise DataError("--init kaiming does not say which images to train on; name a data set with --data")
         chosen = ChosenWeights(KaimingWeights(), load(data), "init", KAIMING)
     else:
-        chosen = choose_weights(None if weights is not None else init or _default_init(data), weights, data, head)
-    return build_network(model, chosen), chosen
+        predicted_by = None if weights is not None else init or _default_init(data)
+        chosen = choose_weights(predicted_by, weights, data, head, output)
+    return build_network(model, chosen, output=output), chosen
 
 
 def _with_possible_batch(settings: Settings, network: Network) -> Settings:
@@ -195,7 +199,8 @@ def _teacher(reference: str, network: Network) -> nn.Module:
     shape, classes = dataset.input_shape, dataset.num_classes
     module = load_model(model, input_shape=shape, num_classes=classes) if at else network.module
     weights = StoredWeights.read(Path(file))
-    return Network(module, weights, dataset, network.calibration).prepared(FLOAT32).network
+    output = None if at else network.output
+    return Network(module, weights, dataset, network.calibration, output).prepared(FLOAT32).network
 
 
 def _teacher_name(reference: str) -> str:
@@ -237,8 +242,9 @@ def _about(result: Result) -> str:
     )
 
 
-def _export_command(model: str, folder: Path, scheme: str, data: str | None) -> str:
+def _export_command(model: str, folder: Path, scheme: str, data: str | None, output: str | None) -> str:
     command = ["ghnq", "export", model, "--weights", str(folder), "--scheme", scheme]
     command += ["--data", data] if data else []
     command += current().words()
+    command += ["--output", output] if output else []
     return shlex.join([*command, "--out", "model.onnx"])

@@ -32,6 +32,7 @@ def load_network(
     head: str | None = None,
     images: int | None = None,
     calibration: int | None = None,
+    output: str | None = None,
 ) -> Loaded:
     """Loads parameters and images, and builds the model for these images.
 
@@ -41,18 +42,23 @@ def load_network(
         head: `--head` (`choose_weights`).
         images: How many test images; None is all.
         calibration: How many training images for calibration; None is `CALIBRATION_IMAGES`. Fewer if there are fewer.
+        output: Which of several results of the model is the logits.
 
     Raises:
         CheckpointError, DataError, GraphError, SpaceError: One of the three cannot be loaded, or they do not fit.
     """
-    chosen = choose_weights(checkpoint, weights, data, head)
+    chosen = choose_weights(checkpoint, weights, data, head, output)
     dataset = chosen.dataset
     classified = dataset.test if images is None else dataset.test.first(images)
-    return Loaded(build_network(model, chosen, calibration), chosen, dataset, classified)
+    return Loaded(build_network(model, chosen, calibration, output=output), chosen, dataset, classified)
 
 
 def build_network(
-    model: str, chosen: ChosenWeights, calibration: int | None = None, images: Images | None = None
+    model: str,
+    chosen: ChosenWeights,
+    calibration: int | None = None,
+    images: Images | None = None,
+    output: str | None = None,
 ) -> Network:
     """Builds a model for the images that belong to the parameters, and checks that all fit, before any work is done.
 
@@ -73,7 +79,7 @@ def build_network(
         )
     module = load_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     calibration_images = dataset.normalise(train.balanced(count, CALIBRATION_SEED).pixels)
-    network = Network(module, chosen.source, dataset, calibration_images)
+    network = Network(module, chosen.source, dataset, calibration_images, output)
     if isinstance(chosen.source, StoredWeights):
         chosen.source.check_module(module)
     outputs = network.graph.num_outputs

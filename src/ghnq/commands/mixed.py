@@ -39,6 +39,7 @@ def mixed(
     images: int | None,
     steps: str | None,
     out: Path | None,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Chooses bits for every layer of `model`, measures the choice, and with `out` writes it as a scheme file."""
@@ -49,7 +50,9 @@ def mixed(
     if out is not None:
         check_output_or_folder(out, SUFFIXES, "scheme files are written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
+        loaded = load_network(
+            model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images, output=output
+        )
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             result = mix(
                 loaded.network, loaded.images, budget,

@@ -15,7 +15,7 @@ from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, check_head, choose_weights
-from ghnq.errors import GhnqError, GraphError
+from ghnq.errors import GhnqError, GraphError, OutputError
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
@@ -54,6 +54,7 @@ def predict(
     input_shape: str | None,
     scheme: str,
     out: Path,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Predicts the weights of `model` and writes them to `out` under the names of its state dict."""
@@ -65,9 +66,9 @@ def predict(
     with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the weights of {model}"):
         start = time.perf_counter()
         if data is None:
-            predicted = _uncalibrated(model, checkpoint or DEFAULT_CHECKPOINT, shape, parsed)
+            predicted = _uncalibrated(model, checkpoint or DEFAULT_CHECKPOINT, shape, parsed, output)
         else:
-            predicted = _calibrated(model, checkpoint, data, head, shape, parsed)
+            predicted = _calibrated(model, checkpoint, data, head, shape, parsed, output)
         seconds = time.perf_counter() - start
         weights, graph = predicted.weights, predicted.graph
         weights.save(out)
@@ -99,12 +100,14 @@ def predict(
     )
 
 
-def _uncalibrated(model: str, checkpoint: str, shape: Shape | None, scheme: QuantScheme) -> _Predicted:
+def _uncalibrated(
+    model: str, checkpoint: str, shape: Shape | None, scheme: QuantScheme, output: str | None
+) -> _Predicted:
     """Predicts without images: the norms have the statistics of a fresh module."""
     ghn = GHN.from_pretrained(checkpoint)
     of_checkpoint = DEFAULT_SHAPE if ghn.task is None else ghn.task.image_shape
     module = load_model(model, input_shape=shape or of_checkpoint, num_classes=ghn.config.num_classes)
-    graph = _trace(module, checkpoint, of_checkpoint) if shape is None else trace(module, shape)
+    graph = trace(module, shape, output=output) if shape else _trace(module, checkpoint, of_checkpoint, output)
     shape = shape or of_checkpoint
     scheme.check_overrides(_layers(module, graph))
     warnings = [*_warnings(ghn, scheme, shape, graph)]
@@ -124,10 +127,12 @@ def _uncalibrated(model: str, checkpoint: str, shape: Shape | None, scheme: Quan
     return _Predicted(StoredWeights.of(network, module, metadata), graph, tuple(warnings))
 
 
-def _trace(module: nn.Module, checkpoint: str, shape: Shape) -> ArchGraph:
+def _trace(module: nn.Module, checkpoint: str, shape: Shape, output: str | None) -> ArchGraph:
     """Traces a module for images of the checkpoint's shape, which may be foreign to it."""
     try:
-        return trace(module, shape)
+        return trace(module, shape, output=output)
+    except OutputError:
+        raise
     except GraphError as error:
         raise GraphError(
             f"{error}. These are images as '{checkpoint}' was trained on; for others give --input-shape, or --data"
@@ -135,15 +140,21 @@ def _trace(module: nn.Module, checkpoint: str, shape: Shape) -> ArchGraph:
 
 
 def _calibrated(
-    model: str, checkpoint: str | None, data: str, head: str | None, shape: Shape | None, scheme: QuantScheme
+    model: str,
+    checkpoint: str | None,
+    data: str,
+    head: str | None,
+    shape: Shape | None,
+    scheme: QuantScheme,
+    output: str | None,
 ) -> _Predicted:
     """Predicts, then calibrates the norms on the images, and scales convolutions without a norm once for all."""
-    chosen = choose_weights(checkpoint, None, data, head)
+    chosen = choose_weights(checkpoint, None, data, head, output)
     dataset = chosen.dataset
     if shape is not None and shape != dataset.input_shape:
         given, found = ("x".join(map(str, sizes)) for sizes in (shape, dataset.input_shape))
         raise GhnqError(f"--input-shape is {given}, but the images of '{dataset.name}' are {found}; leave it out")
-    network = build_network(model, chosen)
+    network = build_network(model, chosen, output=output)
     scheme.check_overrides(_layers(network.module, network.graph))
     warnings: list[str] = []
     if chosen.ghn is not None and chosen.head is None:

@@ -45,6 +45,7 @@ def score(
     protocol: str | None,
     steps: str | None,
     out: Path | None,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Measures each of `models` under every scheme; `out` gets the rows as they are made, a table, and a page."""
@@ -57,12 +58,13 @@ def score(
     if out is not None:
         check_folder(out)
     with Terminal(as_json=as_json) as terminal:
-        chosen = choose_weights(checkpoint, weights, data, head)
+        chosen = choose_weights(checkpoint, weights, data, head, output)
         classified = choose_images(chosen.dataset, on, images)
         # No image is both for calibration and measured.
         train = hold_out(chosen.dataset)[0].train if on == "val" else chosen.dataset.train
-        networks = {name: _build(model, chosen, train) for name, model in zip(names, models, strict=True)}
+        networks = {name: _build(model, chosen, train, output) for name, model in zip(names, models, strict=True)}
         fingerprint = _fingerprint(chosen, on, len(classified), len(networks[names[0]].calibration), protocol, steps)
+        fingerprint |= {} if output is None else {"output": output}
         with ScoreLedger(out, fingerprint, machine()) as ledger:
             rows = _measure(networks, classified, named, ledger, terminal, out)
             document = {
@@ -129,10 +131,10 @@ def _fingerprint(
     }
 
 
-def _build(model: str, chosen: ChosenWeights, train: Images) -> Network:
+def _build(model: str, chosen: ChosenWeights, train: Images, output: str | None) -> Network:
     """Builds a network that is calibrated on some of these images; errors name the model."""
     try:
-        return build_network(model, chosen, images=train)
+        return build_network(model, chosen, images=train, output=output)
     except (CheckpointError, GraphError, DataError) as error:
         raise type(error)(f"{model}: {error}") from error.__cause__
 

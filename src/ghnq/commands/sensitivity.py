@@ -33,6 +33,7 @@ def sensitivity(
     images: int | None,
     steps: str | None,
     out: Path | None,
+    output: str | None,
     as_json: bool,
 ) -> None:
     """Measures `model` with each layer quantized alone and left in float alone."""
@@ -40,7 +41,9 @@ def sensitivity(
     if out is not None:
         check_output_or_folder(out, (".html",), "the page is written as")
     with Terminal(as_json=as_json) as terminal:
-        loaded = load_network(model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images)
+        loaded = load_network(
+            model, checkpoint=checkpoint, weights=weights, data=data, head=head, images=images, output=output
+        )
         with measuring(terminal.progress, "networks") as progress, one_torch_thread():
             report = measure_sensitivity(loaded.network, loaded.images, parsed, progress)
         title = f"Sensitivity of {model_name(model)} to {report.label}, {loaded.weights.title}"

@@ -80,7 +80,11 @@ class ChosenWeights:
 
 
 def choose_weights(
-    checkpoint: str | None, weights: Path | None, data: str | None, head: str | None = None
+    checkpoint: str | None,
+    weights: Path | None,
+    data: str | None,
+    head: str | None = None,
+    output: str | None = None,
 ) -> ChosenWeights:
     """Loads the hypernetwork or the file of weights, and the images.
 
@@ -89,6 +93,7 @@ def choose_weights(
         weights: `--weights`.
         data: `--data`; None takes the images that the hypernetwork or the weights were made for.
         head: `--head`; None is `predicted` for the images that the hypernetwork was trained on, `solved` for others.
+        output: `--output`, for weights of which the head is solved.
 
     Raises:
         GhnqError: Two options contradict each other, or there is no such head.
@@ -99,7 +104,7 @@ def choose_weights(
         name = checkpoint or DEFAULT_CHECKPOINT
         ghn = GHN.from_pretrained(name)
         dataset = dataset_for(ghn, data)
-        chosen = ChosenWeights(_source(ghn, dataset, head), dataset, "checkpoint", name, ghn)
+        chosen = ChosenWeights(_source(ghn, dataset, head, output), dataset, "checkpoint", name, ghn)
     else:
         if checkpoint is not None:
             raise GhnqError("--checkpoint predicts weights, --weights has them already; give one of the two")
@@ -127,7 +132,9 @@ def check_head(head: str | None) -> None:
         raise GhnqError(f"there is no head '{head}'{nearest(head, HEADS)}; --head takes {' or '.join(HEADS)}")
 
 
-def _source(ghn: GHN, dataset: ImageDataset, head: str | None) -> PredictedWeights | TransferredWeights:
+def _source(
+    ghn: GHN, dataset: ImageDataset, head: str | None, output: str | None
+) -> PredictedWeights | TransferredWeights:
     """Returns the parameters with the head that is asked for."""
     if head == "predicted" and has_other_size(ghn, dataset):
         try:
@@ -135,7 +142,7 @@ def _source(ghn: GHN, dataset: ImageDataset, head: str | None) -> PredictedWeigh
         except DataError as error:
             raise DataError(f"--head predicted: {error} Without it, the head is solved for these images.") from error
     solved = needs_transfer(ghn, dataset) if head is None else head == "solved"
-    return TransferredWeights(ghn, dataset) if solved else PredictedWeights(ghn)
+    return TransferredWeights(ghn, dataset, output=output) if solved else PredictedWeights(ghn)
 
 
 def _about_transfer(source: TransferredWeights, name: str) -> str:

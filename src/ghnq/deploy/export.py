@@ -16,6 +16,7 @@ from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import DataError, ExportError
+from ghnq.network_outputs import take_output
 from ghnq.quant import Prepared, QuantScheme, TrainableNetwork, prepare
 from ghnq.quant.calibration import batches
 
@@ -51,6 +52,7 @@ def export_onnx(
     pack_int4: bool = False,
     int8_weights: bool = False,
     origin: Origin | None = None,
+    output: str | None = None,
 ) -> Exported:
     """Calibrates, folds and quantizes a network and writes it as ONNX with QuantizeLinear and DequantizeLinear.
 
@@ -68,8 +70,11 @@ def export_onnx(
             float.
         int8_weights: Whether to store 8-bit weights as int8 instead of uint8 (`Storage`).
         origin: Where the network comes from, for the metadata of the file.
+        output: Which of several tensors that the module returns is the logits, by key, attribute or position; None
+            takes `logits`, or the only one that has the shape of logits.
 
     Raises:
+        OutputError: It is not clear which result is the logits.
         SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
         NotFiniteError: Weights, activations or logits that are NaN or infinite.
         DataError: Unusable calibration images, or fewer than one batch.
@@ -78,7 +83,7 @@ def export_onnx(
         MissingExtraError: onnx is not installed.
     """
     file_format = OnnxFormat(Storage(pack_int4=pack_int4, int8_weights=int8_weights))
-    return _export_module(module, scheme, file_format, calibration, out, protocol, steps, batch_size, origin)
+    return _export_module(module, scheme, file_format, calibration, out, protocol, steps, batch_size, origin, output)
 
 
 def export_program(
@@ -91,6 +96,7 @@ def export_program(
     steps: Sequence[str] | None = None,
     batch_size: int = 256,
     origin: Origin | None = None,
+    output: str | None = None,
 ) -> Exported:
     """Calibrates, folds and quantizes a network and writes it as a torch.export program (.pt2) with pt2e operators.
 
@@ -106,8 +112,11 @@ def export_program(
         steps: Additional post-training steps (`ghnq.quant.POST_TRAINING_STEPS`); None leaves those of the scheme.
         batch_size: Images in one forward pass of the calibration.
         origin: Where the network comes from, for the metadata of the file.
+        output: Which of several tensors that the module returns is the logits, by key, attribute or position; None
+            takes `logits`, or the only one that has the shape of logits.
 
     Raises:
+        OutputError: It is not clear which result is the logits.
         SchemeError: Nothing to quantize, bits that no kernel takes, a constant activation.
         NotFiniteError: Weights, activations or logits that are NaN or infinite.
         DataError: Unusable calibration images, or fewer than one batch.
@@ -115,7 +124,9 @@ def export_program(
             batch size beyond its first dimension.
         GhnqError: The file name does not end in .pt2.
     """
-    return _export_module(module, scheme, ProgramFormat(), calibration, out, protocol, steps, batch_size, origin)
+    return _export_module(
+        module, scheme, ProgramFormat(), calibration, out, protocol, steps, batch_size, origin, output
+    )
 
 
 def _export_module(
@@ -128,6 +139,7 @@ def _export_module(
     steps: Sequence[str] | None,
     batch_size: int,
     origin: Origin | None,
+    output: str | None,
 ) -> Exported:
     """Prepares a module and exports it; the arguments are those of `export_onnx` and `export_program`."""
     path = Path(out)
@@ -143,6 +155,7 @@ def _export_module(
         prepared = module.prepared(calibration)
     else:
         prepared = prepare(module, calibration, batch_size=batch_size)
+    take_output(prepared.network, prepared.images[:2], output=output)
     return export_prepared(prepared, parsed, file_format, out=path, origin=origin)
 
 

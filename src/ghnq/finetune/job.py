@@ -87,6 +87,7 @@ class Job:
         read_options: How they were read, as on the command line.
         teacher: The teacher's weights, `MODEL@W` or `W`, without folders; None without.
         teacher_sha256: Hash of the file of these weights.
+        output: Which of several results of the network is the logits, as it was given; None without.
         settings: How it is trained.
     """
 
@@ -102,6 +103,7 @@ class Job:
     teacher_sha256: str | None = None
     settings: Settings
     head: str | None = None
+    output: str | None = None
 
     def to_json(self) -> str:
         """Returns the job as JSON, for the state."""
@@ -154,6 +156,7 @@ _OPTIONS = {
     "scheme_content": "the scheme",
     "teacher": "--teacher",
     "teacher_sha256": "the weights of --teacher",
+    "output": "--output",
     "origin": "the initial weights",
     "head": "the head (--head)",
     "origin_sha256": "the content of the initial weights",

@@ -16,6 +16,7 @@ from ghnq.errors import TrainingError
 from ghnq.finetune.job import Settings
 from ghnq.finetune.teacher import Teacher
 from ghnq.memory import keep_freed_memory
+from ghnq.network_outputs import choose_output, named_tensors
 from ghnq.quant import TrainableNetwork
 from ghnq.runs.distributed.worker_group import WorkerGroup
 
@@ -85,7 +86,7 @@ class Learner:
             last: Whether this is the last step; what the first process says counts.
         """
         images, targets = self._batch(number)
-        logits = self.network(images)
+        logits = self._logits(images)
         loss = self._loss(logits, images, targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -129,6 +130,14 @@ class Learner:
         images, targets = self.dataset.train_batch(number, self.settings.batch_size, self.settings.seed)
         mine = slice(self.group.rank, None, self.group.world_size)
         return images[mine].contiguous(memory_format=torch.channels_last), targets[mine]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Returns the logits [B, K]; some networks return further results in train mode only."""
+        result = self.network(images)
+        if isinstance(result, Tensor):
+            return result
+        tensors = named_tensors(result)
+        return tensors[choose_output(tensors, len(images), num_classes=self.dataset.num_classes)]
 
     def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         hard = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)

@@ -22,6 +22,7 @@ from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
 from ghnq.module_check import unwrapped
+from ghnq.network_outputs import returning_logits, take_output
 from ghnq.prediction import CALIBRATION_IMAGES, are_own_images
 from ghnq.prediction.held_out import held_out_count, hold_out
 from ghnq.prediction.inference import BATCH_SIZE
@@ -43,11 +44,13 @@ class TransferredWeights:
         ghn: The hypernetwork.
         dataset: The images that the head is solved on; those held out for validation are not used.
         images: How many, at most.
+        output: Which of several outputs of a network is the logits (`ghnq.network_outputs`).
     """
 
     ghn: GHN
     dataset: ImageDataset
     images: int = MAX_IMAGES
+    output: str | None = None
     standardise: bool = True
     keep_statistics: bool = False
     trained_through: str | None = None
@@ -81,7 +84,7 @@ class TransferredWeights:
         NotFiniteError: A parameter or a feature is NaN or infinite.
         """
         network = initialize_traced(module, graph, self.ghn, scheme)
-        solve_head(network, self.dataset, standardise=True, images=self.images)
+        solve_head(network, self.dataset, standardise=True, images=self.images, output=self.output)
         return network
 
 
@@ -106,6 +109,7 @@ def transfer(
     *,
     scheme: str | QuantScheme = "float32",
     head: Literal["solved", "predicted"] = "solved",
+    output: str | None = None,
 ) -> nn.Module:
     """Returns a copy of the module for the classes of a data set: body predicted, norms calibrated, head solved.
 
@@ -118,6 +122,8 @@ def transfer(
         dataset: Images of any size and any classes.
         scheme: The precision that the network will be quantized to, for a hypernetwork trained with `condition`.
         head: `predicted` leaves the head as it is predicted: for the classes that the hypernetwork was trained for.
+        output: Which of several tensors that the module returns is the logits (`ghnq.network_outputs`); the result
+            returns all of them, as the module does.
 
     Raises:
         GhnqError: There is no such head.
@@ -131,20 +137,26 @@ def transfer(
             f"the hypernetwork predicts heads for {ghn.config.num_classes} classes, but '{dataset.name}' has "
             f"{dataset.num_classes}; have it solved (head='solved')"
         )
-    graph = trace(module, dataset.input_shape)
+    graph = trace(module, dataset.input_shape, output=output, num_classes=dataset.num_classes)
     network = initialize_traced(module, graph, ghn, QuantScheme.parse(scheme))
     prepared = prepare(network, _calibration(dataset), standardise=True)
     # Convolutions are standardised for good first: nothing after the head is solved may change the features.
     result = TrainableNetwork.of(prepared, _FLOAT32).float_network()
     if head == "solved":
-        layer = find_head(result, prepared.images[:2])
-        layer.replace(_solve(result, layer, dataset, MAX_IMAGES))
+        with returning_logits(result, prepared.images[:2], output=output, num_classes=dataset.num_classes):
+            layer = find_head(result, prepared.images[:2])
+            layer.replace(_solve(result, layer, dataset, MAX_IMAGES))
     return result
 
 
 @torch.no_grad()
 def solve_head(
-    network: nn.Module, dataset: ImageDataset, *, standardise: bool, images: int = MAX_IMAGES
+    network: nn.Module,
+    dataset: ImageDataset,
+    *,
+    standardise: bool,
+    images: int = MAX_IMAGES,
+    output: str | None = None,
 ) -> LinearClassifier:
     """Solves the head of a network whose norms are still to be calibrated, in place, and returns the classifier.
 
@@ -154,12 +166,14 @@ def solve_head(
         standardise: Whether the network will be prepared with `standardise`. The head itself is marked, so that its
             outputs are not standardised.
         images: How many training images, at most.
+        output: Which of several outputs is the logits (`ghnq.network_outputs`).
 
     Raises:
         GraphError: The classification layer cannot be found, or has another number of outputs.
     """
     calibration = _calibration(dataset)
     prepared = prepare(network, calibration, standardise=False)
+    take_output(prepared.network, prepared.images[:2], output=output, num_classes=dataset.num_classes)
     name = find_head(prepared.network, prepared.images[:2]).name
     own = Head.of(unwrapped(network, say=False), name)
     mark_solved(own.layer)

@@ -27,6 +27,7 @@ def initialize(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     *,
     scheme: str | QuantScheme = "float32",
+    output: str | None = None,
 ) -> nn.Module:
     """Returns a copy of the module, on the CPU, with predicted parameters; the given module is not changed.
 
@@ -39,11 +40,12 @@ def initialize(
     Args:
         input_shape: (channels, height, width) of an image.
         scheme: The precision the network will be quantized to, for a hypernetwork trained with `condition`.
+        output: Which of several outputs is the logits, as in `ghnq.trace`.
 
     Raises:
         GraphError: The module cannot be traced.
     """
-    return mark_predicted(initialize_traced(module, trace(module, input_shape), ghn, scheme))
+    return mark_predicted(initialize_traced(module, trace(module, input_shape, output=output), ghn, scheme))
 
 
 def initialize_traced(

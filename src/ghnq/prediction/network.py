@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ghnq.data import ImageDataset, Images
 from ghnq.errors import DataError, NotFiniteError
 from ghnq.graph import ArchGraph, trace
+from ghnq.network_outputs import take_output
 from ghnq.prediction.accuracy import Count, count_correct
 from ghnq.prediction.dataset_fit import check_outputs
 from ghnq.prediction.weights import WeightSource
@@ -36,6 +37,8 @@ class Network:
         weights: Where the parameters come from.
         dataset: The images that the network classifies.
         calibration: float32 [B, C, H, W], normalised training images of the data set.
+        output: Which of several tensors that the module returns is the logits (`ghnq.network_outputs`); networks that
+            are made here return it alone.
 
     Raises:
         DataError: The parameters are not meant for such images.
@@ -45,6 +48,7 @@ class Network:
     weights: WeightSource
     dataset: ImageDataset
     calibration: Tensor
+    output: str | None = None
 
     def __post_init__(self) -> None:
         self.weights.check_dataset(self.dataset)
@@ -54,9 +58,11 @@ class Network:
         """The traced architecture.
 
         Raises:
-            GraphError: The module cannot be traced.
+            GraphError: The module cannot be traced, or it is not clear which of its outputs is the logits.
         """
-        return trace(self.module, self.dataset.input_shape)
+        return trace(
+            self.module, self.dataset.input_shape, output=self.output, num_classes=self.dataset.num_classes
+        )  # fmt: skip
 
     def prepared(self, scheme: QuantScheme) -> Prepared:
         """Returns the network in float, with batch-norm statistics estimated from the calibration images.
@@ -103,15 +109,18 @@ class Network:
             keep_statistics=self.weights.keep_statistics,
             trained_through=self.weights.trained_through,
         )
+        take_output(
+            prepared.network, prepared.images[:2], output=self.output, num_classes=self.dataset.num_classes
+        )  # fmt: skip
         self._check_logits(prepared)
         return prepared
 
     @torch.no_grad()
     def _check_logits(self, prepared: Prepared) -> None:
         logits = prepared.network(prepared.images[:2])
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            returned = (
-                f"a tensor of shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        if logits.dim() != 2:
+            raise DataError(
+                f"For two images the model returns a tensor of shape {list(logits.shape)}; it must return logits "
+                "[2, classes]."
             )
-            raise DataError(f"For two images the model returns {returned}; it must return logits [2, classes].")
         check_outputs(logits.shape[1], self.dataset)

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ghnq.network_outputs import named_tensors
 from ghnq.quant.affine import along_channels
 from ghnq.quant.data_flow import ChannelRelation, DataFlow
 from ghnq.quant.entry import as_network, observe_plain_layers, take_network
 from ghnq.quant.folding import fold_gain
-from ghnq.torch_compat import BatchNorm, tree_leaves
+from ghnq.torch_compat import BatchNorm
 
 MAX_ITERATIONS = 30
 """Passes over all pairs of layers, at most."""
@@ -145,8 +146,8 @@ def _groups(layer: nn.Module) -> int:
 
 
 def _outputs_agree(before: object, after: object) -> bool:
-    for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True):
-        if isinstance(old, Tensor) and not torch.equal(old, new):
+    for old, new in zip(named_tensors(before).values(), named_tensors(after).values(), strict=True):
+        if not torch.equal(old, new):
             limit = TOLERANCE * old.abs().max()
             if not bool((old - new).abs().max() <= limit):
                 return False

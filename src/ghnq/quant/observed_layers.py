@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ghnq.network_outputs import named_tensors
 from ghnq.quant.quantizable import is_quantizable
 from ghnq.quant.replacement import replace_module
-from ghnq.torch_compat import share_hooks, tree_leaves
+from ghnq.torch_compat import share_hooks
 
 _CONVOLUTIONS: dict[Callable[..., object], type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     F.conv1d: nn.Conv1d,
@@ -64,8 +65,8 @@ def _computes(network: nn.Module, images: Tensor, expected: object) -> bool:
         found = network(images)
     except (RuntimeError, TypeError, AttributeError, KeyError):  # of a hook that computes the weight anew
         return False
-    pairs = zip(tree_leaves(found), tree_leaves(expected), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+    pairs = zip(named_tensors(found).values(), named_tensors(expected).values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @dataclass(frozen=True)

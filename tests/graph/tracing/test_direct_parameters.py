@@ -277,8 +277,14 @@ def test_an_output_computed_from_the_first_comes_last() -> None:
             y = self.a(x.flatten(1))
             return y, self.b(y)
 
-    graph = trace(Chain(), SHAPE)
+    graph = trace(Chain(), SHAPE, output="0")
     assert (graph.nodes[-1].name, graph.num_outputs, graph.further_outputs) == ("b", 4, ())
+    assert trace(Chain(), SHAPE, output="1").num_outputs == 7
+    assert trace(Chain(), SHAPE, num_classes=4) == graph
+    with pytest.raises(
+        GraphError, match=r"'0' \[N, 4\], '1' \[N, 7\], and it is not clear which of them is the logits"
+    ):
+        trace(Chain(), SHAPE)
 
 
 def test_no_parameter_at_all_reaches_the_output() -> None:

@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram, default_decompositions
 from ghnq.deploy.graph.decomposer import Decomposer
 from ghnq.deploy.graph.decompositions import NOT_DECOMPOSED, RESULT_RULES, decompose
 from ghnq.errors import ExportError
+from ghnq.network_outputs import take_output
 from ghnq.quant.quantized_layers import QuantLayer
 
 
@@ -19,16 +20,18 @@ def capture(network: nn.Module, images: Tensor) -> fx.GraphModule:
     """Returns the graph of a network in eval mode, for images [B, C, H, W] of one size and any number.
 
     Quantized layers are plain layers in it, with the weights they compute with. A node's `meta` has `val` (a tensor of
-    its shape), `where` (for messages) and, for the weight of a layer, `name`. Of several outputs the first is taken.
+    its shape), `where` (for messages) and, for the weight of a layer, `name`. Of several outputs the logits are
+    taken (`ghnq.network_outputs`).
 
     Raises:
+        OutputError: There is no output, or it is not clear which of several is the logits.
         ExportError: The network cannot be captured with a free batch, or has a function that is not supported.
     """
     return _Capture(_export(network, images[:2])).rewrite(type(network).__name__)
 
 
 class _Capture(Decomposer):
-    """Rewrites a program: images are the input, what is independent of them is a constant, the first output is kept."""
+    """Rewrites a program: images are the input, what is independent of them is a constant."""
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__(program.graph_module)
@@ -60,9 +63,9 @@ class _Capture(Decomposer):
 
     def output_node(self, node: fx.Node) -> fx.Node:
         """Adds the output and removes what it does not depend on."""
-        first = _first_output(self.program)
-        logits: fx.Node = self.env[first]
-        self._check_logits(first, logits)
+        exported = _only_output(self.program)
+        logits: fx.Node = self.env[exported]
+        self._check_logits(exported, logits)
         output: fx.Node = self.new.graph.output(logits)
         self.new.graph.eliminate_dead_code()
         return output
@@ -96,6 +99,7 @@ def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
     for module in plain.modules():
         if isinstance(module, QuantLayer):
             module.bits = module.bits._replace(activation=None)  # the layer then does not quantize its input
+    take_output(plain, images)
     table = default_decompositions()
     for function in NOT_DECOMPOSED:
         table.pop(function, None)  # type: ignore[no-untyped-call]
@@ -126,13 +130,12 @@ def _reason(error: Exception) -> str:
     return first.strip()
 
 
-def _first_output(program: ExportedProgram) -> fx.Node:
+def _only_output(program: ExportedProgram) -> fx.Node:
+    """Returns the node of the network's result, beside which a program gives the buffers that it changes."""
     outputs = program.graph.output_node().args[0]
-    names = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-    for node in outputs if isinstance(outputs, tuple) else ():
-        if isinstance(node, fx.Node) and names and node.name == names[0] and _is_tensor(node):
-            return node
-    raise ExportError("the network's forward returns no tensor first; it must return logits [batch, classes]")
+    (name,) = (spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT")
+    assert isinstance(outputs, tuple)
+    return next(node for node in outputs if isinstance(node, fx.Node) and node.name == name)
 
 
 def _is_tensor(node: fx.Node) -> bool:

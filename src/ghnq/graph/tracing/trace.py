@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from math import prod
 from operator import index
 from types import TracebackType
@@ -20,39 +19,50 @@ from ghnq.graph.tracing.passes import build_graph
 from ghnq.graph.tracing.recorder import Recorder
 from ghnq.graph.tracing.rule_table import HANDLERS
 from ghnq.module_check import check_is_module, failure_place, unwrapped
+from ghnq.network_outputs import choose_main_output, named_tensors
 
 MAX_INPUT_ELEMENTS = 1 << 32
 BATCH_SIZE = 2  # with a batch of one, `squeeze()` would remove the batch dimension
 
 
-def trace(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> ArchGraph:
+def trace(
+    module: nn.Module,
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    output: str | None = None,
+    num_classes: int | None = None,
+) -> ArchGraph:
     """Returns the architecture of a module: its operations, their edges, and the node that owns each parameter.
 
     Parameters may be on any device, including `meta`. No weight is read, copied or written, and the module is restored
-    afterwards. The graph is that of evaluation mode, whatever mode the module is in. If there are several outputs, the
-    first is the output of the network; the others are followed too.
+    afterwards. The graph is that of evaluation mode, whatever mode the module is in. Of several outputs one is the
+    output of the network (`ghnq.network_outputs`); the others are followed too.
 
     Args:
         module: A network with static control flow. DataParallel, DistributedDataParallel and torch.compile are left
             out, with a warning.
         input_shape: Of one image, (channels, height, width).
+        output: The name of the output of the network, if it returns several tensors: a key, an attribute, or a position
+            such as `1`. None takes `logits` if there is one, else the only one that has the shape of logits.
+        num_classes: How many logits the network has; None if that is not known.
 
     Warns:
         GhnqWarning: There are functions or parameters outside the vocabulary, parameters that reach no output,
             functions that are random in eval mode, or layers in use that are not registered in the module.
 
     Raises:
-        GraphError: The module has no parameters, does not take this shape, needs the values of activations, or has
-            recurrent, quantized, uninitialised or scripted layers.
+        GraphError: The module has no parameters, does not take this shape, needs the values of activations, has
+            recurrent, quantized, uninitialised or scripted layers, or it is not clear which of its outputs is meant.
     """
     module = unwrapped(check_is_module(module, "trace", GraphError))
     shape = _checked_shape(input_shape)
     snapshot = take_snapshot(module)
     recorder = Recorder(module, snapshot, HANDLERS)
-    outputs = list(output_tensors(result := _run(module, shape, snapshot, recorder)))
-    if not outputs:
+    tensors = named_tensors(result := _run(module, shape, snapshot, recorder))
+    if not tensors:
         raise GraphError(f"{type(module).__name__} returned {type(result).__name__}, in which there is no tensor")
-    first, *others = [recorder.current_record(output) for output in outputs]
+    name = choose_main_output(tensors, BATCH_SIZE, output=output, num_classes=num_classes)
+    first, *others = [recorder.current_record(tensor) for tensor in (tensors[name], *tensors.values())]
     if first is None:
         raise GraphError(f"the output of {type(module).__name__} does not depend on its input")
     further = dict.fromkeys(i for i in others if i is not None and i != first)
@@ -107,22 +117,6 @@ def _warn(text: str) -> None:
 def _list_parameters(names: Sequence[str], limit: int = 5) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return "the parameter" + ("s " if len(names) > 1 else " ") + ", ".join(map(repr, names[:limit])) + more
-
-
-def output_tensors(value: object) -> Iterator[Tensor]:
-    """Yields the tensors in the output of a model: a tensor, a sequence, a mapping, a dataclass, or these nested."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    items: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        items = value.values()
-    elif isinstance(value, list | tuple):
-        items = value
-    elif is_dataclass(value) and not isinstance(value, type):
-        items = [getattr(value, field.name) for field in fields(value)]
-    for item in items:
-        yield from output_tensors(item)
 
 
 def _checked_shape(input_shape: Sequence[int]) -> Shape:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ghnq.eval_calls import Mistakes, is_random
+from ghnq.network_outputs import named_tensors
 from ghnq.quant.data_flow.function_properties import is_query, scales_channels
 from ghnq.quant.eval_mode import eval_mode
 from ghnq.quant.quantizable import is_quantizable
@@ -94,7 +95,7 @@ def record(network: nn.Module, images_BCHW: Tensor) -> Recording:
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True, prepend=True).remove)
         with recorder:
             output = network(images_BCHW)
-    results = recorder.input_values(output)
+    results = recorder.input_values(list(named_tensors(output).values()))
     runs = Counter(operation.module for operation in recorder.operations if operation.module is not None)
     return Recording(
         network, tuple(recorder.operations), results, recorder.shapes, runs, recorder.parameters, recorder.mistakes
