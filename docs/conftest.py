@@ -1,8 +1,8 @@
 """The code of the site is tested: each block of Python or shell commands on a page runs, in the order of the page.
 
 A block of `text` says what the `python` or `sh` block before it prints on stdout. `...` stands for anything. Numbers of
-100 and more, and those with a decimal point, may differ by a twentieth or by 2, times by any amount: pages are read on
-other processors than they were written on.
+100 and more may differ by a twentieth, those with a decimal point by 2, times by any amount: pages are read on other
+processors than they were written on. All else is exact.
 
 A page runs in an empty folder in which `benchmarks`, `examples` and `recipes` are those of the checkout, and
 `uoft-cs/cifar10` is a folder of its images, where the checkout has one beside it. Comments above a block:
@@ -103,7 +103,7 @@ def same_output(expected: str, printed: str) -> bool:
             pattern += re.escape(match[0])
     found = re.fullmatch(r"\s*" + pattern + literal(expected[position:]) + r"\s*", printed, re.DOTALL)
     return found is not None and all(
-        abs(float(text.replace(",", "")) - value) <= max(2, 0.05 * abs(value))
+        abs(float(text.replace(",", "")) - value) <= (0.05 * abs(value) if abs(value) >= 100 else 2)
         for text, value in zip(found.groups(), figures, strict=True)
     )
 
