@@ -178,6 +178,78 @@ def score(
 
 @app.command()
 @reads_images
+def rank(
+    candidates: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CANDIDATES...",
+            help="SPACE/SPLIT, FILE.py:NAME (a model; a list, dictionary or generator of models), SPEC.json, a folder "
+            "of specs, a text file of such words.",
+        ),
+    ],
+    schemes: Annotated[
+        str, typer.Option("--scheme", metavar="A,B", help="Schemes; candidates are ranked by the first one.")
+    ] = "w4a4",
+    checkpoint: PredictedBy = None,
+    data: DataName = None,
+    head: Head = None,
+    n: Annotated[
+        int | None, typer.Option("--n", metavar="N", help="Candidates of each word, at most.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Which members of a split, and all else random.")] = 0,
+    max_params: Annotated[int | None, typer.Option(metavar="P", help="Parameters.", show_default="any")] = None,
+    max_macs: Annotated[int | None, typer.Option(metavar="M", help="Multiply-adds.", show_default="any")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="B", help="Bytes of parameters at the scheme.", show_default="any")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option(metavar="R", help="Peak bytes of activations.", show_default="any")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Milliseconds of the integer file, of the best only.", show_default="any"),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(metavar="SIGNAL", help="fitted, accuracy, loss, finetune, macs, params, synflow or naswot."),
+    ] = "fitted",
+    top: Annotated[int, typer.Option(metavar="K", help="How many of the best.")] = 10,
+    images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 500,
+    minutes: Annotated[
+        float, typer.Option(metavar="M", help="Of fine-tuning for each of the best, with --by finetune.")
+    ] = 0.5,
+    no_halving: Annotated[
+        bool, typer.Option("--no-halving", help="Give all candidates the images and minutes of the best.")
+    ] = False,
+    on: Annotated[
+        str, typer.Option("--on", metavar="SPLIT", help="val, or test: measure the best on test images, too.")
+    ] = "val",
+    protocol: Protocol = None,
+    steps: Steps = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes.", show_default="one for each core")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Measurements, result, and weights of the best; resumes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank candidate networks within a budget, and say how far the order can be trusted."""
+    from ghnq.commands.rank import Options
+    from ghnq.commands.rank import rank as run
+    from ghnq.search.limits import Limits
+
+    limits = Limits(parameters=max_params, multiply_adds=max_macs, bytes=max_bytes, peak_memory=max_memory)
+    options = Options(
+        checkpoint=checkpoint, data=data, head=head, schemes=schemes, protocol=protocol, steps=steps, n=n, seed=seed,
+        by=by, images=images, minutes=minutes, halve=not no_halving, on=on, top=top, max_latency=max_latency,
+        limits=limits, workers=workers,
+    )  # fmt: skip
+    run(candidates, options, out=out, as_json=as_json)
+
+
+@app.command()
+@reads_images
 def predict(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],

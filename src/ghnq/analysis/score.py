@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -165,7 +166,7 @@ def score_table(rows: Sequence[ScoreRow], title: str, caption: str) -> Table:
         last = number + 1 == len(rows) or rows[number + 1].model != row.model
         size = [f"{row.parameters:,}", f"{row.multiply_adds:,}"] if first else ["", ""]
         table.add_row(
-            row.model if first else "", row.scheme, f"{row.accuracy:.2f}", _drop(row), *size, end_section=last
+            escape(row.model) if first else "", row.scheme, f"{row.accuracy:.2f}", _drop(row), *size, end_section=last
         )
     return table
 

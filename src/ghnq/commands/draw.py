@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.markup import escape
+
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
 from ghnq.graph import trace
@@ -20,7 +22,7 @@ def draw(model: str, *, input_shape: str, out: Path, output: str | None) -> None
         draw_graph(graph, out)
         terminal.finish(
             None,
-            f"[bold]{model}[/]: {len(graph.nodes)} nodes, {len(graph.edges)} edges, "
+            f"[bold]{escape(model)}[/]: {len(graph.nodes)} nodes, {len(graph.edges)} edges, "
             f"{graph.num_parameters:,} parameters, {graph.multiply_adds:,} multiply-adds",
             f"drawn to [cyan]{out}[/]",
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from rich.markup import escape
+
 from ghnq.commands.load_network import Loaded, load_network
 from ghnq.commands.options import check_output, check_protocol, parse_steps
 from ghnq.commands.terminal import Terminal
@@ -41,7 +43,7 @@ def export(
     parsed = read_scheme(scheme, protocol=protocol, steps=parse_steps(steps) or None)
     check_output(out, (".onnx", ".pt2"), "networks are written as")
     file_format = _format_of(out, Storage(pack_int4=pack_int4, int8_weights=int8_weights))
-    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {model}"):
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Exporting {escape(model)}"):
         loaded = load_network(
             model,
             checkpoint=checkpoint,
@@ -59,7 +61,8 @@ def export(
     proof = ["ghnq", "verify", str(out), "--data", data or loaded.dataset.name]
     terminal.finish(
         document,
-        f"[bold]{model}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, {_describe_format(exported)}",
+        f"[bold]{escape(model)}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, "
+        f"{_describe_format(exported)}",
         f"written to [cyan]{out}[/]",
         f"prove it with: {shlex.join([*proof, *current().words()])}",
     )

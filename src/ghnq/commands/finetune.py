@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rich.markup import escape
 from torch import nn
 
 from ghnq.commands.load_network import build_network
@@ -141,7 +142,7 @@ def finetune(
             _about(result),
             f"weights: [cyan]{result.weights}[/]",
             f"page: [cyan]{page}[/]",
-            f"export it with: {command}",
+            f"export it with: {escape(command)}",
         )
 
 

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from rich.markup import escape
+
 from ghnq._version import __version__
 from ghnq.analysis.mixed_precision import Budget, Measure, Mixed, layers_table, mix, mixed_table
 from ghnq.commands.load_network import Loaded, load_network
@@ -69,7 +71,7 @@ def mixed(
         lines = [] if out is None else _write(out, result, document, model, loaded, terminal)
         title = f"{model_name(model)}, {loaded.weights.title}, within {budget.bits:g} bits ({budget.measure})"
         title += "".join(f" + {step}" for step in result.scheme.steps)
-        terminal.finish(document, layers_table(result), mixed_table(result, title), *lines)
+        terminal.finish(document, layers_table(result), mixed_table(result, escape(title)), *lines)
 
 
 def _write(

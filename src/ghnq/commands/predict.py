@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.markup import escape
 from torch import nn
 
-from ghnq._version import __version__
+from ghnq.commands.calibrated_weights import calibrated_weights, weights_metadata
 from ghnq.commands.load_network import build_network
 from ghnq.commands.options import check_output, parse_shape
 from ghnq.commands.terminal import Terminal
-from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, check_head, choose_weights
+from ghnq.commands.weight_options import DEFAULT_CHECKPOINT, about_condition, check_head, choose_weights
 from ghnq.errors import GhnqError, GraphError, OutputError
 from ghnq.evaluation.provenance import weights_hash
 from ghnq.graph import ArchGraph, trace
@@ -23,7 +24,7 @@ from ghnq.hypernet.initialize import initialize_traced
 from ghnq.models import load_model
 from ghnq.prediction import StoredWeights
 from ghnq.prediction.stored_weights import about_images
-from ghnq.quant import QuantScheme, TrainableNetwork
+from ghnq.quant import QuantScheme
 from ghnq.quant.quantizable import is_quantizable
 from ghnq.quant.standardisation import unnormalised_layers
 from ghnq.quant.trainable import standardised_but_tied
@@ -63,7 +64,7 @@ def predict(
     if head == "solved" and data is None:
         raise GhnqError("--head solved needs the images of the classes (--data)")
     check_output(out, (".safetensors",), "weights are written as")
-    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the weights of {model}"):
+    with Terminal(as_json=as_json) as terminal, terminal.progress.status(f"Predicting the weights of {escape(model)}"):
         start = time.perf_counter()
         if data is None:
             predicted = _uncalibrated(model, checkpoint or DEFAULT_CHECKPOINT, shape, parsed, output)
@@ -94,7 +95,7 @@ def predict(
         }
     terminal.finish(
         document,
-        f"[bold]{graph.num_parameters:,}[/] parameters of [bold]{model}[/], predicted in {seconds:.2f} s"
+        f"[bold]{graph.num_parameters:,}[/] parameters of [bold]{escape(model)}[/], predicted in {seconds:.2f} s"
         + (f", norms calibrated on {names['data']}" if data is not None else ""),
         f"{len(weights.tensors)} tensors written to [cyan]{out}[/]",
     )
@@ -120,7 +121,7 @@ def _uncalibrated(
             f"{open_statistics}, which the file cannot have without images: calibrate before use (commands that take "
             "--weights do; in Python ghnq.quant.prepare), or give --data"
         )
-    metadata = _metadata(model, checkpoint, weights_hash(ghn), scheme, shape, graph) | {
+    metadata = weights_metadata(model, checkpoint, weights_hash(ghn), scheme, shape, graph) | {
         "standardise": "true",
         "calibrated": "false" if open_statistics else "true",
     }
@@ -159,41 +160,8 @@ def _calibrated(
     warnings: list[str] = []
     if chosen.ghn is not None and chosen.head is None:
         warnings += _warnings(chosen.ghn, scheme, dataset.input_shape, network.graph)
-    prepared = network.prepared(scheme)
-    tied = standardised_but_tied(prepared)
-    without_bias = [
-        name
-        for name in prepared.data_flow.unnormalised
-        if name not in tied and prepared.network.get_submodule(name).bias is None
-    ]
-    if without_bias:
-        warnings.append(
-            f"{len(without_bias)} convolutions have neither a norm nor a bias (first '{without_bias[0]}'): their "
-            "outputs are scaled, but cannot be centred; without --data, commands that take --weights do both"
-        )
-    trained = TrainableNetwork.of(prepared, _FLOAT32).float_network()
-    metadata = _metadata(model, chosen.name, chosen.sha256, scheme, dataset.input_shape, network.graph)
-    metadata |= about_images(dataset) | {
-        "standardise": "false",
-        "calibrated": "true",
-        **({} if chosen.head is None else {"head": chosen.head}),
-    }
-    return _Predicted(StoredWeights.of(trained, network.module, metadata), network.graph, tuple(warnings))
-
-
-def _metadata(
-    model: str, checkpoint: str, sha256: str, scheme: QuantScheme, shape: Shape, graph: ArchGraph
-) -> dict[str, str]:
-    return {
-        "format": "pt",
-        "ghnq_version": __version__,
-        "model": model_name(model),
-        "checkpoint": checkpoint_name(checkpoint),
-        "checkpoint_sha256": sha256,
-        "scheme": str(scheme),
-        "input_shape": ",".join(map(str, shape)),
-        "num_classes": str(graph.num_outputs),
-    }
+    weights, about = calibrated_weights(network, chosen, model, scheme)
+    return _Predicted(weights, network.graph, (*warnings, *about))
 
 
 def _layers(module: nn.Module, graph: ArchGraph) -> list[str]:
@@ -213,8 +181,8 @@ def _needs_statistics(network: nn.Module, shape: Shape) -> str:
 
 def _warnings(ghn: GHN, scheme: QuantScheme, shape: Shape, graph: ArchGraph) -> Iterator[str]:
     """Yields warnings about a prediction that the hypernetwork was not trained for."""
-    if not scheme.is_float and not ghn.config.condition:
-        yield f"the hypernetwork was trained without `condition`: it predicts the same for {scheme} as for float32"
+    if (unconditioned := about_condition(ghn, scheme)) is not None:
+        yield unconditioned
     if ghn.task is not None and tuple(ghn.task.image_shape) != shape:
         trained, given = ("x".join(map(str, s)) for s in (ghn.task.image_shape, shape))
         yield f"the hypernetwork was trained for images of {trained}, not {given}: expect poor accuracy"

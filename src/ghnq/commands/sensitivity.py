@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from ghnq.analysis.sensitivity import measure_sensitivity, sensitivity_table
 from ghnq.commands.load_network import load_network
 from ghnq.commands.options import check_output_or_folder, parse_steps
@@ -59,7 +61,7 @@ def sensitivity(
         if out is not None:
             graphs = {model_name(model): loaded.network.graph}
             lines = [f"page: [cyan]{_write(out, document, graphs, title, terminal)}[/]"]
-        terminal.finish(document, sensitivity_table(report, title), *lines)
+        terminal.finish(document, sensitivity_table(report, escape(title)), *lines)
 
 
 def _write(out: Path, document: dict[str, Any], graphs: dict[str, ArchGraph], title: str, terminal: Terminal) -> Path:

@@ -24,6 +24,7 @@ from ghnq.prediction import (
     warn_about_other_images,
 )
 from ghnq.prediction.stored_weights import weights_file
+from ghnq.quant import QuantScheme
 from ghnq.recorded_names import checkpoint_name, file_name
 
 DEFAULT_CHECKPOINT = "digits"
@@ -120,6 +121,13 @@ def choose_weights(
     elif isinstance(chosen.source, StoredWeights):
         chosen.source.images.warn_about_other(chosen.dataset)
     return chosen
+
+
+def about_condition(ghn: GHN, scheme: QuantScheme) -> str | None:
+    """Returns what is to be said where a hypernetwork does not know the scheme that it predicts for."""
+    if scheme.is_float or ghn.config.condition:
+        return None
+    return f"the hypernetwork was trained without `condition`: it predicts the same for {scheme} as for float32"
 
 
 def check_head(head: str | None) -> None:

@@ -18,13 +18,13 @@ from ghnq import spaces
 from ghnq.data import ImageDataset
 from ghnq.errors import SchemeError
 from ghnq.evaluation.architecture_selection import architectures
+from ghnq.evaluation.engine import Processes
 from ghnq.evaluation.evaluator import Evaluator
 from ghnq.evaluation.ledger import Ledger
 from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES, describe_schemes, name_schemes
 from ghnq.evaluation.provenance import machine, versions, weights_hash
 from ghnq.evaluation.results import Results
 from ghnq.evaluation.rows import Row
-from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.hypernet import GHN
 from ghnq.memory import keep_freed_memory
 from ghnq.prediction import CALIBRATION_IMAGES, check_dataset, space_of, warn_about_other_images
@@ -32,7 +32,6 @@ from ghnq.prediction.inference import BATCH_SIZE
 from ghnq.progress import ProgressCallback
 from ghnq.quant import QuantScheme
 from ghnq.recorded_names import checkpoint_name
-from ghnq.torch_threads import one_torch_thread
 
 Task = tuple[str, int, tuple[str, ...]]
 """Split, index, and the names of the schemes that are not measured yet."""
@@ -108,11 +107,11 @@ def _measure_missing(
 ) -> None:
     """Measures all rows that the ledger does not have, and adds them."""
     tasks = list(_missing(members, names, ledger))
-    count = usable_workers(workers, len(tasks))
+    engine = Processes(workers)
     done, total = len(members) - len(tasks), len(members)
     report = progress or (lambda done, total: None)
     report(done, total)
-    with one_torch_thread(), closing(run_tasks(partial(_measure, evaluator), tasks, count)) as finished:
+    with closing(engine.run(partial(_measure, evaluator), tasks)) as finished:
         for rows in finished:
             ledger.add(rows)
             done += 1

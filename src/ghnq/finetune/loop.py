@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from torch import nn
 
 from ghnq.errors import CheckpointError, TrainingError
@@ -88,7 +89,9 @@ def finetune(
         if state is not None:
             run.resume(state)
         else:
-            run.console.print(f"measuring {job.model} on {len(network.dataset.test):,} test images", soft_wrap=True)
+            run.console.print(
+                f"measuring {escape(job.model)} on {len(network.dataset.test):,} test images", soft_wrap=True
+            )
             run.progress.before = accuracies(network, network.dataset.test, schemes_of(scheme))
         lock.acquire()
         run.train()

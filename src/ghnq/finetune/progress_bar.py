@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ghnq.finetune.learner import StepReport
@@ -28,7 +29,7 @@ class FinetuneBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=1.0, step=0, loss=float("nan"), accuracy=float("nan"))
+        self._task = self._bar.add_task(escape(name), total=1.0, step=0, loss=float("nan"), accuracy=float("nan"))
         self._loss = self._accuracy = float("nan")
         self._printed = time.monotonic()
 

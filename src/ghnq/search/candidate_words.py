@@ -140,21 +140,19 @@ def _members(word: str, sampling: _Sampling) -> Iterator[Found]:
 
 def _objects(word: str) -> Iterator[Found]:
     """Yields what an object of the user's is, or the items that it has."""
-    file = word.rpartition(":")[0]
-    source = Path(file) if file.endswith(".py") else None
     value = load_object(word)
     if isinstance(value, type) or isinstance(called_on_meta(value), nn.Module):
-        return iter([_usable(word, value, source)])
+        return iter([_usable(word, value)])
     try:
         items = collection_of(value, word)
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         return iter([Failure(word, reason_of(error))])
     if items is None:
-        return iter([_usable(word, value, source)])
-    return _items(word, items, source)
+        return iter([_usable(word, value)])
+    return _items(word, items)
 
 
-def _items(word: str, items: Iterator[tuple[str, object]], source: Path | None) -> Iterator[Found]:
+def _items(word: str, items: Iterator[tuple[str, object]]) -> Iterator[Found]:
     for number in itertools.count():
         try:
             key, value = next(items)
@@ -163,12 +161,12 @@ def _items(word: str, items: Iterator[tuple[str, object]], source: Path | None) 
         except Exception as error:  # noqa: BLE001 - a generator that has raised gives nothing more
             yield Failure(f"{word}[{number}]", reason_of(error))
             return
-        yield _usable(f"{word}[{key}]", value, source)
+        yield _usable(f"{word}[{key}]", value)
 
 
-def _usable(name: str, value: object, source: Path | None) -> Found:
+def _usable(name: str, value: object) -> Found:
     if isinstance(value, nn.Module) or callable(value):
-        return Candidate(name, value=value, source=source)
+        return Candidate(name, value=value)
     return Failure(name, f"is of type {type(value).__name__}; it must be an nn.Module, or return one when it is called")
 
 

@@ -6,11 +6,9 @@ the name in the table.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,7 +17,7 @@ from torch import nn
 from ghnq import spaces
 from ghnq.errors import GhnqError, GraphError
 from ghnq.memory import available_memory
-from ghnq.models import instantiate
+from ghnq.models import instantiate, load_object
 from ghnq.spaces import Spec
 
 COPIES = 6
@@ -33,17 +31,16 @@ class Candidate:
 
     Attributes:
         name: The MODEL word that names it.
-        value: A module, or a class or function that returns one; None for a member of a space.
+        value: A module, or a class or function that returns one; None for a member of a space, and where the name says
+            it (`load_object`).
         space: The name of the space that it is a member of; empty for a network of the user's.
         spec: The member; None for a network of the user's.
-        source: The user's file that it is defined in; its content is part of the candidate's identity.
     """
 
     name: str
     value: object = None
     space: str = ""
     spec: Spec | None = None
-    source: Path | None = None
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Returns the network for images of (C, H, W); members of a space are on the `meta` device.
@@ -55,22 +52,15 @@ class Candidate:
         if self.spec is not None:
             channels, space = input_shape[0], spaces.get(self.space)
             return space.build(self.spec, in_channels=channels, num_classes=num_classes, device="meta")
-        if not isinstance(self.value, nn.Module):
-            trial = called_on_meta(self.value)
+        value = load_object(self.name) if self.value is None else self.value
+        if not isinstance(value, nn.Module):
+            trial = called_on_meta(value)
             check_memory(0 if trial is None else sum(each.numel() for each in trial.parameters()))
-        return instantiate(self.value, self.name)
+        return instantiate(value, self.name)
 
-    def identity(self, graph_json: str, module: nn.Module) -> str:
-        """Returns a hash of what is known of the architecture: equal ones are measured once, changed ones again.
-
-        The graph does not tell activation functions apart, so that the text of the module and of the user's file are
-        part of it.
-        """
-        digest = hashlib.sha256(graph_json.encode())
-        digest.update(repr(module).encode())
-        if self.source is not None and self.source.is_file():
-            digest.update(self.source.read_bytes())
-        return digest.hexdigest()
+    def __reduce__(self) -> tuple[type[Candidate], tuple[str, None, str, Spec | None]]:
+        """Sends a network of the user's to another process by its name; there its file is imported anew."""
+        return Candidate, (self.name, None, self.space, self.spec)
 
 
 @dataclass(frozen=True)

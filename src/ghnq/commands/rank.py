@@ -1,0 +1,185 @@
+"""`ghnq rank`: which of many candidates will be good at a few bits, within the budget of a device."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.markup import escape
+
+from ghnq.commands.calibrated_weights import calibrated_weights
+from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
+from ghnq.commands.progress_display import measuring
+from ghnq.commands.rank_output import document, lines, next_commands, table
+from ghnq.commands.terminal import Terminal
+from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
+from ghnq.errors import GhnqError
+from ghnq.evaluation.engine import Processes
+from ghnq.evaluation.named_schemes import name_schemes
+from ghnq.evaluation.provenance import machine, versions
+from ghnq.files import write_text
+from ghnq.progress import ProgressCallback
+from ghnq.search.candidate_words import read_candidates
+from ghnq.search.candidates import Candidates
+from ghnq.search.latency import LatencyTest
+from ghnq.search.ledger import RankLedger
+from ghnq.search.limits import Limits
+from ghnq.search.measuring import Measurer
+from ghnq.search.ranking import Ranking
+from ghnq.search.ranking import rank as rank_candidates
+from ghnq.search.settings import Settings
+from ghnq.search.signals import signal_of
+from ghnq.search.subject import Bench, Budget
+from ghnq.spaces.spec_file import write_spec_file
+
+RESULT_FILE, BEST_FOLDER = "ranking.json", "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the command that say what is measured, as they are given."""
+
+    checkpoint: str | None
+    data: str | None
+    head: str | None
+    schemes: str
+    protocol: str | None
+    steps: str | None
+    n: int | None
+    seed: int
+    by: str
+    images: int
+    minutes: float
+    halve: bool
+    on: str
+    top: int
+    max_latency: float | None
+    limits: Limits
+    workers: int | None
+
+    def settings(self) -> Settings:
+        """Returns the settings of the ranking.
+
+        Raises:
+            GhnqError: A value is not allowed.
+        """
+        if self.on not in ("val", "test"):
+            raise GhnqError(f"there are no images '{self.on}'; --on takes val or test")
+        return Settings(
+            by=signal_of(self.by),
+            limits=self.limits,
+            top=self.top,
+            budget=Budget(self.images, 60 * self.minutes),
+            halve=self.halve,
+            on="test" if self.on == "test" else "val",
+            max_latency=self.max_latency,
+        )
+
+
+def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: bool) -> None:
+    """Ranks what `words` name; `out` gets the measurements as they are made, the result, and weights of the best."""
+    check_protocol(options.protocol)
+    named = name_schemes(parse_list(options.schemes, "--scheme"), options.protocol, parse_steps(options.steps))
+    settings = options.settings()
+    scheme = next(iter(named.values()))
+    latency = None if options.max_latency is None else LatencyTest(scheme)
+    if out is not None:
+        check_folder(out)
+    with Terminal(as_json=as_json) as terminal:
+        with terminal.progress.status("Reading the candidates"):
+            candidates = read_candidates(words, n=options.n, seed=options.seed)
+        chosen = choose_weights(options.checkpoint, None, options.data, options.head)
+        if chosen.ghn is not None and (about := about_condition(chosen.ghn, scheme)) is not None:
+            terminal.warn(about)
+        measurer = Measurer(Bench.of(chosen.source, chosen.dataset, options.seed), candidates.usable, named)
+
+        def stage(what: str) -> AbstractContextManager[ProgressCallback]:
+            return measuring(terminal.progress, what)
+
+        with RankLedger(out, _fingerprint(chosen, measurer, options), machine()) as ledger:
+            try:
+                ranking = rank_candidates(
+                    measurer, settings, engine=Processes(options.workers), ledger=ledger, stage=stage,
+                    failures=candidates.failures, latency=latency,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                _say_what_is_kept(terminal, ledger, out)
+                raise
+        result = document(ranking, settings, chosen, measurer, options.seed)
+        files: dict[str, Path] = {}
+        if out is not None:
+            files = _write_best(ranking, candidates, measurer, chosen, out, terminal)
+            result |= {"weights": {name: str(file) for name, file in files.items()}}
+        commands = next_commands(
+            ranking, files, scheme=parse_list(options.schemes, "--scheme")[0], checkpoint=options.checkpoint,
+            data=options.data,
+        )  # fmt: skip
+        result |= {"next": commands, "warnings": terminal.warnings}
+        if out is not None:
+            write_text(out / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        terminal.finish(
+            result,
+            table(ranking, settings, chosen, measurer),
+            *lines(ranking, settings, out),
+            "next:",
+            *(escape(f"  {command}") for command in commands),
+        )
+
+
+def _fingerprint(chosen: ChosenWeights, measurer: Measurer, options: Options) -> dict[str, object]:
+    """Returns everything that a measurement depends on besides its key."""
+    bench = measurer.bench
+    return {
+        "command": "rank",
+        "checkpoint_sha256": chosen.sha256,
+        "head": "predicted" if chosen.head is None else "solved",
+        "data_sha256": bench.dataset.content_hash,
+        "image_shape": list(bench.dataset.input_shape),
+        "protocol": options.protocol or "deploy",
+        "steps": options.steps or "",
+        "seed": options.seed,
+        "versions": versions(),
+    }
+
+
+def _say_what_is_kept(terminal: Terminal, ledger: RankLedger, out: Path | None) -> None:
+    kept = (
+        "nothing is kept without --out"
+        if out is None
+        else f"{len(ledger):,} measurements are kept in '{out}'; the same command goes on with the others"
+    )
+    terminal.progress.print(f"Interrupted; {kept}.", soft_wrap=True, highlight=False)
+
+
+def _write_best(
+    ranking: Ranking, candidates: Candidates, measurer: Measurer, chosen: ChosenWeights, out: Path, terminal: Terminal
+) -> dict[str, Path]:
+    """Writes predicted weights of the best, and specs of members of spaces; returns the files of weights by name."""
+    files = {}
+    scheme = next(iter(measurer.schemes.values()))
+    for number, each in enumerate(ranking.best, start=1):
+        stem = out / BEST_FOLDER / f"{number:02d}-{_slug(each.name)}"
+        candidate = candidates.usable[each.name]
+        if candidate.spec is not None:
+            write_spec_file(stem.with_name(f"{stem.name}.json"), candidate.space, candidate.spec)
+        try:
+            network = measurer.network(each.name, measurer.bench.dataset.train.labels.numel())
+            weights, about = calibrated_weights(network, chosen, each.name, scheme)
+        except GhnqError as error:
+            terminal.warn(f"no weights are written for {each.name}: {error}")
+            continue
+        for text in about:
+            terminal.warn(f"{each.name}: {text}")
+        files[each.name] = stem.with_name(f"{stem.name}.safetensors")
+        weights.save(files[each.name])
+    return files
+
+
+def _slug(name: str) -> str:
+    """Returns a file name: `convnets/test/8` -> `convnets-test-8`, `my/nets.py:Z[a]` -> `nets.py-Z-a`."""
+    source, colon, rest = name.partition(":")
+    return re.sub(r"[^\w.]+", "-", f"{Path(source).name}{colon}{rest}" if colon else name).strip("-")[:80]

@@ -1,0 +1,134 @@
+"""What `ghnq rank` says: the document, the table, what the order is worth, and the next commands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from ghnq._version import __version__
+from ghnq.commands.weight_options import ChosenWeights
+from ghnq.evaluation.named_schemes import describe_schemes
+from ghnq.search.evidence import evidence
+from ghnq.search.measuring import Measurer
+from ghnq.search.ranking import Ranked, Ranking
+from ghnq.search.settings import Settings
+
+MAX_NAME = 40
+"""Characters of a candidate that are not broken to the next line."""
+MAX_FAILURES = 10
+"""Failures that are printed; all are in the document."""
+
+
+def document(
+    ranking: Ranking, settings: Settings, chosen: ChosenWeights, measurer: Measurer, seed: int
+) -> dict[str, object]:
+    worth, bench = evidence().worth(settings.by.name), measurer.bench
+    return {
+        **chosen.document,
+        "ghnq_version": __version__,
+        "data": bench.dataset.name,
+        "data_sha256": bench.dataset.content_hash,
+        **describe_schemes(measurer.schemes),
+        "schemes": list(measurer.schemes),
+        "by": settings.by.name,
+        "worth": {
+            "tau": None if worth is None else worth.tau,
+            "within_budget": None if worth is None else worth.within_budget,
+            "sentences": evidence().lines(settings.by.name),
+        },
+        "seed": seed,
+        "images": min(settings.budget.images, len(bench.measured)),
+        "minutes": settings.budget.seconds / 60,
+        "candidates": ranking.candidates,
+        "filtered": {name: len(names) for name, names in ranking.filtered.taken.items()},
+        "failed": [{"name": each.name, "reason": each.reason} for each in ranking.failures],
+        "rounds": [
+            {"candidates": rung.candidates, "images": rung.budget.images, "seconds": rung.budget.seconds}
+            for rung in ranking.rungs
+        ],
+        "seconds": {name: round(seconds, 2) for name, seconds in ranking.seconds.items()},
+        "rows": [_row(each) for each in ranking.best],
+    }
+
+
+def _row(ranked: Ranked) -> dict[str, object]:
+    return {
+        "name": ranked.name,
+        "value": ranked.value,
+        "accuracy": dict(ranked.accuracy),
+        "test": dict(ranked.test),
+        **ranked.sizes.document(),
+        "latency_ms": ranked.latency_ms,
+        "pareto": ranked.pareto,
+    }
+
+
+def next_commands(
+    ranking: Ranking, files: dict[str, Path], *, scheme: str, checkpoint: str | None, data: str | None
+) -> list[str]:
+    """Returns what to do next with the best candidate."""
+    best = ranking.best[0]
+    shared = ["--scheme", scheme, *(["--data", data] if data else [])]
+    if best.name in files:
+        given = made = ["--weights", str(files[best.name])]
+    else:
+        given, made = (["--init", checkpoint], ["--checkpoint", checkpoint]) if checkpoint else ([], [])
+    return [
+        shlex.join(["ghnq", "finetune", best.name, *given, *shared]),
+        shlex.join(["ghnq", "export", best.name, *made, *shared, "--out", "model.onnx"]),
+    ]
+
+
+def table(ranking: Ranking, settings: Settings, chosen: ChosenWeights, measurer: Measurer) -> Table:
+    schemes, bench = list(measurer.schemes), measurer.bench
+    images = min(settings.budget.images, len(bench.measured))
+    shown = Table(
+        title=f"the best {len(ranking.best)} of {ranking.candidates:,} candidates by '{settings.by.name}', "
+        f"{bench.dataset.name}, {chosen.title}",
+        caption=f"{settings.by.name}: {settings.by.summary}; predicted accuracy in percent on {images:,} held-out training images; * is the Pareto front of "
+        f"accuracy at {schemes[0]} against multiply-adds, bytes and memory",
+        header_style="bold",
+    )
+    shown.add_column("", justify="right")
+    longest = max(len(each.name) for each in ranking.best)
+    shown.add_column("candidate", overflow="fold", min_width=min(longest, MAX_NAME))
+    headings = [settings.by.name, *(f"predicted {scheme}" for scheme in schemes)]
+    headings += [f"test {scheme}" for scheme in schemes] if settings.on == "test" else []
+    headings += ["parameters", "multiply-adds", f"bytes at {schemes[0]}", "peak memory"]
+    headings += ["ms"] if settings.max_latency is not None else []
+    for heading in (*headings, ""):
+        shown.add_column(heading, justify="right")
+    for number, each in enumerate(ranking.best, start=1):
+        cells = [_number(each.value, 3), *(_number(value, 2) for value in each.accuracy.values())]
+        cells += [_number(value, 2) for value in each.test.values()]
+        memory = each.sizes.peak_memory
+        cells += [f"{each.sizes.parameters:,}", f"{each.sizes.multiply_adds:,}", f"{each.sizes.bytes:,}"]
+        cells += ["?" if memory is None else f"{memory:,}"]
+        cells += [_number(each.latency_ms, 3)] if settings.max_latency is not None else []
+        shown.add_row(str(number), escape(each.name), *cells, "*" if each.pareto else "")
+    return shown
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def lines(ranking: Ranking, settings: Settings, out: Path | None) -> list[str]:
+    """Returns what the order is worth, what was left out, and where the result is."""
+    said = ["what this order is worth:", *(f"  {line}" for line in evidence().lines(settings.by.name))]
+    if any(ranking.filtered.taken.values()):
+        said.append(f"{ranking.filtered.explain(settings.limits)}; {len(ranking.filtered.kept):,} were left")
+    if len(ranking.rungs) > 1:
+        rounds = ", ".join(f"{rung.candidates:,} on {rung.budget.images:,} images" for rung in ranking.rungs)
+        said.append(f"rounds: {rounds}")
+    if ranking.failures:
+        said.append(f"{len(ranking.failures):,} candidates failed:")
+        said += [escape(f"  {each.name}: {each.reason}") for each in ranking.failures[:MAX_FAILURES]]
+        if len(ranking.failures) > MAX_FAILURES:
+            said.append(f"  and {len(ranking.failures) - MAX_FAILURES:,} more (all are in the --json document)")
+    if out is not None:
+        said.append(f"result, specs and predicted weights of the best: [cyan]{escape(str(out))}[/]")
+    return said

@@ -1,0 +1,67 @@
+"""Successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv 1502.07943): all candidates get a small
+budget, the better part of them a larger one, and so on; only the last few get all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ghnq.search.signals import Effort
+from ghnq.search.subject import Budget
+
+ETA = 3
+"""Budgets grow by this factor from rung to rung, and the number of candidates falls by it."""
+SPARE = 3
+"""No rung but the last gets fewer than this many candidates for each that is wanted."""
+MIN_IMAGES = 50
+"""The fewest images of a rung: with fewer, chance decides."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round: so many candidates are measured with a budget.
+
+    Attributes:
+        candidates: How many.
+        budget: For each.
+    """
+
+    candidates: int
+    budget: Budget
+
+
+def plan(candidates: int, top: int, effort: Effort, full: Budget, *, halve: bool = True) -> list[Rung]:
+    """Returns the rounds that bring candidates to the `top` best ones.
+
+    Args:
+        effort: Of the signal: without images, or without training, a budget buys nothing, and there is one round.
+        full: The budget of the last round.
+        halve: Whether to halve at all; if not, all candidates get the full budget.
+    """
+    if effort < Effort.IMAGES:
+        full = Budget(0)
+    elif effort < Effort.TRAINING:
+        full = Budget(full.images)
+    most = 1 + math.floor(math.log(max(full.images / MIN_IMAGES, 1), ETA) + 1e-9)
+    if not halve or full.images == 0 or candidates <= SPARE * top:
+        return [Rung(candidates, full)]
+    plans = [_rungs(candidates, SPARE * top, full, number) for number in range(1, most + 1)]
+    return min(plans, key=lambda rungs: sum(rung.candidates * rung.budget.images for rung in rungs))
+
+
+def _rungs(candidates: int, last: int, full: Budget, number: int) -> list[Rung]:
+    """Returns so many rounds, none but the first with fewer than `last` candidates."""
+    shares = [ETA ** (number - 1 - position) for position in range(number)]
+    counts = [max(last, math.ceil(candidates / ETA**position)) for position in range(number)]
+    return [
+        Rung(count, Budget(math.ceil(full.images / share), full.seconds / share))
+        for count, share in zip(counts, shares, strict=True)
+    ]
+
+
+def best_first(names: Sequence[str], values: Mapping[str, float | None]) -> list[str]:
+    """Returns names by falling value; None comes last, and of equal values the name that comes first."""
+    worst = -math.inf
+    return sorted(names, key=lambda name: -worst if (value := values[name]) is None else -value)

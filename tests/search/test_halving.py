@@ -1,0 +1,72 @@
+"""The rounds of successive halving, and the Pareto front, against their definitions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghnq.search.halving import MIN_IMAGES, SPARE, Rung, best_first, plan
+from ghnq.search.pareto import front
+from ghnq.search.signals import Effort
+from ghnq.search.subject import Budget
+
+FULL = Budget(500, 30.0)
+
+
+@given(
+    candidates=st.integers(1, 5000),
+    top=st.integers(1, 60),
+    effort=st.sampled_from([Effort.IMAGES, Effort.TRAINING]),
+    images=st.integers(1, 5000),
+)
+def test_rounds_grow_in_budget_and_shrink_in_number(candidates: int, top: int, effort: Effort, images: int) -> None:
+    full = Budget(images, 30.0)
+    rungs = plan(candidates, top, effort, full)
+    assert rungs[0].candidates == candidates
+    assert rungs[-1].budget == (full if effort is Effort.TRAINING else Budget(images))
+    for before, after in pairwise(rungs):
+        assert before.candidates >= after.candidates >= SPARE * top
+        assert before.budget.images < after.budget.images
+        assert before.budget.images >= MIN_IMAGES
+    spent = sum(rung.candidates * rung.budget.images for rung in rungs)
+    assert spent <= candidates * images
+
+
+def test_a_thousand_to_twenty() -> None:
+    assert plan(1000, 20, Effort.IMAGES, FULL) == [
+        Rung(1000, Budget(56)), Rung(334, Budget(167)), Rung(112, Budget(500))
+    ]  # fmt: skip
+    assert plan(1000, 20, Effort.IMAGES, FULL, halve=False) == [Rung(1000, Budget(500))]
+    assert plan(1000, 20, Effort.TRAINING, FULL)[0] == Rung(1000, Budget(56, 30 / 9))
+    assert plan(1000, 20, Effort.GRAPH, FULL) == [Rung(1000, Budget(0))]
+
+
+@given(st.lists(st.none() | st.integers(-2, 2) | st.floats(-5, 5), max_size=8))
+def test_best_first_is_a_stable_order_with_what_is_not_finite_last(numbers: list[float | None]) -> None:
+    values = {f"name {number}": value for number, value in enumerate(numbers)}
+    names = list(values)
+    order = best_first(names, values)
+    assert sorted(order) == sorted(names)
+    numbers = [values[name] for name in order]
+    finite = [number for number in numbers if number is not None]
+    assert finite == sorted(finite, reverse=True)
+    assert numbers[: len(finite)] == finite
+    for first, second in pairwise(order):
+        if values[first] == values[second]:
+            assert names.index(first) < names.index(second)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=12))
+def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int, int]]) -> None:
+    named = {str(number): point for number, point in enumerate(points)}
+    expected = []
+    for name, point in named.items():
+        beaten = False
+        for other in named.values():
+            at_least = all(other[axis] >= point[axis] for axis in range(3))
+            beaten |= at_least and any(other[axis] > point[axis] for axis in range(3))
+        if not beaten:
+            expected.append(name)
+    assert front(named) == expected
