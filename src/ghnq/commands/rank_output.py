@@ -16,7 +16,7 @@ from ghnq.search.measuring import Measurer
 from ghnq.search.ranking import Ranked, Ranking
 from ghnq.search.settings import Settings
 
-MAX_NAME = 40
+MAX_NAME = 24
 """Characters of a candidate that are not broken to the next line."""
 MAX_FAILURES = 10
 """Failures that are printed; all are in the document."""
@@ -88,16 +88,17 @@ def table(ranking: Ranking, settings: Settings, chosen: ChosenWeights, measurer:
     shown = Table(
         title=f"the best {len(ranking.best)} of {ranking.candidates:,} candidates by '{settings.by.name}', "
         f"{bench.dataset.name}, {chosen.title}",
-        caption=f"{settings.by.name}: {settings.by.summary}; predicted accuracy in percent on {images:,} held-out training images; * is the Pareto front of "
-        f"accuracy at {schemes[0]} against multiply-adds, bytes and memory",
+        caption=f"{settings.by.name}: {settings.by.summary}; {', '.join(schemes)}: predicted accuracy in percent on "
+        f"{images:,} held-out training images; bytes and peak memory of activations at {schemes[0]}; *: Pareto front of "
+        f"accuracy at {schemes[0]} against macs, bytes and memory",
         header_style="bold",
     )
     shown.add_column("", justify="right")
     longest = max(len(each.name) for each in ranking.best)
     shown.add_column("candidate", overflow="fold", min_width=min(longest, MAX_NAME))
-    headings = [settings.by.name, *(f"predicted {scheme}" for scheme in schemes)]
+    headings = [settings.by.name, *schemes]
     headings += [f"test {scheme}" for scheme in schemes] if settings.on == "test" else []
-    headings += ["parameters", "multiply-adds", f"bytes at {schemes[0]}", "peak memory"]
+    headings += ["params", "macs", "bytes", "memory"]
     headings += ["ms"] if settings.max_latency is not None else []
     for heading in (*headings, ""):
         shown.add_column(heading, justify="right")
