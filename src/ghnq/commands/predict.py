@@ -23,12 +23,9 @@ from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
 from ghnq.models import load_model
 from ghnq.prediction import StoredWeights
-from ghnq.prediction.stored_weights import about_images
 from ghnq.quant import QuantScheme
 from ghnq.quant.quantizable import is_quantizable
 from ghnq.quant.standardisation import unnormalised_layers
-from ghnq.quant.trainable import standardised_but_tied
-from ghnq.recorded_names import checkpoint_name, model_name
 from ghnq.torch_compat import BatchNorm
 
 DEFAULT_SHAPE = (3, 32, 32)

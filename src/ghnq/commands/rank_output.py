@@ -88,9 +88,9 @@ def table(ranking: Ranking, settings: Settings, chosen: ChosenWeights, measurer:
     shown = Table(
         title=f"the best {len(ranking.best)} of {ranking.candidates:,} candidates by '{settings.by.name}', "
         f"{bench.dataset.name}, {chosen.title}",
-        caption=f"{settings.by.name}: {settings.by.summary}; {', '.join(schemes)}: predicted accuracy in percent on "
-        f"{images:,} held-out training images; bytes and peak memory of activations at {schemes[0]}; *: Pareto front of "
-        f"accuracy at {schemes[0]} against macs, bytes and memory",
+        caption=f"{settings.by.name}: {settings.by.summary}; {', '.join(schemes)}: predicted accuracy, % of "
+        f"{images:,} held-out training images; bytes and peak memory of activations at {schemes[0]}; *: Pareto front "
+        f"of accuracy at {schemes[0]} against macs, bytes and memory",
         header_style="bold",
     )
     shown.add_column("", justify="right")
