@@ -43,21 +43,23 @@ def test_the_document_the_files_and_the_next_commands(ghnq: Cli, nets: Path, tin
     assert call.code == 0, call.err
     document = json.loads(call.out)
     assert json.loads(Path("ranked/ranking.json").read_text()) == document
-    assert [row["name"] for row in document["rows"]] == ["convnets/test/6", "nets.py:ZOO[wide]"]
-    assert {each["name"] for each in document["failed"]} == {"nets.py:ZOO[wrong]", "nets.py:ZOO[number]"}
+    assert [row["model"] for row in document["rows"]] == ["convnets/test/6", "nets.py:ZOO[wide]"]
+    assert {each["model"] for each in document["failed"]} == {"nets.py:ZOO[wrong]", "nets.py:ZOO[number]"}
     assert document["candidates"] == 4
     assert document["by"] == "fitted"
     assert document["worth"]["tau"] == evidence().fitted.tau
+    slug = {"convnets/test/6": "01-convnets-test-6", "nets.py:ZOO[wide]": "02-nets.py-ZOO-wide"}
     for row in document["rows"]:
         score = ghnq(
-            "score", row["name"], "--checkpoint", tiny_checkpoint, "--schemes", "w4a8,w8a8", "--images", 60, "--json"
+            "score", row["model"], "--checkpoint", tiny_checkpoint, "--schemes", "w4a8,w8a8", "--images", 60, "--json"
         )
         assert {each["scheme"]: each["accuracy"] for each in json.loads(score.out)["rows"]} == pytest.approx(
             row["accuracy"],
             abs=100 * 2 / 60,  # calibrated on as many images as are measured, at least 64
         )
-        weights = load_file(document["weights"][row["name"]])
-        expected = load_model(row["name"], input_shape=(1, 8, 8)).state_dict()
+        (file,) = [name for name in document["weights"] if slug[row["model"]] in name]
+        weights = load_file(Path("ranked") / file)
+        expected = load_model(row["model"], input_shape=(1, 8, 8)).state_dict()
         assert {name: each.shape for name, each in weights.items()} == {n: each.shape for n, each in expected.items()}
         assert all(bool(each.isfinite().all()) for each in weights.values())
     (spec,) = Path("ranked/best").glob("*.json")
@@ -165,8 +167,33 @@ def test_test_images_are_only_for_the_best(ghnq: Cli, nets: Path, tiny_checkpoin
     document = json.loads(ghnq(*words, "--top", 1, "--on", "test", "--workers", 1, "--json").out)
     (row,) = document["rows"]
     score = ghnq(
-        "score", row["name"], "--checkpoint", tiny_checkpoint, "--schemes", "float32", "--on", "test", "--json"
+        "score", row["model"], "--checkpoint", tiny_checkpoint, "--schemes", "float32", "--on", "test", "--json"
     )
     (expected,) = json.loads(score.out)["rows"]
     assert row["test"] == {"float32": expected["accuracy"]}
     assert len(load("digits").test) == expected["images"]
+
+
+def test_written_files_do_not_name_folders(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    folder = nets / "private-4711"
+    folder.mkdir()
+    (folder / "nets.py").write_text(NETS + MORE)
+    (folder / "damaged.json").write_text("{")
+    (folder / "list.txt").write_text(f"{folder}/damaged.json\n{folder}/nets.py:ZOO\n")
+    call = ghnq("rank", folder / "list.txt", "--checkpoint", tiny_checkpoint, "--out", "ranked", "--json")
+    assert call.code == 0, call.err
+    document = json.loads(call.out)
+    assert {row["model"] for row in document["rows"]} == {"nets.py:ZOO[small]", "nets.py:ZOO[wide]"}
+    assert "damaged.json" in {each["model"] for each in document["failed"]}
+    for file in Path("ranked").rglob("*"):
+        assert "private-4711" not in file.name
+        assert file.is_dir() or b"private-4711" not in file.read_bytes(), file
+
+
+def test_files_of_an_earlier_ranking_are_replaced(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
+    words = ("rank", "nets.py:Digits", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--out", "ranked", "--json")
+    assert ghnq(*words).code == 0
+    assert len(list(Path("ranked/best").iterdir())) == 2
+    Path("ranked/best/mine.txt").write_text("kept")
+    assert ghnq(*words, "--top", 1).code == 0
+    assert sorted(file.name for file in Path("ranked/best").iterdir()) == ["01-nets.py-wide.safetensors", "mine.txt"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ from ghnq.evaluation.engine import Processes
 from ghnq.evaluation.named_schemes import name_schemes
 from ghnq.evaluation.provenance import machine, versions
 from ghnq.files import write_text
+from ghnq.prediction import CALIBRATION_IMAGES
 from ghnq.progress import ProgressCallback
+from ghnq.recorded_names import command_text
+from ghnq.runs.command_record import record_command
 from ghnq.search.candidate_words import read_candidates
 from ghnq.search.candidates import Candidates
 from ghnq.search.latency import LatencyTest
@@ -35,6 +40,7 @@ from ghnq.search.settings import Settings
 from ghnq.search.signals import signal_of
 from ghnq.search.subject import Bench, Budget
 from ghnq.spaces.spec_file import write_spec_file
+from ghnq.torch_threads import one_torch_thread
 
 RESULT_FILE, BEST_FOLDER = "ranking.json", "best"
 
@@ -113,14 +119,16 @@ def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: b
         files: dict[str, Path] = {}
         if out is not None:
             files = _write_best(ranking, candidates, measurer, chosen, out, terminal)
-            result |= {"weights": {name: str(file) for name, file in files.items()}}
+            result |= {"weights": [str(file.relative_to(out)) for file in files.values()]}
         commands = next_commands(
             ranking, files, scheme=parse_list(options.schemes, "--scheme")[0], checkpoint=options.checkpoint,
             data=options.data,
         )  # fmt: skip
         result |= {"next": commands, "warnings": terminal.warnings}
         if out is not None:
-            write_text(out / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+            kept = result | {"next": [command_text(shlex.split(command)) for command in commands]}
+            write_text(out / RESULT_FILE, json.dumps(kept, indent=2, allow_nan=False) + "\n")
+            record_command(out, sys.argv)
         terminal.finish(
             result,
             table(ranking, settings, chosen, measurer),
@@ -158,17 +166,24 @@ def _say_what_is_kept(terminal: Terminal, ledger: RankLedger, out: Path | None) 
 def _write_best(
     ranking: Ranking, candidates: Candidates, measurer: Measurer, chosen: ChosenWeights, out: Path, terminal: Terminal
 ) -> dict[str, Path]:
-    """Writes predicted weights of the best, and specs of members of spaces; returns the files of weights by name."""
-    files = {}
+    """Writes predicted weights of the best, and specs of members of spaces; returns the files of weights by name.
+
+    Files of an earlier ranking in the same folder are removed.
+    """
+    files, folder = {}, out / BEST_FOLDER
+    for earlier in folder.glob("[0-9]*-*"):
+        if earlier.suffix in (".json", ".safetensors"):
+            earlier.unlink()
     scheme = next(iter(measurer.schemes.values()))
     for number, each in enumerate(ranking.best, start=1):
-        stem = out / BEST_FOLDER / f"{number:02d}-{_slug(each.name)}"
+        stem = folder / f"{number:02d}-{_slug(each.name)}"
         candidate = candidates.usable[each.name]
         if candidate.spec is not None:
             write_spec_file(stem.with_name(f"{stem.name}.json"), candidate.space, candidate.spec)
         try:
-            network = measurer.network(each.name, measurer.bench.dataset.train.labels.numel())
-            weights, about = calibrated_weights(network, chosen, each.name, scheme)
+            network = measurer.network(each.name, CALIBRATION_IMAGES)
+            with one_torch_thread():
+                weights, about = calibrated_weights(network, chosen, each.name, scheme)
         except GhnqError as error:
             terminal.warn(f"no weights are written for {each.name}: {error}")
             continue

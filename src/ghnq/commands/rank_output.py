@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from rich.table import Table
 
 from ghnq._version import __version__
 from ghnq.commands.weight_options import ChosenWeights
+from ghnq.data.read_options import current
 from ghnq.evaluation.named_schemes import describe_schemes
+from ghnq.recorded_names import model_names
 from ghnq.search.evidence import evidence
 from ghnq.search.measuring import Measurer
 from ghnq.search.ranking import Ranked, Ranking
@@ -18,6 +21,8 @@ from ghnq.search.settings import Settings
 
 MAX_NAME = 24
 """Characters of a candidate that are not broken to the next line."""
+_FOLDERS = re.compile(r"(?<![\w.])(?:~|\.\.)?/(?:[^\s/:'\"]+/)+")
+"""The folders of a path in a message."""
 MAX_FAILURES = 10
 """Failures that are printed; all are in the document."""
 
@@ -25,12 +30,14 @@ MAX_FAILURES = 10
 def document(
     ranking: Ranking, settings: Settings, chosen: ChosenWeights, measurer: Measurer, seed: int
 ) -> dict[str, object]:
+    """Returns the result for JSON, with the names of models without folders."""
     worth, bench = evidence().worth(settings.by.name), measurer.bench
+    references = list(dict.fromkeys([*measurer.candidates, *(each.name for each in ranking.failures)]))
+    names = dict(zip(references, model_names(references), strict=True))
     return {
         **chosen.document,
         "ghnq_version": __version__,
-        "data": bench.dataset.name,
-        "data_sha256": bench.dataset.content_hash,
+        **bench.dataset.record(),
         **describe_schemes(measurer.schemes),
         "schemes": list(measurer.schemes),
         "by": settings.by.name,
@@ -44,19 +51,22 @@ def document(
         "minutes": settings.budget.seconds / 60,
         "candidates": ranking.candidates,
         "filtered": {name: len(names) for name, names in ranking.filtered.taken.items()},
-        "failed": [{"name": each.name, "reason": each.reason} for each in ranking.failures],
+        "failed": [
+            {"model": names[each.name], "reason": _FOLDERS.sub("", each.reason.replace(each.name, names[each.name]))}
+            for each in ranking.failures
+        ],
         "rounds": [
             {"candidates": rung.candidates, "images": rung.budget.images, "seconds": rung.budget.seconds}
             for rung in ranking.rungs
         ],
         "seconds": {name: round(seconds, 2) for name, seconds in ranking.seconds.items()},
-        "rows": [_row(each) for each in ranking.best],
+        "rows": [_row(each, names[each.name]) for each in ranking.best],
     }
 
 
-def _row(ranked: Ranked) -> dict[str, object]:
+def _row(ranked: Ranked, name: str) -> dict[str, object]:
     return {
-        "name": ranked.name,
+        "model": name,
         "value": ranked.value,
         "accuracy": dict(ranked.accuracy),
         "test": dict(ranked.test),
@@ -71,7 +81,7 @@ def next_commands(
 ) -> list[str]:
     """Returns what to do next with the best candidate."""
     best = ranking.best[0]
-    shared = ["--scheme", scheme, *(["--data", data] if data else [])]
+    shared = ["--scheme", scheme, *(["--data", data] if data else []), *current().words()]
     if best.name in files:
         given = made = ["--weights", str(files[best.name])]
     else:

@@ -16,6 +16,7 @@ from ghnq.analysis.score_ledger import code_hash
 from ghnq.memory import keep_freed_memory
 from ghnq.prediction import Network, check_outputs
 from ghnq.quant import QuantScheme
+from ghnq.recorded_names import model_name
 from ghnq.search.candidates import Candidate, Failure, check_memory, reason_of
 from ghnq.search.ledger import KeptRow, On
 from ghnq.search.signals import SIGNALS
@@ -91,7 +92,7 @@ class Measurer:
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return Failure(task.candidate, reason_of(error))
         return KeptRow(
-            candidate=task.candidate,
+            candidate=model_name(task.candidate),
             network=task.network,
             signal=task.signal,
             scheme=task.scheme,
