@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from ghnq.errors import GraphError
 from ghnq.finetune.kaiming import KaimingWeights
+from ghnq.network_outputs import take_output
 from ghnq.search.subject import Subject
 
 NASWOT_IMAGES = 64
@@ -67,8 +68,11 @@ def naswot(subject: Subject) -> float | None:
 
 def _random_network(subject: Subject) -> nn.Module:
     """Returns the network with He's random weights; the seed is that of the ranking."""
-    network = subject.network
-    return KaimingWeights(subject.bench.seed).network(network.module, network.graph, subject.scheme)
+    network, dataset = subject.network, subject.network.dataset
+    random = KaimingWeights(subject.bench.seed).network(network.module, network.graph, subject.scheme).eval()
+    with torch.no_grad():
+        take_output(random, torch.zeros(2, *dataset.input_shape), num_classes=dataset.num_classes)
+    return random
 
 
 class _Codes(TorchFunctionMode):
