@@ -72,6 +72,52 @@ def test_functions_that_are_not_random_are_not_named(name: str) -> None:
         quantize(Body(QUIET[name]), "w8a8", calibration=CALIBRATION)
 
 
+class Functional(nn.Module):
+    """A norm by function, in a submodule."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.inner, self.head = Body(function), nn.Linear(10, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(x))  # type: ignore[no-any-return]
+
+
+BATCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "no statistics": lambda x: F.batch_norm(x, None, None, training=True),
+    "by position": lambda x: F.batch_norm(x, None, None, None, None, True),
+    "of torch": lambda x: torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False),
+    "with statistics": lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8), training=True),
+}
+
+
+@pytest.mark.parametrize("name", BATCH)
+def test_norms_by_function_with_the_statistics_of_the_batch_are_named(name: str) -> None:
+    said = r"statistics of the batch in eval mode as well: `batch_norm` in 'inner'; the result for an image depends on"
+    with pytest.warns(GhnqWarning, match=rf"Functional: normalised with the {said}"):
+        ghnq.trace(Functional(BATCH[name]), (3, 16, 16))
+    with pytest.warns(GhnqWarning, match=said):
+        quantize(Functional(BATCH[name]), "w8a8", calibration=CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8)),
+        lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8), training=False),
+        lambda x: torch.batch_norm(x, None, None, torch.zeros(8), torch.ones(8), False, 0.1, 1e-5, False),
+        lambda x: F.instance_norm(x),
+        nn.BatchNorm2d(8, track_running_stats=False).eval(),
+        nn.BatchNorm2d(8).eval(),
+    ],
+)
+def test_other_norms_are_not_named(norm: Callable[[Tensor], Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ghnq.trace(Functional(norm), (3, 16, 16))
+        quantize(Functional(norm), "w8a8", calibration=CALIBRATION)
+
+
 class Listed(nn.Module):
     """Layers that are in use and in a plain list, one that is not in use, and a list of registered layers."""
 

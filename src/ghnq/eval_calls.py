@@ -1,4 +1,7 @@
-"""Calls in eval mode that are likely mistakes in a network: random functions, and layers that are not registered."""
+"""Calls in eval mode that are likely mistakes in a network.
+
+These are random functions, norms with the statistics of the batch, and layers that are not registered.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from ghnq.torch_compat import own_parameters
+from ghnq.torch_compat import BatchNorm, own_parameters
 
 # Function name -> position and default of the argument that makes it random.
 _TRAINING: dict[str, tuple[int, tuple[str, ...], bool]] = {
@@ -18,8 +21,9 @@ _TRAINING: dict[str, tuple[int, tuple[str, ...], bool]] = {
     "scaled_dot_product_attention": (4, ("dropout_p",), False),
 }
 _RANDOM = frozenset(["rand", "rand_like", "randn", "randn_like", "bernoulli", "gumbel_softmax"])
-MAYBE_RANDOM = frozenset(_TRAINING) | _RANDOM
-"""Names of functions for which `is_random` may be true, without the underscore of those in place."""
+_BATCH_NORM, _POSITION_OF_TRAINING = "batch_norm", 5  # of `F.batch_norm` and of `torch.batch_norm`
+WATCHED = frozenset(_TRAINING) | _RANDOM | {_BATCH_NORM}
+"""Names of functions that `Mistakes.note_call` is about, without the underscore of those in place."""
 
 
 def is_random(name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
@@ -35,6 +39,12 @@ def is_random(name: str, args: tuple[object, ...], kwargs: Mapping[str, object])
     return bool(training) and p != 0
 
 
+def uses_batch_statistics(name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
+    """Returns whether the call of a torch function, by its name, normalises with the statistics of the batch."""
+    given = args[_POSITION_OF_TRAINING] if len(args) > _POSITION_OF_TRAINING else kwargs.get("training", False)
+    return name == _BATCH_NORM and bool(given)
+
+
 class Mistakes:
     """What a network does in eval mode that is likely a mistake; a recorder of its calls notes it.
 
@@ -45,11 +55,20 @@ class Mistakes:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._random: dict[str, None] = {}
+        self._batch_norms: dict[str, None] = {}
         self._unregistered: dict[int, nn.Parameter] = {}
 
-    def note_random(self, function: str) -> None:
-        """Notes that a function with a random result is called now."""
-        self._random[f"`{function}` in {_calling_module(self._network)}"] = None
+    def note_call(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Notes a call of a torch function if its result is random, or depends on the other images of the batch.
+
+        Batch norms that are modules are not noted: calibration gives statistics to those that have none.
+        """
+        if is_random(function, args, kwargs):
+            self._random[f"`{function}` in {_place_of_call(self._network)}"] = None
+        elif uses_batch_statistics(function, args, kwargs) and not isinstance(
+            _calling_module(self._network), BatchNorm
+        ):
+            self._batch_norms[f"`{function}` in {_place_of_call(self._network)}"] = None
 
     def note_unregistered(self, value: object) -> None:
         """Notes a parameter that is used and is not one of the network; other values are ignored."""
@@ -63,6 +82,12 @@ class Mistakes:
                 f"random in eval mode as well: {', '.join(self._random)}; the results differ from run to run (pass "
                 "training=self.training to dropout functions, and register layers such as nn.Dropout)"
             )
+        if self._batch_norms:
+            yield (
+                f"normalised with the statistics of the batch in eval mode as well: {', '.join(self._batch_norms)}; "
+                "the result for an image depends on the others, nothing is calibrated or folded there, and it cannot "
+                "be exported (use nn.BatchNorm2d, or give running statistics and training=self.training)"
+            )
         if self._unregistered:
             places = dict.fromkeys(_place(self._network, parameter) for parameter in self._unregistered.values())
             yield (
@@ -71,16 +96,22 @@ class Mistakes:
             )
 
 
-def _calling_module(network: nn.Module) -> str:
+def _calling_module(network: nn.Module) -> nn.Module:
     """Returns the innermost module of a network whose method is running."""
-    paths = {id(child): path for path, child in network.named_modules()}
+    modules = set(network.modules())
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in paths:
-            return repr(paths[id(owner)]) if paths[id(owner)] else "the network"
+        if isinstance(owner, nn.Module) and owner in modules:
+            return owner
         frame = frame.f_back
-    return "the network"
+    return network
+
+
+def _place_of_call(network: nn.Module) -> str:
+    caller = _calling_module(network)
+    name = next(path for path, module in network.named_modules() if module is caller)
+    return repr(name) if name else "the network"
 
 
 def _place(network: nn.Module, parameter: Tensor) -> str:

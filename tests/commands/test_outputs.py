@@ -91,7 +91,7 @@ def test_the_file_agrees_with_its_simulation(ghnq: Cli, nets: Path, tiny_checkpo
     verified = json.loads(ghnq("verify", out, "--json").out)
     agreement = verified["agreement"] if out.endswith("onnx") else verified["eager"]["agreement"]
     accuracy = verified["accuracy_simulation"]
-    assert agreement == 1.0
+    assert agreement == 100.0
     ghnq("export", "nets.py:Plain", "--checkpoint", tiny_checkpoint, "--scheme", "w8a8", "--out", out)
     assert json.loads(ghnq("verify", out, "--json").out)["accuracy_simulation"] == accuracy
 

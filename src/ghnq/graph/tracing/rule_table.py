@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ghnq.eval_calls import MAYBE_RANDOM, is_random
+from ghnq.eval_calls import WATCHED
 from ghnq.graph.tracing import attention_rules as attention
 from ghnq.graph.tracing import function_names as functions
 from ghnq.graph.tracing import output_shapes as shapes
@@ -184,7 +184,7 @@ def _find_handler(func: TorchFunction) -> Handler:
     if name in functions.QUERIES:
         return _call
     rule = RULES_BY_FUNCTION.get(func) or RULES.get(name) or _without_rule(name)
-    return _saying_if_random(name, rule) if name.rstrip("_") in MAYBE_RANDOM else rule
+    return _watching(name, rule) if name.rstrip("_") in WATCHED else rule
 
 
 def _without_rule(name: str) -> Handler:
@@ -194,12 +194,11 @@ def _without_rule(name: str) -> Handler:
     return handler
 
 
-def _saying_if_random(name: str, rule: Handler) -> Handler:
-    """Notes calls that are random in eval mode, too."""
+def _watching(name: str, rule: Handler) -> Handler:
+    """Notes calls that are likely mistakes in eval mode."""
 
     def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
-        if is_random(name, args, kwargs):
-            recorder.mistakes.note_random(name)
+        recorder.mistakes.note_call(name, args, kwargs)
         return rule(recorder, func, args, kwargs)
 
     return handler

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ghnq.eval_calls import Mistakes, is_random
+from ghnq.eval_calls import Mistakes
 from ghnq.network_outputs import named_tensors
 from ghnq.quant.data_flow.function_properties import is_query, scales_channels
 from ghnq.quant.eval_mode import eval_mode
@@ -151,8 +151,7 @@ class _Recorder(TorchFunctionMode):
         inputs = self.input_values((args, kwargs))
         result = func(*args, **kwargs)
         name, outputs = getattr(func, "__name__", ""), _tensors(result)
-        if is_random(name, args, kwargs):
-            self.mistakes.note_random(name)
+        self.mistakes.note_call(name, args, kwargs)
         self.operations.append(
             Operation(
                 module=None,
