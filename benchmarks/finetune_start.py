@@ -7,6 +7,7 @@ Every architecture is trained from predicted and from Kaiming weights, for every
 rates (`auto` is that of the range test, as in `ghnq finetune`); of these the one that is best on held-out training
 images counts, and its accuracy on test images is told. Rows
 are appended to rows.jsonl as they are made, short budgets first; a later call goes on with those that are missing.
+Rows of predicted weights hold for one checkpoint, which is known by its hash, not by its name.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import torch
 import typer
 from rich.console import Console
 
-from ghnq.data import ImageDataset, load
+from ghnq.data import ImageDataset
+from ghnq.evaluation.provenance import weights_hash
 from ghnq.finetune import Job, Settings, finetune
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
-from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, WeightSource
+from ghnq.prediction import CALIBRATION_IMAGES, Network, PredictedWeights, WeightSource, dataset_for
 from ghnq.quant import QuantScheme
 
 NAMED = Path(__file__).parent / "named.py"
@@ -79,12 +81,14 @@ def main(
 ) -> None:
     """Trains what is missing, or prints the table."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(out / ROWS)
+    ghn = GHN.from_pretrained(checkpoint)
+    sha256 = weights_hash(ghn)
+    rows = [row for row in read_rows(out / ROWS) if is_of(row, sha256)]
     if table:
         print("".join(markdown(rows)))
         return
     torch.set_num_threads(1)
-    ghn, dataset = GHN.from_pretrained(checkpoint), subset(load(data), images, test_images)
+    dataset = subset(dataset_for(ghn, data), images, test_images)
     done = {key(row) for row in rows}
     cells = sorted(
         Cell(float(budget), int(seed), scheme, architecture, 0.0 if lr == "auto" else float(lr), start)
@@ -94,7 +98,7 @@ def main(
     )
     end = time.monotonic() + 60 * minutes
     for cell in cells:
-        settings = {"images": len(dataset.train), "checkpoint": checkpoint}
+        settings = {"images": len(dataset.train), "checkpoint": checkpoint, "checkpoint_sha256": sha256}
         if key(asdict(cell) | settings) in done or time.monotonic() > end:
             continue
         row = asdict(cell) | settings | train(cell, ghn, dataset)
@@ -103,8 +107,14 @@ def main(
         print(json.dumps(row), flush=True)
 
 
+def is_of(row: dict[str, Any], sha256: str) -> bool:
+    """Returns whether a row belongs to a checkpoint: not to another one of the same name. Random weights have none."""
+    return row["start"] == "kaiming" or row.get("checkpoint_sha256") == sha256
+
+
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("epochs", "seed", "scheme", "architecture", "lr", "start", "images", "checkpoint")
+    """Returns what tells a row from the others of its checkpoint."""
+    names = ("epochs", "seed", "scheme", "architecture", "lr", "start", "images")
     return tuple(Path(row[name]).name if name == "architecture" and ".py" in row[name] else row[name] for name in names)
 
 

@@ -7,7 +7,8 @@ Networks are of a space or of benchmarks/named.py, with their first and last lay
 `transferred` (`ghnq.transfer`), `kaiming_solved` (random body, norms calibrated on the same images, head solved from
 the same images), `kaiming` (random, as networks are trained from scratch). Accuracy on test images, percent, at once
 and after training as `ghnq finetune` trains, at one rate for all. Held-out training images are used by none. Rows in
-FILE are not measured again. One thread.
+FILE are not measured again, if checkpoint (by its hash), images and rate are the same; others are kept beside. One
+thread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import typer
 from torch import nn
 
 from ghnq.data import ImageDataset, load
+from ghnq.evaluation.provenance import weights_hash
 from ghnq.files import write_text
 from ghnq.finetune import Settings
 from ghnq.finetune.kaiming import KaimingWeights
@@ -106,20 +108,27 @@ def main(
     torch.set_num_threads(1)
     ghn, dataset = GHN.from_pretrained(checkpoint), load(data)
     test = dataset.test.first(min(images, len(dataset.test)))
-    rows: list[Row] = json.loads(out.read_text()) if out is not None and out.exists() else []
+    about: Row = {"data_sha256": dataset.content_hash, "images": len(test)}
+    of_checkpoint: Row = {"checkpoint": checkpoint, "checkpoint_sha256": weights_hash(ghn)}
+    kept: list[Row] = json.loads(out.read_text()) if out is not None and out.exists() else []
+    rows: list[Row] = []
     for count in map(int, epochs.split(",")):
         for name in networks.split(","):
             for start in STARTS:
-                if any((row["network"], row["start"], row["epochs"]) == (name, start, count) for row in rows):
+                cell: Row = {"network": name, "start": start, "epochs": count, "lr": lr if count else 0.0, **about}
+                cell |= of_checkpoint if start == "transferred" else {}
+                if found := [row for row in kept if cell.items() <= row.items()]:
+                    rows.append(found[0])
                     continue
                 network = start_of(start, build(name, dataset), ghn, dataset)
                 if count:
                     train(network, dataset, count, lr)
                 figure = accuracy(network.float_network(), dataset, test)
-                rows.append({"network": name, "start": start, "epochs": count, "accuracy": figure})
+                rows.append(cell | {"accuracy": figure})
+                kept.append(rows[-1])
                 print(rows[-1], flush=True)
                 if out is not None:
-                    write_text(out, json.dumps(rows))
+                    write_text(out, json.dumps(kept))
     print(markdown(rows))
 
 
