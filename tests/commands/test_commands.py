@@ -157,7 +157,10 @@ def test_draw(ghnq: Cli, models: Path, suffix: str) -> None:
     call = ghnq("draw", "models.py:Net", "-o", f"net{suffix}")
     assert call.code == 0, call.err
     assert f"drawn to net{suffix}" in call.out
-    assert "<svg" in (models.parent / f"net{suffix}").read_text()
+    text = (models.parent / f"net{suffix}").read_text()
+    assert "<svg" in text
+    assert ">models.py:Net</text>" in text  # the title
+    assert "conv\n" in text  # hovering over a node shows the name of its layer first
 
 
 def test_spaces_show(ghnq: Cli) -> None:

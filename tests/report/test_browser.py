@@ -83,10 +83,11 @@ def marks(page: Any) -> dict[str, int]:
 
 
 def cells(page: Any, figure: str) -> list[list[str]]:
-    """The cells of the table of a figure."""
+    """The cells of the table of a figure, without the commas of thousands."""
     page.eval_on_selector_all(f"#{figure} details", "all => all.forEach(each => { each.open = true; })")
     page.wait_for_selector(f"#{figure} table")
-    read = "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
+    read = """rows => rows.map(row => [...row.children].map(cell => cell.textContent)
+        .map(text => (/^[\\d,]+$/.test(text) ? text.replaceAll(",", "") : text)))"""
     rows: list[list[str]] = page.eval_on_selector_all(f"#{figure} tbody tr", read)
     return rows
 
@@ -272,9 +273,18 @@ def test_what_is_not_comparable_is_shown_apart(open_page: Open, tmp_path: Path) 
         folders.evaluation(tmp_path / "b", correct, {"protocol": "paper"}),
         folders.evaluation(tmp_path / "c", correct, {"data": "other", "data_hash": "e" * 64}),
     )
-    assert "other protocols or steps (deploy; paper)" in page.inner_text("#accuracy-2 .note")
+    assert "other protocols (deploy; paper)" in page.inner_text("#accuracy-2 .note")
     assert "other data (digits, other)" in page.inner_text("#accuracy-3 .note")
     assert not page.locator("#accuracy-1-paired, #accuracy-2-paired").count()
+
+
+def test_other_steps_are_compared(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(
+        folders.evaluation(tmp_path / "a", {("test", "w4a8"): [150, 140]}),
+        folders.evaluation(tmp_path / "b", {("test", "w4a8"): [152, 141]}, {"steps": ["squant"]}),
+    )
+    assert [row[:5] for row in cells(page, "accuracy-1-paired")] == [["b", "a", "test", "w4a8", "2"]]
+    assert "squant" in page.inner_text("#results")
 
 
 def test_one_row_is_enough(open_page: Open, tmp_path: Path) -> None:

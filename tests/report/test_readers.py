@@ -223,7 +223,7 @@ def test_rows_of_an_unfinished_score_are_shown_as_such(tmp_path: Path) -> None:
     assert [(row.architecture, row.accuracy, row.drop) for row in document.accuracies.rows] == [
         ("m.py:Net", 80.0, 0.0), ("m.py:Net", 70.0, 10.0),
     ]  # fmt: skip
-    assert document.accuracies.setting.protocol == "deploy + squant"
+    assert (document.accuracies.setting.protocol, document.accuracies.setting.steps) == ("deploy", "squant")
     assert any("2 rows" in note for note in document.notes)
 
 

@@ -11,6 +11,7 @@ from ghnq.commands.terminal import Terminal
 from ghnq.graph import trace
 from ghnq.graph.drawing.draw import draw as draw_graph
 from ghnq.models import load_model
+from ghnq.recorded_names import model_name
 
 
 def draw(model: str, *, input_shape: str, out: Path, output: str | None) -> None:
@@ -19,7 +20,7 @@ def draw(model: str, *, input_shape: str, out: Path, output: str | None) -> None
     check_output(out, (".svg", ".html"), "graphs are drawn as")
     with Terminal(as_json=False) as terminal:
         graph = trace(load_model(model, input_shape=shape), shape, output=output)
-        draw_graph(graph, out)
+        draw_graph(graph, out, title=model_name(model))
         terminal.finish(
             None,
             f"[bold]{escape(model)}[/]: {len(graph.nodes)} nodes, {len(graph.edges)} edges, "

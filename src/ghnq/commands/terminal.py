@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from ghnq.errors import GhnqWarning, GraphError
@@ -94,8 +95,17 @@ class Terminal:
                 raise
             return
         for part in parts:
+            if isinstance(part, Table):
+                _keep_words_whole(part)
             # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
             self.results.print(part, soft_wrap=isinstance(part, str), highlight=False)
+
+
+def _keep_words_whole(table: Table) -> None:
+    """Lets names that are wider than their column go on in the next line; else they would end in an ellipsis."""
+    for column in table.columns:
+        if not column.no_wrap:
+            column.overflow = "fold"
 
 
 def _separate(stream: TextIO) -> TextIO:

@@ -20,7 +20,7 @@ from ghnq.progress import ProgressCallback
 from ghnq.report.document import Accuracies, AccuracyRow, Document
 from ghnq.report.readers.accuracy_rows import FLOAT_BITS, bits_of
 
-MOST_TRACED = 600
+MOST_TRACED = 400
 """Architectures whose activations are counted; the most accurate ones. Each takes about 15 ms."""
 MOST_DRAWN = 200
 """Architectures that are drawn; the most accurate ones. Each takes about 10 kB of the page."""

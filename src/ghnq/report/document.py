@@ -50,7 +50,8 @@ class Setting:
         data_hash: Of their content; empty where it is not known.
         images: How many were classified.
         of: The split of the images, `test` or `val`.
-        protocol: Protocol and post-training steps, as text.
+        protocol: Of the schemes.
+        steps: Post-training steps, as text; accuracies with other steps are comparable.
     """
 
     data: str
@@ -58,6 +59,7 @@ class Setting:
     images: int | None
     of: str = "test"
     protocol: str
+    steps: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

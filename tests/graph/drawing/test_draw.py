@@ -14,7 +14,8 @@ from ghnq.errors import GraphError
 from ghnq.graph import ArchGraph, Node, trace
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.drawing.layout import layout
-from ghnq.graph.drawing.svg import label, quantity, svg
+from ghnq.graph.drawing.svg import describe, label, quantity, stride_of, svg
+from ghnq.models import load_model
 from tests.graph.random_networks import Program, programs
 from tests.graph.test_ir import GRAPH
 
@@ -126,3 +127,45 @@ def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
 def test_drawing_twice_gives_the_same_picture() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
     assert svg(trace(module, (3, 8, 8)), "x") == svg(trace(module, (3, 8, 8)), "x")
+
+
+@pytest.mark.parametrize("split", ["test", "dense", "bnfree"])
+@pytest.mark.parametrize("index", range(4))
+def test_strides_are_those_of_the_layers(split: str, index: int) -> None:
+    module = load_model(f"convnets/{split}/{index}", input_shape=(3, 32, 32))
+    graph = trace(module, (3, 32, 32))
+    layers = dict(module.named_modules())
+    strides = {
+        i: layers[node.name].stride[0]
+        for i, node in enumerate(graph.nodes)
+        if isinstance(layers.get(node.name), nn.Conv2d) and node.op != "bias"
+    }
+    assert len(strides) > 3
+    assert {i: stride_of(graph, i) for i in strides} == strides
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 0), (3, 2, 1), (5, 1, 0), (7, 2, 3), (2, 2, 0), (1, 2, 0)]
+)
+def test_strides_of_single_layers(kernel: int, stride: int, padding: int) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, kernel, stride, padding))
+    graph = trace(module, (3, 32, 32))
+    (index,) = [i for i, node in enumerate(graph.nodes) if node.name == "1" and node.op == "conv"]
+    assert stride_of(graph, index) == stride
+    assert describe(graph, index).splitlines()[0] == "1"
+    assert f"stride: {stride}" in describe(graph, index)
+
+
+def test_the_legend_has_the_order_of_the_graph() -> None:
+    graph = trace(load_model("convnets/test/0", input_shape=(3, 32, 32)), (3, 32, 32))
+    texts = [element.text or "" for element in ElementTree.fromstring(svg(graph, "x")).iter(f"{SVG}text")]
+    shown = [text.split(" × ")[0] for text in texts if re.fullmatch(r"[a-z _]+ × \d+", text)]
+    ops = list(dict.fromkeys(node.op for node in graph.nodes))
+    names = {
+        "sep_conv": "sep conv",
+        "dil_conv": "dil conv",
+        "max_pool": "max pool",
+        "avg_pool": "avg pool",
+        "glob_avg": "global avg",
+    }
+    assert shown == [names.get(op, op) for op in ops]

@@ -117,13 +117,35 @@ def _node(graph: ArchGraph, placed: Layout, i: int, lines: tuple[str, ...]) -> s
 def describe(graph: ArchGraph, i: int) -> str:
     """Returns the lines that hovering over a node shows."""
     node = graph.nodes[i]
-    lines = [f"{i}: {node.op} ({OPS[node.op].summary})", f"name: {node.name}"]
+    lines = [node.name, f"{i}: {node.op} ({OPS[node.op].summary})"]
     if node.shape is not None:
         lines.append(f"shape: {_times(node.shape)}")
+    if (stride := stride_of(graph, i)) is not None:
+        lines.append(f"stride: {stride}, by the shapes")
     if node.output_shape:
         lines.append(f"output: {_times(node.output_shape)}")
     lines += [f"{p.name}: {_times(p.shape)} ({p.role})" for p in graph.parameters if p.node == i]
     return "\n".join(lines)
+
+
+def stride_of(graph: ArchGraph, i: int) -> int | None:
+    """Returns the stride of a convolution or pooling by the shapes; None for other nodes, and where none fits.
+
+    Graphs have no strides: this is the smallest s with floor((height + 2 p - k) / s) + 1 = height of the output. Where
+    several paddings p fit, that which keeps the size at stride 1 is taken, then none, then any up to k.
+    """
+    node = graph.nodes[i]
+    sources = [graph.nodes[each].output_shape for each in graph.predecessors[i]]
+    if node.op not in (*KERNEL_OPS, "max_pool", "avg_pool") or node.shape is None or len(node.output_shape) != 3:
+        return None
+    if len(sources) != 1 or len(sources[0]) != 3:
+        return None
+    height, after, kernel = sources[0][1], node.output_shape[1], node.shape[2]
+    for padding in ((kernel - 1) // 2, 0, *range(kernel + 1)):
+        for stride in range(1, height + 1):
+            if height + 2 * padding >= kernel and (height + 2 * padding - kernel) // stride + 1 == after:
+                return stride
+    return None
 
 
 def _edge(placed: Layout, segment: Segment) -> str:
@@ -160,9 +182,7 @@ def _legend(graph: ArchGraph, width: float) -> tuple[str, float, float]:
     """Returns the ops that occur with colours and counts, in as many rows as needed; the height of these; the width."""
     counts = Counter(node.op for node in graph.nodes)
     x, y, parts = MARGIN, _HEAD + 8, []
-    for op in OPS.values():
-        if op.name not in counts:
-            continue
+    for op in (OPS[name] for name in counts):  # in the order of the graph
         text = f"{_TITLES.get(op.name, op.name)} × {counts[op.name]}"
         step = 34 + 6.2 * len(text)
         if x + step > width - MARGIN and x > MARGIN:

@@ -7,9 +7,9 @@ async function showDetails(name) {
   const title = el("h2", { id: "details-title", tabindex: "-1" }, name);
   const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
   const costTable = table(["scheme", "size, bytes", "memory of activations, bytes"],
-    unique(mine.map(row => row.scheme)).map(scheme => mine.find(row => row.scheme === scheme)).map(row => [row.scheme, row.weight_bytes, row.activation_bytes]), "Costs by scheme");
+    unique(mine.map(row => row.scheme)).map(scheme => mine.find(row => row.scheme === scheme)).map(row => [row.scheme, row.weight_bytes == null ? null : Math.round(row.weight_bytes), row.activation_bytes]), "Costs by scheme");
   const accuracyTable = table(["result", "split", "scheme", "accuracy", "drop from float32", "images"],
-    mine.map(row => [runName(row), row.split, row.scheme, row.accuracy, row.drop, documents[row.document].accuracies.setting.images]), "Accuracies");
+    mine.map(row => [runName(row), row.split, row.scheme, decimals(row.accuracy), row.drop == null ? null : decimals(row.drop), documents[row.document].accuracies.setting.images]), "Accuracies");
   const layers = documents.filter(each => each.layers?.model === name);
   const drawing = el("div", { class: "drawing", tabindex: "0", role: "region", "aria-label": `Graph of ${name}` });
   const checkpoint = documents[first.document].facts.find(([what]) => what === "checkpoint")?.[1];

@@ -21,7 +21,7 @@ function shorten(text, most) {
   return text.slice(0, head) + "…" + text.slice(text.length - (most - 1 - head));
 }
 
-const labelLength = () => (narrow() ? 16 : 34);
+const labelLength = () => (narrow() ? 22 : 34);
 
 // 1234567 -> "1.23 M"
 function quantity(value) {
@@ -64,7 +64,7 @@ const MOST_TABLE_ROWS = 500;
 function table(columns, rows, caption) {
   const isText = columns.map((_, i) => rows.some(row => row[i] != null && typeof row[i] !== "number" && !/^[-\d]/.test(row[i])));
   const kind = i => (isText[i] ? { class: "text" } : {});
-  const show = value => (typeof value === "number" ? +value.toPrecision(6) : value ?? "");
+  const show = value => (typeof value !== "number" ? value ?? "" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(6));
   const body = rows.slice(0, MOST_TABLE_ROWS).map(row => el("tr", {}, row.map((value, i) => el("td", kind(i), show(value)))));
   const cut = rows.length > MOST_TABLE_ROWS
     ? el("p", { class: "soft" }, `The first ${MOST_TABLE_ROWS} of ${rows.length.toLocaleString("en")} rows; the CSV has all.`) : null;

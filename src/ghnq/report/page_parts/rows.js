@@ -48,7 +48,7 @@ function difference(one, other) {
     reasons.push(one.data_hash && other.data_hash ? "other images under the same name" : "of one of them it is not recorded which images they were");
   if (one.images !== other.images || one.of !== other.of)
     reasons.push(`other images of them (${one.images} of ${one.of}, ${other.images} of ${other.of})`);
-  if (one.protocol !== other.protocol) reasons.push(`other protocols or steps (${one.protocol}; ${other.protocol})`);
+  if (one.protocol !== other.protocol) reasons.push(`other protocols (${one.protocol}; ${other.protocol})`);
   return reasons.join(", ");
 }
 

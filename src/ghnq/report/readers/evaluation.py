@@ -15,7 +15,7 @@ from ghnq.hypernet.checkpoint import checkpoint_hash, shipped_checkpoints
 from ghnq.report.document import Accuracies, AccuracyRow, Document, Setting
 from ghnq.report.readers.accuracy_rows import weight_bytes
 from ghnq.report.readers.kept_rows import measured_by, notes_of
-from ghnq.report.readers.reader import Reader, facts, setting_text
+from ghnq.report.readers.reader import Reader, facts, protocol_and_steps, steps_fact
 from ghnq.runs.command_record import recorded_commands
 from ghnq.spaces import DEFAULT
 
@@ -55,11 +55,13 @@ def _document(folder: Path, results: Results, notes: list[str]) -> Document:
     if results.nonfinite:
         notes = [*notes, f"{results.nonfinite:,} images have a NaN or infinite logit and count as wrong"]
     try:
+        protocol, steps = protocol_and_steps(about)
         setting = Setting(
             data=str(about["data"]),
             data_hash=str(about.get("data_hash", "")),
             images=images[-1] if images else None,
-            protocol=setting_text(about),
+            protocol=protocol,
+            steps=steps,
         )
         space = str(about.get("space", DEFAULT))
         shape = tuple(map(int, about.get("image_shape", ())))
@@ -69,6 +71,7 @@ def _document(folder: Path, results: Results, notes: list[str]) -> Document:
             ("checkpoint", str(about["checkpoint"])),
             ("data", setting.data),
             ("protocol", setting.protocol),
+            *steps_fact(about),
             *facts(about, "space", "test_images", "calibration_images", "seed"),
             *((f"{name} version", str(version)) for name, version in versions.items()),
         ]

@@ -85,9 +85,18 @@ def number(value: object) -> float | None:
     return value
 
 
-def setting_text(document: dict[str, Any]) -> str:
-    """Returns protocol and steps of a summary as text; where they differ between schemes, those of each."""
+def protocol_and_steps(document: dict[str, Any]) -> tuple[str, str]:
+    """Returns protocol and post-training steps of a summary as texts; steps that differ between schemes by scheme."""
     settings = document.get("settings")
     if isinstance(settings, dict):
-        return "; ".join(f"{scheme}: {setting}" for scheme, setting in settings.items())
-    return " + ".join((str(document.get("protocol", "deploy")), *map(str, document.get("steps", ()))))
+        steps = {name: " + ".join(str(setting).split(" + ")[1:]) for name, setting in settings.items()}
+        listed = "; ".join(f"{name}: {text}" for name, text in steps.items() if text)
+    else:
+        listed = " + ".join(map(str, document.get("steps", ())))
+    return str(document.get("protocol", "deploy")), listed
+
+
+def steps_fact(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the post-training steps as a fact; nothing where there are none."""
+    steps = protocol_and_steps(document)[1]
+    return [("steps", steps)] if steps else []

@@ -15,7 +15,7 @@ from ghnq.report.document import Accuracies, AccuracyRow, Document, Setting
 from ghnq.report.graph_file import read_graphs
 from ghnq.report.readers.accuracy_rows import weight_bytes
 from ghnq.report.readers.kept_rows import measured_by, notes_of
-from ghnq.report.readers.reader import Reader, facts, read_object, reading, setting_text
+from ghnq.report.readers.reader import Reader, facts, protocol_and_steps, read_object, reading, steps_fact
 from ghnq.runs.command_record import recorded_commands
 from ghnq.runs.row_ledger import FILE as ROWS_FILE
 
@@ -76,18 +76,24 @@ def _document(folder: Path, summary: dict[str, Any], values: Sequence[Sequence[A
         )
         for model, scheme, accuracy, drop, parameters, multiply_adds in values
     ]  # fmt: skip
+    protocol, steps = protocol_and_steps(summary)
     setting = Setting(
         data=str(summary["data"]),
         data_hash=str(summary.get("data_sha256", "")),
         images=int(summary["images"]),
         of=str(summary["on"]),
-        protocol=setting_text(summary),
+        protocol=protocol,
+        steps=steps,
     )
     return Document(
         name=folder.name or str(folder),
         kind="score",
         folder=str(folder),
-        facts=facts(summary, "checkpoint", "weights", "data", "on", "images", "protocol", "ghnq_version"),
+        facts=[
+            *facts(summary, "checkpoint", "weights", "data", "on", "images", "protocol"),
+            *steps_fact(summary),
+            *facts(summary, "ghnq_version"),
+        ],
         commands=recorded_commands(folder),
         notes=notes,
         graphs=read_graphs(folder),

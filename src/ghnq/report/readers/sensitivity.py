@@ -7,7 +7,7 @@ from typing import Any
 
 from ghnq.report.document import Accuracies, AccuracyRow, Document, LayerRow, Layers, Setting
 from ghnq.report.graph_file import read_graphs
-from ghnq.report.readers.reader import Reader, facts, number, read_object, reading, setting_text
+from ghnq.report.readers.reader import Reader, facts, number, protocol_and_steps, read_object, reading, steps_fact
 from ghnq.runs.command_record import recorded_commands
 
 FILE = "sensitivity.json"
@@ -43,7 +43,8 @@ def _document(folder: Path, content: dict[str, Any]) -> Document:
         name=folder.name or str(folder),
         kind="sensitivity",
         folder=str(folder),
-        facts=facts(content, "model", "checkpoint", "weights", "data", "scheme", "protocol", "images"),
+        facts=facts(content, "model", "checkpoint", "weights", "data", "scheme", "protocol", "images")
+        + steps_fact(content),
         commands=recorded_commands(folder),
         graphs=read_graphs(folder),
         notes=[] if whole is not None else ["The quantized network overflows: what layers save is not known"],
@@ -69,11 +70,13 @@ def _layer(row: dict[str, Any], whole: float | None) -> LayerRow:
 
 
 def _setting(content: dict[str, Any], images: int) -> Setting:
+    protocol, steps = protocol_and_steps(content)
     return Setting(
         data=str(content["data"]),
         data_hash=str(content.get("data_sha256", "")),
         images=images,
-        protocol=setting_text(content),
+        protocol=protocol,
+        steps=steps,
     )
 
 
