@@ -108,13 +108,16 @@ class Map(Net):
         return super().forward(x)[:, :, None, None]
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"), [(Pair, "two images the model returns tuple"), (Map, r"shape \[2, 10, 1, 1\]")]
-)
-def test_answers_that_are_no_logits_are_refused(
-    ghn: GHN, digits: ImageDataset, kind: type[nn.Module], says: str
-) -> None:
-    network = predicted(kind(), ghn, digits)
+def test_logits_among_other_results_are_measured(ghn: GHN, digits: ImageDataset) -> None:
+    alone, pair = (predicted(kind(), ghn, digits) for kind in (Net, Pair))
+    scheme = QuantScheme.parse("w4a8")
+    expected = measure_sensitivity(alone, alone.dataset.test, scheme)
+    assert measure_sensitivity(pair, pair.dataset.test, scheme) == expected
+
+
+def test_answers_that_are_no_logits_are_refused(ghn: GHN, digits: ImageDataset) -> None:
+    network = predicted(Map(), ghn, digits)
+    says = r"shape \[2, 10, 1, 1\]"
     with pytest.raises(DataError, match=says):
         measure_sensitivity(network, network.dataset.test, QuantScheme.parse("w4a8"))
     with pytest.raises(DataError, match=says):

@@ -24,7 +24,8 @@ def summary() -> Any:
 def fine_tuned() -> Any:
     accuracies = {"float32": 90.0, SCHEME: 80.0}
     return Result(
-        model="m", origin=("init", "digits"), data="digits", scheme=SCHEME, steps=1, epochs=1.0, seconds=1.0, lr=0.1,
+        model="m", origin=("init", "digits"), origin_sha256=None, data={"data": "digits"}, scheme=SCHEME, steps=1,
+        epochs=1.0, seconds=1.0, lr=0.1,
         rollbacks=0, test_images=360, before=accuracies, after=accuracies, val_images=0, val=None, weights=Path("w"),
     ).table()  # fmt: skip
 
