@@ -1,0 +1,1 @@
+"""Search spaces as named decisions, which samplers choose, cross and mutate."""

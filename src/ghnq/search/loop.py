@@ -1,0 +1,147 @@
+"""The loop of a search: ask a sampler for architectures, evaluate those that are allowed and new, tell the study."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+
+from ghnq.errors import GhnqError
+from ghnq.search.encoding import convnets
+from ghnq.search.encoding.convnets_bounds import outside
+from ghnq.search.samplers import distributions
+from ghnq.search.shared_study import SharedStudy
+from ghnq.search.study import ACCURACY
+from ghnq.spaces.convnets.specs import Spec
+
+Costs = Mapping[str, float]
+EvaluateMany = Callable[[Sequence[Spec]], Iterable[float]]
+"""Accuracies in percent of architectures, in their order."""
+
+SPEC, HASH, EVALUATED = "spec", "structure_hash", "evaluated"
+"""Attributes of a trial: the architecture as JSON, its hash, and whether this trial evaluated it."""
+PATIENCE = 200
+"""Proposals for each trial that is wanted, until a search ends for want of allowed architectures."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched for.
+
+    Attributes:
+        objectives: Names of `study.OBJECTIVES`.
+        costs: Of an architecture, at least those that objectives and limits name.
+        accuracies: Accuracies of many architectures.
+        limits: The largest allowed cost, by name.
+    """
+
+    objectives: tuple[str, ...]
+    costs: Callable[[Spec], Costs]
+    accuracies: EvaluateMany
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def values(self, accuracy: float, costs: Costs) -> list[float]:
+        """Returns the values of the objectives."""
+        return [accuracy if name == ACCURACY else costs[name] for name in self.objectives]
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """An architecture that is allowed and that no trial has evaluated."""
+
+    trial: optuna.Trial
+    spec: Spec
+    costs: Costs
+
+
+class Search:
+    """Trials of one process; other processes may add theirs to the same study.
+
+    Args:
+        study: With the objectives of the problem.
+        batch: Architectures that are evaluated at once, without knowing of each other.
+    """
+
+    def __init__(self, study: SharedStudy, problem: Problem, *, batch: int = 1) -> None:
+        self.study, self.problem, self.batch = study, problem, batch
+        self._space = distributions(convnets.DECISIONS)
+        self.rejected: Counter[str] = Counter()
+        """How many proposals were outside of what bound."""
+
+    def run(self, trials: int, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Goes on until the study has evaluated so many architectures.
+
+        Args:
+            progress: Called with the number of evaluated architectures.
+
+        Raises:
+            GhnqError: Nearly no proposal is allowed; the message says what excludes them.
+        """
+        done = evaluated(self.study)
+        progress(done)
+        proposals = 0
+        while done < trials:
+            wanted = min(self.batch, trials - done)
+            pending: dict[str, _Proposal] = {}
+            while len(pending) < wanted:
+                proposals += 1
+                self._check_patience(proposals, trials)
+                proposal = self._propose()
+                if proposal is None:
+                    continue
+                if proposal.spec.structure_hash in pending:
+                    self.study.drop(proposal.trial)
+                else:
+                    pending[proposal.spec.structure_hash] = proposal
+            self._evaluate(list(pending.values()))
+            done = evaluated(self.study)
+            progress(done)
+
+    def _check_patience(self, proposals: int, trials: int) -> None:
+        if proposals > PATIENCE * trials:
+            counts = ", ".join(f"{name} {count:,}" for name, count in self.rejected.most_common(4)) or "known before"
+            raise GhnqError(
+                f"of {proposals - 1:,} proposed architectures too few are allowed (excluded by: {counts}); raise the "
+                "limits"
+            )
+
+    def _propose(self) -> _Proposal | None:
+        """Asks for one architecture; tells the study at once if it is not allowed or its values are known."""
+        trial = self.study.ask(self._space)
+        spec = convnets.decode(trial.params)
+        trial.set_user_attr(SPEC, spec.to_json())
+        trial.set_user_attr(HASH, spec.structure_hash)
+        costs = self.problem.costs(spec)
+        excess = outside(spec) | {
+            name: max(0.0, costs[name] / limit - 1) for name, limit in self.problem.limits.items()
+        }
+        for name, amount in excess.items():
+            trial.set_constraint(name, amount)
+        if any(excess.values()):
+            self.rejected.update(name for name, amount in excess.items() if amount)
+            self.study.tell(trial, self.problem.values(0.0, costs))
+            return None
+        known = self._known(spec.structure_hash)
+        if known is not None:
+            self.study.tell(trial, known)
+            return None
+        return _Proposal(trial, spec, costs)
+
+    def _known(self, structure_hash: str) -> list[float] | None:
+        for trial in self.study.trials():
+            if trial.user_attrs.get(HASH) == structure_hash and trial.user_attrs.get(EVALUATED):
+                return trial.values
+        return None
+
+    def _evaluate(self, proposals: list[_Proposal]) -> None:
+        accuracies = self.problem.accuracies([proposal.spec for proposal in proposals])
+        for proposal, accuracy in zip(proposals, accuracies, strict=True):
+            proposal.trial.set_user_attr(EVALUATED, True)
+            self.study.tell(proposal.trial, self.problem.values(accuracy, proposal.costs))
+
+
+def evaluated(study: SharedStudy) -> int:
+    """Returns how many architectures the study has evaluated, those of other processes included."""
+    return sum(bool(trial.user_attrs.get(EVALUATED)) for trial in study.trials())
