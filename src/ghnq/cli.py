@@ -250,6 +250,65 @@ def rank(
 
 @app.command()
 @reads_images
+def search(
+    scheme: Annotated[str, typer.Option("--scheme", metavar="SCHEME", help="What networks are quantized to.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study, the Pareto front, a summary.")],
+    space: Annotated[str, typer.Option(metavar="SPACE", help="The space of architectures.")] = "convnets",
+    objectives: Annotated[
+        str, typer.Option(metavar="A,B", help="accuracy (to be large), macs, bytes, memory (to be small).")
+    ] = "accuracy,macs",
+    trials: Annotated[int, typer.Option(metavar="N", help="Architectures to measure in all.")] = 200,
+    checkpoint: PredictedBy = None,
+    data: DataName = None,
+    head: Head = None,
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME", help="nsga2, tpe, random or regularized-evolution.")
+    ] = "nsga2",
+    by: Annotated[
+        str, typer.Option(metavar="SIGNAL", help="What accuracy is: accuracy, loss or finetune.")
+    ] = "accuracy",
+    images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for each.")] = 500,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Of fine-tuning for each, with --by finetune.")] = 0.5,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of everything random.")] = 0,
+    max_params: Annotated[int | None, typer.Option(metavar="P", help="Parameters.", show_default="any")] = None,
+    max_macs: Annotated[int | None, typer.Option(metavar="M", help="Multiply-adds.", show_default="any")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="B", help="Bytes of parameters at the scheme.", show_default="any")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option(metavar="R", help="Peak bytes of activations.", show_default="any")
+    ] = None,
+    protocol: Protocol = None,
+    steps: Steps = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A database that processes share.", show_default="a journal file in DIR"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes.", show_default="one for each core")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that there is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search a space for architectures that are good at a scheme and cheap (needs the extra `search`)."""
+    from ghnq.optional_imports import import_optional
+
+    import_optional("optuna")
+    from ghnq.commands.search import Options
+    from ghnq.commands.search import search as run
+    from ghnq.search.limits import Limits
+
+    limits = Limits(parameters=max_params, multiply_adds=max_macs, bytes=max_bytes, peak_memory=max_memory)
+    options = Options(
+        space=space, checkpoint=checkpoint, data=data, head=head, scheme=scheme, protocol=protocol, steps=steps,
+        objectives=objectives, by=by, trials=trials, sampler=sampler, seed=seed, images=images, minutes=minutes,
+        limits=limits, workers=workers, storage=storage,
+    )  # fmt: skip
+    run(options, out=out, resume=resume, as_json=as_json)
+
+
+@app.command()
+@reads_images
 def predict(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")],

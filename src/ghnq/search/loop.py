@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import optuna
 
 from ghnq.errors import GhnqError
 from ghnq.search.encoding import convnets
 from ghnq.search.encoding.convnets_bounds import outside
+from ghnq.search.limits import OPTIONS, Limits
 from ghnq.search.samplers import distributions
 from ghnq.search.shared_study import SharedStudy
-from ghnq.search.study import ACCURACY
+from ghnq.search.sizes import Sizes
+from ghnq.search.study import SIZES
 from ghnq.spaces.convnets.specs import Spec
 
-Costs = Mapping[str, float]
 EvaluateMany = Callable[[Sequence[Spec]], Iterable[float]]
 """Accuracies in percent of architectures, in their order."""
 
 SPEC, HASH, EVALUATED = "spec", "structure_hash", "evaluated"
 """Attributes of a trial: the architecture as JSON, its hash, and whether this trial evaluated it."""
+_ANY_SIZES = Sizes(0, 0, 0, 0)
 PATIENCE = 200
 """Proposals for each trial that is wanted, until a search ends for want of allowed architectures."""
 
@@ -32,19 +34,25 @@ class Problem:
 
     Attributes:
         objectives: Names of `study.OBJECTIVES`.
-        costs: Of an architecture, at least those that objectives and limits name.
-        accuracies: Accuracies of many architectures.
-        limits: The largest allowed cost, by name.
+        sizes: Of an architecture, at the scheme.
+        accuracies: Of many architectures, at the scheme.
+        limits: The budget of the device.
     """
 
     objectives: tuple[str, ...]
-    costs: Callable[[Spec], Costs]
+    sizes: Callable[[Spec], Sizes]
     accuracies: EvaluateMany
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Limits
 
-    def values(self, accuracy: float, costs: Costs) -> list[float]:
+    def values(self, accuracy: float, sizes: Sizes) -> list[float]:
         """Returns the values of the objectives."""
-        return [accuracy if name == ACCURACY else costs[name] for name in self.objectives]
+        known = {"accuracy": accuracy, **{name: getattr(sizes, field) for name, field in SIZES.items()}}
+        return [float(known[name]) for name in self.objectives]
+
+    def excess(self, sizes: Sizes) -> dict[str, float]:
+        """Returns by what share each limit is exceeded; 0 where it is not."""
+        found = sizes.document()
+        return {OPTIONS[name]: max(0.0, (found[name] or 0) / limit - 1) for name, limit in self.limits.set().items()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class _Proposal:
 
     trial: optuna.Trial
     spec: Spec
-    costs: Costs
+    sizes: Sizes
 
 
 class Search:
@@ -113,21 +121,22 @@ class Search:
         spec = convnets.decode(trial.params)
         trial.set_user_attr(SPEC, spec.to_json())
         trial.set_user_attr(HASH, spec.structure_hash)
-        costs = self.problem.costs(spec)
-        excess = outside(spec) | {
-            name: max(0.0, costs[name] / limit - 1) for name, limit in self.problem.limits.items()
-        }
+        excess = outside(spec)
+        # Only members of the space are traced, which takes longer than everything else of a proposal.
+        sizes = _ANY_SIZES if any(excess.values()) else self.problem.sizes(spec)
+        excess |= self.problem.excess(sizes)
         for name, amount in excess.items():
             trial.set_constraint(name, amount)
         if any(excess.values()):
             self.rejected.update(name for name, amount in excess.items() if amount)
-            self.study.tell(trial, self.problem.values(0.0, costs))
+            # Samplers compare what is not allowed by its excess alone.
+            self.study.tell(trial, self.problem.values(0.0, sizes))
             return None
         known = self._known(spec.structure_hash)
         if known is not None:
             self.study.tell(trial, known)
             return None
-        return _Proposal(trial, spec, costs)
+        return _Proposal(trial, spec, sizes)
 
     def _known(self, structure_hash: str) -> list[float] | None:
         for trial in self.study.trials():
@@ -139,7 +148,7 @@ class Search:
         accuracies = self.problem.accuracies([proposal.spec for proposal in proposals])
         for proposal, accuracy in zip(proposals, accuracies, strict=True):
             proposal.trial.set_user_attr(EVALUATED, True)
-            self.study.tell(proposal.trial, self.problem.values(accuracy, proposal.costs))
+            self.study.tell(proposal.trial, self.problem.values(accuracy, proposal.sizes))
 
 
 def evaluated(study: SharedStudy) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
@@ -14,7 +13,7 @@ from ghnq.search.encoding.decisions import Choice, Decision
 from ghnq.search.evolution import RegularizedEvolutionSampler
 
 SAMPLERS = ("nsga2", "tpe", "random", "regularized-evolution")
-POPULATION = 40
+POPULATION = 20
 """Trials of a generation of NSGA-II, and alive in regularized evolution."""
 CHANGES = 4.0
 """Decisions that NSGA-II mutates in a child on average: most are of absent blocks or the other family."""
@@ -51,8 +50,3 @@ def make_sampler(name: str, space: dict[str, BaseDistribution], seed: int, trial
     if name == "regularized-evolution":
         return RegularizedEvolutionSampler(space, population_size=POPULATION, mutations=int(CHANGES), seed=start)
     raise GhnqError(f"there is no sampler '{name}'{nearest(name, SAMPLERS)}; there are {', '.join(SAMPLERS)}")
-
-
-def quiet_optuna() -> None:
-    """Leaves the progress of a study to ours: Optuna logs a line for every trial."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -39,7 +39,7 @@ class SharedStudy:
         return self._study.ask(space)
 
     def tell(self, trial: optuna.Trial, values: list[float]) -> None:
-        """Finishes a trial and writes it."""
+        """Finishes a trial and writes it; NSGA-II needs those that are not allowed, too, to count its generations."""
         trial.set_user_attr(_WRITER, self._writer)
         finished = self._study.tell(trial, values)
         with storage_errors(self._where):

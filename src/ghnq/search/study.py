@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ghnq.errors import GhnqError, nearest
 
-ACCURACY = "accuracy"
-OBJECTIVES: dict[str, str] = {ACCURACY: "maximize", "macs": "minimize", "bytes": "minimize", "memory": "minimize"}
-"""Names of objectives and their directions: percent; multiply-adds of an image; bytes of weights; peak bytes."""
+SIZES = {"macs": "multiply_adds", "bytes": "bytes", "memory": "peak_memory"}
+"""Objectives that are minimized, and the attribute of `Sizes` that each one is."""
+OBJECTIVES: dict[str, str] = {"accuracy": "maximize", **dict.fromkeys(SIZES, "minimize")}
+"""All objectives and their directions; accuracy is in percent."""
 JOURNAL = "study.journal"
 STUDY_NAME = "ghnq-search"
 _SETTINGS = "settings"
@@ -68,6 +70,7 @@ def open_study(
     Raises:
         GhnqError: The study has other objectives or settings, or trials without `resume`; the storage fails.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # no line for every trial; progress is ours
     asked: dict[str, object] = {"objectives": ",".join(objectives), **settings}
     with storage_errors(where):
         study = optuna.create_study(
@@ -79,7 +82,10 @@ def open_study(
         found = study.user_attrs.get(_SETTINGS)
         if found is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(_SETTINGS, json.dumps(asked))
-            study.set_metric_names(list(objectives))
+            with warnings.catch_warnings():
+                # Optuna calls these names experimental; they are what its dashboard shows.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(objectives))
             return study
     _check_settings(where, None if found is None else json.loads(found), asked)
     if not resume and study.get_trials(deepcopy=False):
@@ -108,8 +114,8 @@ def storage_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise GhnqError(
-            f"the storage '{where}' cannot be used: {lines[0] if lines else type(error).__name__}. A storage is the URL "
-            "of a database, such as sqlite:///study.db or postgresql://user@host/name"
+            f"the storage '{where}' cannot be used: {reason}. A storage is the URL of a database, such as "
+            "sqlite:///study.db or postgresql://user@host/name"
         ) from error

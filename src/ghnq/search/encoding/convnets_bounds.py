@@ -13,8 +13,8 @@ MIN_FEATURES = 32
 def outside(spec: Spec, profile: Profile = IN_DISTRIBUTION) -> dict[str, float]:
     """Returns by how much of a bound each size exceeds it; 0 for all of them: the space has such a member.
 
-    The sizes are those of 3 x 32 x 32 images and 10 classes, as in the profile. For the bounds of drawn members see
-    `ghnq.spaces.convnets.sampling`; the number of features counts concatenated channels there only in cells, and so here.
+    The sizes are those of 3 x 32 x 32 images and 10 classes, as in the profile; the bounds are those of drawn members
+    (`ghnq.spaces.convnets.sampling`).
     """
     size = cost(spec)
     amounts = {
