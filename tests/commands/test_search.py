@@ -91,7 +91,7 @@ def _evaluated(folder: Path) -> int:
     [
         (["--sampler", "nsga3"], "nsga2"),
         (["--objectives", "acuracy"], "did you mean 'accuracy'"),
-        (["--objectives", "macs,macs"], "each once"),
+        (["--objectives", "macs,macs"], "more than once"),
         (["--space", "convnet"], "convnets"),
         (["--by", "macs"], "no search is needed"),
         (["--by", "acc"], "--by takes"),

@@ -20,7 +20,7 @@ from ghnq.search.loop import EVALUATED, HASH, SPEC, Problem, Search, evaluated
 from ghnq.search.samplers import SAMPLERS, distributions, make_sampler
 from ghnq.search.shared_study import SharedStudy
 from ghnq.search.sizes import Sizes
-from ghnq.search.study import check_objectives, open_storage, open_study
+from ghnq.search.study import check_objectives, open_storage, open_study, register_process
 from ghnq.spaces.convnets.spec_cost import cost
 from ghnq.spaces.convnets.specs import Spec
 
@@ -47,7 +47,7 @@ def shared(
     stored = open_study(
         open_storage(url, folder), where, objectives=("accuracy", "macs"), settings={"scheme": "w4a8"}, resume=resume
     )
-    return SharedStudy(stored, make_sampler(sampler, SPACE, seed, len(stored.trials)), where)
+    return SharedStudy(stored, make_sampler(sampler, SPACE, seed, register_process(stored, where)), where)
 
 
 @pytest.mark.parametrize("sampler", [pytest.param("tpe", marks=pytest.mark.slow), *sorted({*SAMPLERS} - {"tpe"})])
@@ -143,8 +143,8 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_limits_that_exclude_nearly_everything_end_with_what_excludes(tmp_path: Path) -> None:
-    with pytest.raises(GhnqError, match=r"too few are allowed .*--max-params"):
-        Search(shared(tmp_path), problem(Limits(parameters=100))).run(1)
+    with pytest.raises(GhnqError, match=r"the last 60 proposed .*--max-params excludes \d+\); raise the limits"):
+        Search(shared(tmp_path), problem(Limits(parameters=100)), patience=60).run(1)
 
 
 @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "sqlite:////nowhere/at/all.db", "file.db"])

@@ -28,7 +28,7 @@ from ghnq.search.samplers import distributions, make_sampler
 from ghnq.search.shared_study import SharedStudy
 from ghnq.search.signals import Effort, signal_of
 from ghnq.search.spec_measurer import SpecMeasurer, check_space
-from ghnq.search.study import JOURNAL, check_objectives, open_storage, open_study
+from ghnq.search.study import JOURNAL, check_objectives, open_storage, open_study, register_process
 from ghnq.search.subject import Bench, Budget
 from ghnq.spaces.spec_file import write_spec_file
 
@@ -105,7 +105,7 @@ def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:
             open_storage(options.storage, out), where,
             objectives=objectives, settings=_settings(options, chosen, scheme[0]), resume=resume,
         )  # fmt: skip
-        sampler = make_sampler(options.sampler, space, options.seed, len(stored.get_trials(deepcopy=False)))
+        sampler = make_sampler(options.sampler, space, options.seed, register_process(stored, where))
         shared = SharedStudy(stored, sampler, where)
         measurer = _measurer(options, bench, scheme)
         problem = Problem(objectives, measurer.sizes, measurer.values, options.limits)

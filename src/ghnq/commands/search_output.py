@@ -115,9 +115,9 @@ def table(
 ) -> Table:
     """Returns the Pareto front as a table."""
     shown = Table(
-        title=f"Pareto front of {trials:,} architectures at {scheme}, {chosen.dataset.name}, {chosen.title}",
-        caption=f"accuracy: the signal '{signal}' on {images:,} held-out training images; bytes of parameters and peak "
-        f"memory of activations at {scheme}",
+        title=f"Pareto front of {trials:,} architectures at {scheme}",
+        caption=f"accuracy: the signal '{signal}' on {images:,} held-out training images of {chosen.dataset.name}, "
+        f"{chosen.title}; bytes of parameters and peak memory of activations at {scheme}",
         header_style="bold",
     )
     shown.add_column("", justify="right")

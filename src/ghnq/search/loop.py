@@ -24,8 +24,8 @@ EvaluateMany = Callable[[Sequence[Spec]], Iterable[float]]
 SPEC, HASH, EVALUATED = "spec", "structure_hash", "evaluated"
 """Attributes of a trial: the architecture as JSON, its hash, and whether this trial evaluated it."""
 _ANY_SIZES = Sizes(0, 0, 0, 0)
-PATIENCE = 200
-"""Proposals for each trial that is wanted, until a search ends for want of allowed architectures."""
+PATIENCE = 1000
+"""Proposals in a row of which none is allowed and new, until a search ends."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ class Search:
     Args:
         study: With the objectives of the problem.
         batch: Architectures that are evaluated at once, without knowing of each other.
+        patience: See PATIENCE.
     """
 
-    def __init__(self, study: SharedStudy, problem: Problem, *, batch: int = 1) -> None:
-        self.study, self.problem, self.batch = study, problem, batch
+    def __init__(self, study: SharedStudy, problem: Problem, *, batch: int = 1, patience: int = PATIENCE) -> None:
+        self.study, self.problem, self.batch, self.patience = study, problem, batch, patience
         self._space = distributions(convnets.DECISIONS)
         self.rejected: Counter[str] = Counter()
         """How many proposals were outside of what bound."""
@@ -85,35 +86,39 @@ class Search:
             progress: Called with the number of evaluated architectures.
 
         Raises:
-            GhnqError: Nearly no proposal is allowed; the message says what excludes them.
+            GhnqError: Of many proposals none is allowed; the message says what excludes them.
         """
         done = evaluated(self.study)
         progress(done)
-        proposals = 0
         while done < trials:
-            wanted = min(self.batch, trials - done)
-            pending: dict[str, _Proposal] = {}
-            while len(pending) < wanted:
-                proposals += 1
-                self._check_patience(proposals, trials)
-                proposal = self._propose()
-                if proposal is None:
-                    continue
-                if proposal.spec.structure_hash in pending:
-                    self.study.drop(proposal.trial)
-                else:
-                    pending[proposal.spec.structure_hash] = proposal
-            self._evaluate(list(pending.values()))
+            self._evaluate(self._collect(min(self.batch, trials - done)))
             done = evaluated(self.study)
             progress(done)
 
-    def _check_patience(self, proposals: int, trials: int) -> None:
-        if proposals > PATIENCE * trials:
-            counts = ", ".join(f"{name} {count:,}" for name, count in self.rejected.most_common(4)) or "known before"
-            raise GhnqError(
-                f"of {proposals - 1:,} proposed architectures too few are allowed (excluded by: {counts}); raise the "
-                "limits"
-            )
+    def _collect(self, wanted: int) -> list[_Proposal]:
+        """Asks until so many different architectures are allowed and new."""
+        found: dict[str, _Proposal] = {}
+        in_vain = 0
+        while len(found) < wanted:
+            proposal = self._propose()
+            if proposal is not None and proposal.spec.structure_hash not in found:
+                found[proposal.spec.structure_hash] = proposal
+                in_vain = 0
+                continue
+            if proposal is not None:
+                self.study.drop(proposal.trial)
+            in_vain += 1
+            if in_vain == self.patience:
+                raise GhnqError(self._in_vain())
+        return list(found.values())
+
+    def _in_vain(self) -> str:
+        limits = [name for name in self.rejected if name in OPTIONS.values()]
+        taken = ", ".join(f"{name} excludes {self.rejected[name]:,}" for name in limits) or "all others are known"
+        return (
+            f"the last {self.patience:,} proposed architectures are known or not allowed ({taken}); raise the limits, "
+            "or ask for fewer trials"
+        )
 
     def _propose(self) -> _Proposal | None:
         """Asks for one architecture; tells the study at once if it is not allowed or its values are known."""
@@ -141,7 +146,7 @@ class Search:
     def _known(self, structure_hash: str) -> list[float] | None:
         for trial in self.study.trials():
             if trial.user_attrs.get(HASH) == structure_hash and trial.user_attrs.get(EVALUATED):
-                return trial.values
+                return list(trial.values)
         return None
 
     def _evaluate(self, proposals: list[_Proposal]) -> None:

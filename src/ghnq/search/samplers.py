@@ -30,16 +30,16 @@ def _distribution(decision: Decision) -> BaseDistribution:
     return IntDistribution(decision.low, decision.high, step=decision.step)
 
 
-def make_sampler(name: str, space: dict[str, BaseDistribution], seed: int, trials_before: int = 0) -> BaseSampler:
+def make_sampler(name: str, space: dict[str, BaseDistribution], seed: int, processes_before: int = 0) -> BaseSampler:
     """Returns a sampler.
 
     Args:
-        trials_before: Trials that the study has: a search that goes on draws other points than it began with.
+        processes_before: Processes that worked on the study: each draws other points, also one that goes on.
 
     Raises:
         GhnqError: There is no such sampler.
     """
-    digest = hashlib.sha256(f"{seed}/{trials_before}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{processes_before}".encode()).digest()
     start = int.from_bytes(digest[:4], "big")
     if name == "nsga2":
         return NSGAIISampler(population_size=POPULATION, mutation_prob=min(1.0, CHANGES / len(space)), seed=start)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -17,11 +19,17 @@ from ghnq.errors import GhnqError, nearest
 
 SIZES = {"macs": "multiply_adds", "bytes": "bytes", "memory": "peak_memory"}
 """Objectives that are minimized, and the attribute of `Sizes` that each one is."""
-OBJECTIVES: dict[str, str] = {"accuracy": "maximize", **dict.fromkeys(SIZES, "minimize")}
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "macs": "minimize",
+    "bytes": "minimize",
+    "memory": "minimize",
+}
 """All objectives and their directions; accuracy is in percent."""
 JOURNAL = "study.journal"
 STUDY_NAME = "ghnq-search"
 _SETTINGS = "settings"
+_PROCESS = "process:"
 
 
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
@@ -49,7 +57,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     if url is None:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     with storage_errors(url):
-        return RDBStorage(url, heartbeat_interval=60, grace_period=180)
+        return RDBStorage(url)
 
 
 def open_study(
@@ -119,3 +127,15 @@ def storage_errors(where: str) -> Iterator[None]:
             f"the storage '{where}' cannot be used: {reason}. A storage is the URL of a database, such as "
             "sqlite:///study.db or postgresql://user@host/name"
         ) from error
+
+
+def register_process(study: optuna.Study, where: str) -> int:
+    """Notes in the study that another process works on it, and returns how many did before.
+
+    Raises:
+        GhnqError: The storage fails.
+    """
+    with storage_errors(where):
+        before = sum(name.startswith(_PROCESS) for name in study.user_attrs)
+        study.set_user_attr(f"{_PROCESS}{secrets.token_hex(8)}", True)
+    return before

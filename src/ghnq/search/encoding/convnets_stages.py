@@ -42,10 +42,10 @@ def _kinds() -> dict[str, Block]:
             kinds[f"conv_{kernel}x{kernel}{suffix}"] = ConvBlock(channels=_ANY, kernel=kernel, join=join)
         for size in (3, 5, 7):
             kinds[f"separable_{size}x{size}{suffix}"] = SeparableBlock(channels=_ANY, kernel=size, join=join)
-    for size in (3, 5, 7):
+    for depthwise in (3, 5, 7):
         for expansion in (2, 3, 4, 6):
-            word = f"inverted_{size}x{size}_expand{expansion}"
-            kinds[word] = InvertedBlock(channels=_ANY, kernel=size, expansion=expansion)
+            word = f"inverted_{depthwise}x{depthwise}_expand{expansion}"
+            kinds[word] = InvertedBlock(channels=_ANY, kernel=depthwise, expansion=expansion)
     for middle in (3, 5):
         for reduction in (2, 4):
             word = f"bottleneck_{middle}x{middle}_reduce{reduction}"
