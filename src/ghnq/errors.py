@@ -66,3 +66,18 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the closest allowed name, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def check_type(value: object, kind: type, call: str, hint: str) -> None:
+    """Checks an argument of a public function.
+
+    Args:
+        call: The function, as in `score()`.
+        hint: How one gets a value of this type.
+
+    Raises:
+        GhnqError: It is of another type.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise GhnqError(f"{call} takes {article} {kind.__name__}, got {type(value).__name__}: {hint}")

@@ -12,8 +12,10 @@ from torch import nn
 
 from ghnq.analysis.score_ledger import KeptRow, Key, ScoreLedger, code_hash
 from ghnq.data import ImageDataset, Images
+from ghnq.data.images import check_dataset_type
 from ghnq.errors import DataError, GhnqError, GraphError, SchemeError, nearest
 from ghnq.hypernet import GHN
+from ghnq.hypernet.model import check_ghn
 from ghnq.prediction import CALIBRATION_IMAGES, CALIBRATION_SEED, Network, PredictedWeights, StoredWeights, WeightSource
 from ghnq.prediction.held_out import hold_out
 from ghnq.progress import ProgressCallback
@@ -83,7 +85,11 @@ def score(
     Raises:
         DataError: The images do not fit, or too few were given.
         SchemeError: A scheme does not exist or does not fit the network.
+        GhnqError: An argument is of another type.
     """
+    check_dataset_type(dataset, "score()")
+    if ghn is not None:
+        check_ghn(ghn, "score()")
     # What `ghnq.initialize` returns has the statistics of a new module, which are no statistics of images.
     predicted = {"calibrated": "false", "standardise": "true"} if has_predicted_weights(module) else {}
     weights: WeightSource = StoredWeights.of(module, module, predicted) if ghn is None else PredictedWeights(ghn)

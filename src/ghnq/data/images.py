@@ -18,7 +18,7 @@ from torch import Tensor
 from ghnq.data.augment import pad_crop, random_flip
 from ghnq.data.read_options import ReadOptions
 from ghnq.data.shuffle import balanced, mix, permutation
-from ghnq.errors import DataError
+from ghnq.errors import DataError, check_type
 
 # Every published figure depends on the subset that `first(n)` takes: never change this number.
 _SUBSET_SEED = 20231
@@ -264,3 +264,12 @@ def _epoch_order(total: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
 def _size(images: Images) -> str:
     channels, height, width = images.pixels.shape[1:]
     return f"{height}x{width} pixels with {channels} channel{'s' if channels != 1 else ''}"
+
+
+def check_dataset_type(dataset: object, call: str) -> None:
+    """Checks that an argument of `call` is a data set.
+
+    Raises:
+        GhnqError: It is not.
+    """
+    check_type(dataset, ImageDataset, call, "ghnq.load_dataset('digits') is one")

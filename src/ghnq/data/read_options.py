@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 
 from ghnq.errors import DataError
 
@@ -36,6 +37,10 @@ class ReadOptions:
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
+        for name, value, kind in (("image_size", self.image_size, Integral), ("holdout", self.holdout, Real)):
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                noun = "an integer" if kind is Integral else "a number"
+                raise DataError(f"{name} is {value!r}; it must be {noun}.")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise DataError(
                 f"A hold-out of {self.holdout} is not possible: give the part of the images that becomes the test "

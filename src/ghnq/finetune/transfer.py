@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ghnq.data import ImageDataset, Images
+from ghnq.data.images import check_dataset_type
 from ghnq.errors import DataError, GhnqError, NotFiniteError
 from ghnq.finetune.head import Head, features_of, find_head
 from ghnq.finetune.ridge import LinearClassifier, solve_classifier
 from ghnq.graph import ArchGraph, trace
 from ghnq.hypernet import GHN
 from ghnq.hypernet.initialize import initialize_traced
+from ghnq.hypernet.model import check_ghn
 from ghnq.module_check import unwrapped
 from ghnq.network_outputs import returning_logits, take_output
 from ghnq.prediction import CALIBRATION_IMAGES, are_own_images
@@ -130,6 +132,8 @@ def transfer(
         GraphError: The module cannot be traced, or its classification layer cannot be found.
         DataError: The images cannot be used, or a predicted head is for another number of classes.
     """
+    check_ghn(ghn, "transfer()")
+    check_dataset_type(dataset, "transfer()")
     if head not in ("solved", "predicted"):
         raise GhnqError(f"there is no head '{head}'; it is solved or predicted")
     if head == "predicted" and ghn.config.num_classes != dataset.num_classes:

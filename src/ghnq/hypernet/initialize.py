@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ghnq.errors import GraphError
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.tracing.trace import trace
-from ghnq.hypernet.model import GHN
+from ghnq.hypernet.model import GHN, check_ghn
 from ghnq.module_check import held_by_functions, unwrapped
 from ghnq.module_copy import copy_module
 from ghnq.quant.scheme import QuantScheme
@@ -44,7 +44,9 @@ def initialize(
 
     Raises:
         GraphError: The module cannot be traced.
+        GhnqError: `ghn` is no hypernetwork.
     """
+    check_ghn(ghn, "initialize()")
     return mark_predicted(initialize_traced(module, trace(module, input_shape, output=output), ghn, scheme))
 
 

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from ghnq.errors import check_type
 from ghnq.graph.batching.batch import GraphBatch, SlotGroup
 from ghnq.graph.ir import ArchGraph
 from ghnq.graph.ops import GHN2_OPS
@@ -77,7 +78,9 @@ class GHN(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             SchemeError: The scheme is unknown.
+            GhnqError: `graph` is no graph.
         """
+        check_type(graph, ArchGraph, "predict()", "ghnq.trace(module, input_shape) makes one of a module")
         batch = GraphBatch.from_graphs([graph])
         return self(batch, [QuantScheme.parse(scheme)], channels_last=channels_last)[0]  # type: ignore[no-any-return]
 
@@ -204,6 +207,15 @@ class GHN(nn.Module, PyTorchModelHubMixin):
         ghn = cls(stored.config, task=stored.task)
         ghn.load_state_dict(stored.checked_weights(ghn.state_dict()))
         return ghn.eval()
+
+
+def check_ghn(ghn: object, call: str) -> None:
+    """Checks that an argument of `call` is a hypernetwork.
+
+    Raises:
+        GhnqError: It is not.
+    """
+    check_type(ghn, GHN, call, "ghnq.GHN.from_pretrained('cifar10') is one")
 
 
 def _gather(h: Tensor, groups: list[SlotGroup]) -> tuple[Tensor, ...]:

@@ -24,11 +24,14 @@ def check_images(network: nn.Module, images: Tensor) -> Tensor:
     """Returns calibration images [B, C, H, W] in the dtype and on the device of the network.
 
     Raises:
-        DataError: The images are not a float tensor of four dimensions, fewer than two, or not finite.
+        DataError: The images are not a dense float tensor of four dimensions, fewer than two, or not finite.
     """
     if not isinstance(images, Tensor) or images.dim() != 4:
         given = f"a tensor of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise DataError(f"calibration must be images [B, C, H, W], got {given}")
+    if images.layout is not torch.strided or images.is_meta:
+        kind = "on the meta device, without values" if images.is_meta else f"of layout {images.layout}"
+        raise DataError(f"calibration images must be a dense tensor, got one {kind}")
     if not images.is_floating_point():
         raise DataError(
             f"calibration images must be normalised floats, got {images.dtype}: normalise them as in training"

@@ -106,6 +106,8 @@ class QuantScheme:
         """
         if isinstance(text, QuantScheme):
             return replace(text, **changes) if changes else text
+        if not isinstance(text, str):
+            raise SchemeError(f"a scheme is text such as 'w8a8', or a QuantScheme, got {type(text).__name__}")
         if is_scheme_file(text):
             mapping = read_mapping(Path(text))
             with naming_file(Path(text)):

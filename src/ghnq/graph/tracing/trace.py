@@ -120,6 +120,9 @@ def _list_parameters(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _checked_shape(input_shape: Sequence[int]) -> Shape:
+    if isinstance(input_shape, Tensor):
+        shape = tuple(input_shape.shape[1:])
+        raise GraphError(f"input_shape is a tensor; it must be the shape of one image, of these images {shape}")
     try:
         shape = tuple(index(size) for size in input_shape)
     except (TypeError, ValueError):
