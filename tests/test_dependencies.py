@@ -49,3 +49,16 @@ def test_torch_stays_in_the_range_that_has_a_cpu_build() -> None:
     extras = PROJECT["optional-dependencies"].values()
     everything = import_names([line for lines in [PROJECT["dependencies"], *extras] for line in lines])
     assert not everything & {"torchvision", "kornia", "jax"}
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    """`.ci/oldest_versions` tests with these versions; without a bound, that would be the first release."""
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    assert [line for line in lines if not re.fullmatch(r"[\w-]+(\[\w+\])?>=\d+(\.\d+)*(,<\d+(\.\d+)*)?", line)] == []
+
+
+def test_extras_agree_on_lower_bounds() -> None:
+    """A library in two extras has one bound, so that one environment has the oldest version of everything."""
+    lines = {*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)}
+    names = [line.split(">=")[0].lower() for line in lines]
+    assert len(names) == len(set(names))

@@ -130,7 +130,7 @@ def test_the_recipe_page_is_made_from_the_schema(repo_root: Path) -> None:
     assert (repo_root / "docs" / "reference" / "recipes.md").read_text() == made, "run: python docs/make_recipes.py"
 
 
-@pytest.mark.parametrize("name", ["run", "oldest_torch"])
+@pytest.mark.parametrize("name", ["run", "oldest_versions"])
 def test_ci_scripts_are_executable(repo_root: Path, name: str) -> None:
     script = repo_root / ".ci" / name
     assert os.access(script, os.X_OK)

@@ -27,7 +27,8 @@ def write_figure(description: Description, path: str | os.PathLike[str]) -> None
         MissingExtraError: plotly is not installed.
     """
     page = figure(description).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_text(path, page)
+    # Which plotly before 7 leaves out; browsers would show the page in quirks mode.
+    write_text(path, page if page.lower().startswith("<!doctype") else f"<!doctype html>\n{page}")
 
 
 def figure(description: Description) -> go.Figure:
