@@ -81,15 +81,27 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if _output_fails():
             raise  # of a print: as for the flush at the end
         if error.errno == errno.ENAMETOOLONG:
             print(f"Error: {error.strerror}: '{error.filename}'; choose a shorter name", file=sys.stderr)
+            return 2
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is not None:
+            print(f"Error: '{error.filename}' cannot be written ({error.strerror}); free space there", file=sys.stderr)
             return 2
         return _fault(error)
     except Exception as fault:  # noqa: BLE001 - it ends here as Python would end it, only with fewer frames
         return _fault(fault)
     return 0
+
+
+def _output_fails() -> bool:
+    """Returns whether stdout still holds what could not be written to it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _fault(fault: Exception) -> int:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from ghnq.errors import GhnqError, WriteError
 
 # Ours, and the temporary files of safetensors, which it creates beside its target.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?|\.tmp[A-Za-z0-9]{6}")
+
+_WRITER = ".writer"
+"""Name of the file by which processes that write into one folder know of each other."""
 
 MAX_NAME_BYTES = 255
 """Longest file name of the usual file systems."""
@@ -119,6 +123,50 @@ def cache_root() -> Path | None:
         return Path.home() / ".cache"
     except (RuntimeError, KeyError):  # neither HOME nor an entry in the list of users
         return None
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Waits until no other process writes into a folder inside of such a block, and keeps others waiting meanwhile.
+
+    Files that belong together are then of one process.
+
+    Raises:
+        GhnqError, WriteError: The folder cannot be created, or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GhnqError(f"'{folder}' cannot be created ({error.strerror}); choose another folder") from error
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = _wait_for_lock(folder / _WRITER)
+    try:
+        yield
+    finally:
+        (folder / _WRITER).unlink(missing_ok=True)
+        os.close(descriptor)  # releases the lock
+
+
+def _wait_for_lock(path: Path) -> int:
+    """Returns the descriptor of a locked file; the last one that had it may have removed it meanwhile."""
+    import fcntl  # not on Windows
+
+    while True:
+        with _writing(path.parent):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def lock(descriptor: int) -> bool:

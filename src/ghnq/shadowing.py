@@ -6,6 +6,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from ghnq.errors import GhnqError
+
 
 def shadowed_library() -> str | None:
     """Returns a sentence about the first library of ghnq that is not the installed one, or None.
@@ -13,19 +15,31 @@ def shadowed_library() -> str | None:
     Python searches the working directory (`python -m ghnq`) and the folder of a model file before the installed
     libraries: a folder `datasets` there is imported instead of the library `datasets`.
     """
-    for name in _libraries():
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if file is None:
-            continue
-        place = Path(file).parent if Path(file).stem == "__init__" else Path(file)
-        if _is_installed(place):
-            continue
-        return (
-            f"'{place}' is imported in place of the library '{name}', which has the same name; rename it, or run "
-            "`ghnq` (not `python -m ghnq`) in another folder"
-        )
-    return None
+    return next((sentence for name in _libraries() if (sentence := shadow_of(name))), None)
+
+
+def shadow_of(name: str) -> str | None:
+    """Returns a sentence about what is imported in place of one library, or None."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return None
+    place = Path(file).parent if Path(file).stem == "__init__" else Path(file)
+    if _is_installed(place):
+        return None
+    return (
+        f"'{place}' is imported in place of the library '{name}', which has the same name; rename it, or start "
+        "Python in another folder (`ghnq` instead of `python -m ghnq`)"
+    )
+
+
+def check_not_shadowed(name: str) -> None:
+    """Checks that the library of this name, which is imported already, is the installed one.
+
+    Raises:
+        GhnqError: A file or folder of the user's has its name.
+    """
+    if sentence := shadow_of(name):
+        raise GhnqError(sentence)
 
 
 def _libraries() -> list[str]:

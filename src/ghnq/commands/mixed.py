@@ -16,7 +16,7 @@ from ghnq.commands.progress_display import measuring
 from ghnq.commands.report import kept_document, write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.errors import GhnqError, nearest
-from ghnq.files import write_json, write_text
+from ghnq.files import one_writer, write_json, write_text
 from ghnq.quant import LayerBits, dump_scheme
 from ghnq.recorded_names import model_name
 from ghnq.report.graph_file import write_graphs
@@ -78,16 +78,17 @@ def _write(
     out: Path, result: Mixed, document: dict[str, Any], model: str, loaded: Loaded, terminal: Terminal
 ) -> list[str]:
     """Writes the scheme file, or a folder with it, the document and a page; returns the lines that say so."""
-    is_file = out.suffix.lower() in SUFFIXES
-    file = out if is_file else out / SCHEME_FILE
-    write_text(file, dump_scheme(result.scheme, _about(result, model, loaded)))
-    lines = [f"scheme file: [cyan]{file}[/]"]
-    if not is_file:
-        costs = {name: asdict(cost) for name, cost in result.costs.items()}
+    scheme_file = dump_scheme(result.scheme, _about(result, model, loaded))
+    if out.suffix.lower() in SUFFIXES:
+        write_text(out, scheme_file)
+        return [f"scheme file: [cyan]{out}[/]"]
+    costs = {name: asdict(cost) for name, cost in result.costs.items()}
+    with one_writer(out):
+        write_text(out / SCHEME_FILE, scheme_file)
         write_json(out / FILE, kept_document(document) | {"layer_costs": costs})
         write_graphs(out, {model_name(model): loaded.network.graph})
-        lines.append(f"page: [cyan]{write_folder_page(out, terminal)}[/]")
-    return lines
+    page = write_folder_page(out, terminal)
+    return [f"scheme file: [cyan]{out / SCHEME_FILE}[/]", f"page: [cyan]{page}[/]"]
 
 
 def _about(result: Mixed, model: str, loaded: Loaded) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from ghnq.commands.options import check_output
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
+from ghnq.files import one_writer
 from ghnq.recorded_names import command_text, path_name
 from ghnq.report import read_results, write_page
 from ghnq.runs.command_record import record_command
@@ -63,8 +64,9 @@ def kept_document(document: dict[str, Any]) -> dict[str, Any]:
 
 def write_folder_page(folder: Path, terminal: Terminal) -> Path:
     """Records the command that is running in its result folder, writes the folder's page, and returns the page."""
-    record_command(folder, sys.argv)
-    documents, _ = read_results([folder])
-    with measuring(terminal.progress, "architectures for the page") as progress:
-        write_page(documents, folder / PAGE, command=this_command(), progress=progress)
+    with one_writer(folder):
+        record_command(folder, sys.argv)
+        documents, _ = read_results([folder])
+        with measuring(terminal.progress, "architectures for the page") as progress:
+            write_page(documents, folder / PAGE, command=this_command(), progress=progress)
     return folder / PAGE

@@ -14,7 +14,7 @@ from ghnq.commands.options import check_output_or_folder, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.report import kept_document, this_command, write_folder_page
 from ghnq.commands.terminal import Terminal
-from ghnq.files import write_json
+from ghnq.files import one_writer, write_json
 from ghnq.graph import ArchGraph
 from ghnq.quant import read_scheme
 from ghnq.recorded_names import model_name
@@ -70,6 +70,7 @@ def _write(out: Path, document: dict[str, Any], graphs: dict[str, ArchGraph], ti
         read = replace(sensitivity_document(out.parent, document, out), name=title, graphs=graphs)
         write_page([replace(read, commands=[this_command()])], out, title=title, command=this_command())
         return out
-    write_json(out / FILE, kept_document(document))
-    write_graphs(out, graphs)
+    with one_writer(out):
+        write_json(out / FILE, kept_document(document))
+        write_graphs(out, graphs)
     return write_folder_page(out, terminal)

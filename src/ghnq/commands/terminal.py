@@ -18,7 +18,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ghnq.errors import GhnqWarning, GraphError
+from ghnq.errors import GhnqWarning, GraphError, WriteError
 
 # Columns where the output is not a terminal (a file, a log), so that tables do not break words.
 FILE_WIDTH = 140
@@ -88,11 +88,13 @@ class Terminal:
             text = json.dumps(document, indent=2, ensure_ascii=plain, allow_nan=False)
             try:
                 print(text, file=self._stdout, flush=True)
-            except OSError:
+            except OSError as error:
                 # What is left in the buffer would be written, and fail, once more when the stream is closed.
                 if self._stdout is not sys.__stdout__ and isinstance(self._stdout, io.TextIOWrapper):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
-                raise
+                if isinstance(error, BrokenPipeError):
+                    raise
+                raise WriteError(f"the output cannot be written ({error.strerror}); free space there") from error
             return
         for part in parts:
             if isinstance(part, Table):

@@ -11,6 +11,7 @@ from ghnq.data.images import ImageDataset
 from ghnq.data.read_options import ReadOptions
 from ghnq.data.tables import encoded_splits
 from ghnq.errors import DataError
+from ghnq.shadowing import check_not_shadowed
 
 if TYPE_CHECKING:
     import datasets
@@ -47,6 +48,7 @@ def _load(name: str, hint: str) -> dict[str, datasets.Dataset]:
     import datasets
     import pyarrow as pa
 
+    check_not_shadowed("datasets")
     reachable = _ask(name, hint)
     bars_were_on = datasets.are_progress_bars_disabled() is False
     datasets.disable_progress_bars()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ghnq.data.assemble import EncodedSplit
 from ghnq.data.decode import EncodedImage
 from ghnq.errors import DataError, nearest
+from ghnq.shadowing import check_not_shadowed
 
 if TYPE_CHECKING:
     import datasets
@@ -26,11 +27,13 @@ def read_parquet(file: Path) -> datasets.Dataset:
 
     Raises:
         DataError: It is not a parquet file, or is damaged.
+        GhnqError: A file of the user's is imported in place of `datasets`.
     """
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_not_shadowed("datasets")
     try:
         return datasets.Dataset(datasets.table.InMemoryTable(pq.ParquetFile(file).read()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES
 from ghnq.evaluation.protocol import evaluate
 from ghnq.evaluation.results import Results
+from ghnq.files import one_writer
 from ghnq.graph.drawing.draw import draw
 from ghnq.graph.tracing.trace import trace
 from ghnq.hypernet import GHN
@@ -60,10 +61,11 @@ def demo(
         workers=workers,
         progress=progress,
     )
-    results.save(folder)
     drawing = folder / "architecture.svg"
     channels = dataset.input_shape[0]
     space = space_of(ghn)
     module = space.build(space.spec("test", 0), in_channels=channels, num_classes=dataset.num_classes, device="meta")
-    draw(trace(module, dataset.input_shape), drawing, title=f"{space.name}/test/0")
+    with one_writer(folder):
+        results.save(folder)
+        draw(trace(module, dataset.input_shape), drawing, title=f"{space.name}/test/0")
     return Demo(results, drawing)

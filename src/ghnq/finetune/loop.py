@@ -76,8 +76,8 @@ def finetune(
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"'{out}' is a file; --out must be a directory")
-    if not resume and has_state(out):
-        raise TrainingError(f"'{out}' already holds a run; add --resume to continue it, or choose another --out")
+    if not resume:
+        _check_empty(out)
     with RunLock(out) as lock:
         state = None
         if resume:
@@ -94,8 +94,15 @@ def finetune(
             )
             run.progress.before = accuracies(network, network.dataset.test, schemes_of(scheme))
         lock.acquire()
+        if not resume:
+            _check_empty(out)  # another process may have trained in it since it was looked at
         run.train()
         return run.finish()
+
+
+def _check_empty(out: Path) -> None:
+    if has_state(out):
+        raise TrainingError(f"'{out}' already holds a run; add --resume to continue it, or choose another --out")
 
 
 class _Run:

@@ -68,8 +68,13 @@ class RowLedger(ABC, Generic[Key, Row]):
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            except OSError as error:
+                raise WriteError(
+                    f"'{self._path}' cannot be written ({error.strerror}); choose another folder"
+                ) from error
             try:
                 self._lock()
                 self._read()

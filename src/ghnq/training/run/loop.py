@@ -96,6 +96,7 @@ def train(
                         _run_steps(trainer)
                     return out / BEST
                 lock.acquire()
+                _check_directory(out, resume)  # another process may have trained in it since it was looked at
                 if start.state is not None:
                     promote_state(out, start.state.path)
                 _RunLoop(trainer, start.val_set, out, console or Console(stderr=True)).run(start.changes)
