@@ -100,9 +100,18 @@ def test_norms_by_function_with_the_statistics_of_the_batch_are_named(name: str)
         quantize(Functional(BATCH[name]), "w8a8", calibration=CALIBRATION)
 
 
+class Standardised(nn.Conv2d):
+    """A convolution that standardises its weight by batch norm, as BiT does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.weight.reshape(1, 8, -1), None, None, training=True, momentum=0.0)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
 @pytest.mark.parametrize(
     "norm",
     [
+        Standardised(8, 8, 3),
         lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8)),
         lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8), training=False),
         lambda x: torch.batch_norm(x, None, None, torch.zeros(8), torch.ones(8), False, 0.1, 1e-5, False),

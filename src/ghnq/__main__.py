@@ -15,9 +15,14 @@ from types import FrameType
 
 from ghnq.errors import GhnqError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Terminated(BaseException):
     """SIGTERM arrived; unwinding lets every temporary file be removed."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -81,12 +86,12 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if _output_fails():
+        if _output_fails(error):
             raise  # of a print: as for the flush at the end
         if error.errno == errno.ENAMETOOLONG:
             print(f"Error: {error.strerror}: '{error.filename}'; choose a shorter name", file=sys.stderr)
             return 2
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is not None:
+        if error.errno in _FULL and error.filename is not None:
             print(f"Error: '{error.filename}' cannot be written ({error.strerror}); free space there", file=sys.stderr)
             return 2
         return _fault(error)
@@ -95,9 +100,11 @@ def _run() -> int:
     return 0
 
 
-def _output_fails() -> bool:
-    """Returns whether stdout still holds what could not be written to it."""
+def _output_fails(error: OSError) -> bool:
+    """Returns whether an error may be that of stdout, because nothing can be written to it now."""
     try:
+        if error.errno in _FULL and error.filename is None:
+            print()  # what could not be written may not be held any more
         sys.stdout.flush()
     except OSError:
         return True

@@ -58,15 +58,23 @@ class Mistakes:
         self._batch_norms: dict[str, None] = {}
         self._unregistered: dict[int, nn.Parameter] = {}
 
-    def note_call(self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    def note_call(
+        self, function: str, args: tuple[object, ...], kwargs: Mapping[str, object], *, on_images: bool
+    ) -> None:
         """Notes a call of a torch function if its result is random, or depends on the other images of the batch.
 
-        Batch norms that are modules are not noted: calibration gives statistics to those that have none.
+        Batch norms that are modules are not noted: calibration gives statistics to those that have none. A norm of
+        weights (weight standardisation) depends on no image.
+
+        Args:
+            on_images: Whether what is computed depends on the images.
         """
         if is_random(function, args, kwargs):
             self._random[f"`{function}` in {_place_of_call(self._network)}"] = None
-        elif uses_batch_statistics(function, args, kwargs) and not isinstance(
-            _calling_module(self._network), BatchNorm
+        elif (
+            on_images
+            and uses_batch_statistics(function, args, kwargs)
+            and not isinstance(_calling_module(self._network), BatchNorm)
         ):
             self._batch_norms[f"`{function}` in {_place_of_call(self._network)}"] = None
 

@@ -17,6 +17,11 @@ Option = float | int | str | bool
 """The value of an option in a file."""
 
 
+def _check_number(name: str, value: object, kind: type, noun: str) -> None:
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise DataError(f"{name} is {value!r}; it must be {noun}.")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How a data set is read.
@@ -37,10 +42,8 @@ class ReadOptions:
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, kind in (("image_size", self.image_size, Integral), ("holdout", self.holdout, Real)):
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-                noun = "an integer" if kind is Integral else "a number"
-                raise DataError(f"{name} is {value!r}; it must be {noun}.")
+        _check_number("image_size", self.image_size, Integral, "an integer")
+        _check_number("holdout", self.holdout, Real, "a number")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise DataError(
                 f"A hold-out of {self.holdout} is not possible: give the part of the images that becomes the test "

@@ -13,7 +13,7 @@ from ghnq.graph.tracing import function_names as functions
 from ghnq.graph.tracing import output_shapes as shapes
 from ghnq.graph.tracing import rules
 from ghnq.graph.tracing.call_record import PARAMETER, PASS, Args, Kwargs, TorchFunction
-from ghnq.graph.tracing.recorder import Handler, Recorder
+from ghnq.graph.tracing.recorder import Handler, Recorder, argument_tensors
 
 Rule = Callable[..., object]
 
@@ -198,7 +198,9 @@ def _watching(name: str, rule: Handler) -> Handler:
     """Notes calls that are likely mistakes in eval mode."""
 
     def handler(recorder: Recorder, func: TorchFunction, args: Args, kwargs: Kwargs) -> object:
-        recorder.mistakes.note_call(name, args, kwargs)
+        found = (recorder.record_indices.get(id(tensor)) for tensor in argument_tensors((args, kwargs)))
+        on_images = any(i is not None and recorder.records[i].kind != PARAMETER for i in found)
+        recorder.mistakes.note_call(name, args, kwargs, on_images=on_images)
         return rule(recorder, func, args, kwargs)
 
     return handler

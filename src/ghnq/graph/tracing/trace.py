@@ -119,7 +119,7 @@ def _list_parameters(names: Sequence[str], limit: int = 5) -> str:
     return "the parameter" + ("s " if len(names) > 1 else " ") + ", ".join(map(repr, names[:limit])) + more
 
 
-def _checked_shape(input_shape: Sequence[int]) -> Shape:
+def _checked_shape(input_shape: Sequence[int] | Tensor) -> Shape:
     if isinstance(input_shape, Tensor):
         shape = tuple(input_shape.shape[1:])
         raise GraphError(f"input_shape is a tensor; it must be the shape of one image, of these images {shape}")

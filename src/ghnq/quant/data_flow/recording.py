@@ -93,6 +93,7 @@ def record(network: nn.Module, images_BCHW: Tensor) -> Recording:
             stack.callback(module.register_forward_pre_hook(recorder.enter, with_kwargs=True).remove)
             # Before other hooks, so that what these compute is recorded by itself: it is not part of the layer.
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True, prepend=True).remove)
+        recorder.of_images.update(recorder.input_values(images_BCHW))
         with recorder:
             output = network(images_BCHW)
     results = recorder.input_values(list(named_tensors(output).values()))
@@ -135,6 +136,7 @@ class _Recorder(TorchFunctionMode):
         self.parameters: dict[int, str] = {}
         self.mistakes = Mistakes(self.network)
         self.values: dict[int, _Value] = {}
+        self.of_images: set[int] = set()
         self.running: list[_Call] = []
         self.in_hook = False
 
@@ -151,14 +153,14 @@ class _Recorder(TorchFunctionMode):
         inputs = self.input_values((args, kwargs))
         result = func(*args, **kwargs)
         name, outputs = getattr(func, "__name__", ""), _tensors(result)
-        self.mistakes.note_call(name, args, kwargs)
+        self.mistakes.note_call(name, args, kwargs, on_images=not self.of_images.isdisjoint(inputs))
         self.operations.append(
             Operation(
                 module=None,
                 function=name,
                 caller=self._caller(),
                 inputs=inputs,
-                outputs=tuple(map(self._output_value, outputs)),
+                outputs=self._output_values(outputs, inputs),
                 scales_channels=len(outputs) == 1 and scales_channels(name, outputs[0], args, kwargs),
                 is_query=is_query(func),
             )
@@ -178,7 +180,7 @@ class _Recorder(TorchFunctionMode):
         self.in_hook = True
         call = self.running.pop()
         if call.is_operation:
-            outputs = tuple(map(self._output_value, _tensors(output)))
+            outputs = self._output_values(_tensors(output), call.inputs)
             self.operations.append(Operation(module, "", self._caller(), call.inputs, outputs))
         self.in_hook = False
 
@@ -198,8 +200,17 @@ class _Recorder(TorchFunctionMode):
         if value.version != version_counter(tensor):
             before, after = value.number, self._new_value(tensor)
             self.operations.append(Operation(None, CHANGED_IN_PLACE, self._caller(), (before,), (after,)))
+            if before in self.of_images:
+                self.of_images.add(after)
             return after
         return value.number
+
+    def _output_values(self, tensors: Sequence[Tensor], inputs: Sequence[int]) -> tuple[int, ...]:
+        """Returns the values of results, which depend on the images if one of the inputs does."""
+        values = tuple(map(self._output_value, tensors))
+        if not self.of_images.isdisjoint(inputs):
+            self.of_images.update(values)
+        return values
 
     def _output_value(self, tensor: Tensor) -> int:
         value = self.values.get(id(tensor))
