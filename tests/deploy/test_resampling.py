@@ -37,6 +37,29 @@ FLOAT_KERNELS = {
     "ceil mode": {"Pad": 1},
 }
 """What ONNX Runtime has no integer kernel for."""
+FLOAT_OPERATORS = {
+    "transposed": {"conv_transpose2d": 1},
+    "transposed, grouped": {"conv_transpose2d": 1},
+    "bilinear": {"upsample_bilinear2d": 2},
+    "ceil mode": {"constant_pad_nd": 1},
+    "group norm": {"instance_norm": 2},
+}
+"""The same of the graph, before a runtime is chosen."""
+
+
+@pytest.mark.parametrize("name", RESAMPLING_NETS)
+def test_operators_in_float_are_named(name: str, tmp_path: Path) -> None:
+    exported = export_onnx(
+        RESAMPLING_NETS[name](), "w4a8", calibration=CALIBRATION, batch_size=64, out=tmp_path / "x.onnx"
+    )
+    assert exported.float_operators == FLOAT_OPERATORS.get(name, {})
+    if name in FLOAT_KERNELS:
+        assert profile(tmp_path / "x.onnx", repeats=1).float_operators == FLOAT_KERNELS[name]
+    for scheme in ("float32", "w4"):
+        in_float = export_onnx(
+            RESAMPLING_NETS[name](), scheme, calibration=CALIBRATION, batch_size=64, out=tmp_path / "y.onnx"
+        )
+        assert in_float.float_operators == {}
 
 
 @pytest.mark.parametrize("scheme", ["float32", "w8a8", "w4a8"])
@@ -91,6 +114,7 @@ def test_the_runtime_does_not_warn_of_shapes(scheme: str, tmp_path: Path, capfd:
     assert [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim] == [0, 10]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.integers(4, 9), kernel=st.integers(1, 4), stride=st.integers(1, 4), data=st.data(), average=st.booleans(),
@@ -112,6 +136,7 @@ def test_any_ceil_mode_is_pools_of_torch(
     assert torch.allclose(_run_onnx(graph, images), network(images), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(before=st.integers(2, 9), after=st.integers(1, 24), mode=st.sampled_from(["nearest", "bilinear", "corners"]))
 def test_any_size_is_torchs_or_refused(before: int, after: int, mode: str) -> None:
@@ -139,7 +164,7 @@ def test_a_factor_that_gives_other_pixels_is_refused() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_file_of_a_transposed_convolution_by_hand(groups: int, bits: int, tmp_path: Path) -> None:
-    """The integers in the file and float64 arithmetic give what the runtime gives, within float32."""
+    """Integers, scales and bias in the file are those of the layer, with one scale for each output channel, axis 1."""
     torch.manual_seed(1)
     layer = nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=groups)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -14,6 +14,7 @@ from ghnq.data.read_options import current
 from ghnq.deploy import Exported, Origin
 from ghnq.deploy.export import check_float32, export_prepared
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
+from ghnq.deploy.graph.float_operators import describe_float_operators
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.errors import GhnqError
 from ghnq.prediction import CALIBRATION_SEED
@@ -63,6 +64,7 @@ def export(
         document,
         f"[bold]{escape(model)}[/] as {exported.facts.title}: [bold]{exported.size:,}[/] bytes, "
         f"{_describe_format(exported)}",
+        *([describe_float_operators(exported.float_operators)] if exported.float_operators else []),
         f"written to [cyan]{out}[/]",
         f"prove it with: {shlex.join([*proof, *current().words()])}",
     )
@@ -114,6 +116,7 @@ def _document(exported: Exported) -> dict[str, object]:
         "scheme_file": facts.scheme_file,
         "bytes": exported.size,
         "opset": exported.opset,
+        "float_operators": exported.float_operators,
         "calibration_images": facts.calibration_images,
         "calibration_seed": facts.origin.calibration_seed,
         "checkpoint": facts.origin.checkpoint,

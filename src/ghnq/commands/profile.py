@@ -73,7 +73,15 @@ def _ratio(this: float, other: float) -> str:
 
 def _lines(costs: Profile) -> list[str]:
     return [
+        *_float_lines(costs),
         f"timed in turns: batch {costs.batch}, threads {costs.threads}, {costs.repeats:,} runs of each, "
         f"{costs.provider} of ONNX Runtime {costs.onnxruntime}",
         costs.processor.line(),
     ]
+
+
+def _float_lines(costs: Profile) -> list[str]:
+    """Returns a line about operators in float, where others are in integers."""
+    if not costs.float_operators or costs.quantized.bit_operations == costs.float32.bit_operations:
+        return []
+    return ["in float: " + ", ".join(f"{count} {name}" for name, count in sorted(costs.float_operators.items()))]

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from ghnq.deploy.formats import ExportFormat, OnnxFormat, ProgramFormat
 from ghnq.deploy.graph.finite import check_simulation
+from ghnq.deploy.graph.float_operators import float_operators
 from ghnq.deploy.graph.simulation import simulate
 from ghnq.deploy.metadata import Facts, Origin
 from ghnq.deploy.onnx.storage import Storage
@@ -38,6 +39,11 @@ class Exported:
     opset: int | None
     facts: Facts
     simulation: fx.GraphModule
+
+    @property
+    def float_operators(self) -> dict[str, int]:
+        """How many operators between quantized layers are computed in float, by name."""
+        return float_operators(self.simulation)
 
 
 def export_onnx(

@@ -67,6 +67,7 @@ class Profile:
         multiply_adds: Of these layers, for one image.
         speedup: Median latency of the counterpart divided by that of the file.
         float_layers: Layers of the file that ONNX Runtime runs in float.
+        float_operators: How many operators of the file ONNX Runtime runs in float, by name.
         batch, threads, repeats, provider, onnxruntime, processor: How and where the latencies were measured.
     """
 
@@ -78,6 +79,7 @@ class Profile:
     float32: Cost
     speedup: float
     float_layers: tuple[str, ...]
+    float_operators: dict[str, int]
     batch: int
     threads: int
     repeats: int
@@ -125,6 +127,7 @@ def profile(
     floats = in_floats(integers)
     counterpart = float_model(floats)
     data, float_data = model.SerializeToString(), counterpart.SerializeToString()
+    kernels = runtime.kernels(data)
     sessions = runtime.session(float_data, threads=threads), runtime.session(data, threads=threads)
     images = random_images(batch, facts.input_shape)
     float_latency, latency, repeats = measure_latencies(*sessions, images, repeats, progress)
@@ -140,7 +143,8 @@ def profile(
         quantized=_cost(path.read_bytes(), model, integers, scheme, bit_operations, latency),
         float32=_cost(float_data, counterpart, floats, scheme, multiply_adds * FLOAT_BITS**2, float_latency),
         speedup=float_latency.median_ms / latency.median_ms,
-        float_layers=runtime.kernels(data).float_layers,
+        float_layers=kernels.float_layers,
+        float_operators=kernels.floating,
         batch=batch,
         threads=threads,
         repeats=repeats,
