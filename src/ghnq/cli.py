@@ -13,6 +13,7 @@ import typer
 from ghnq._version import __version__
 from ghnq.commands.arguments import (
     CheckpointName,
+    Cluster,
     Compile,
     DataName,
     ExportedFile,
@@ -129,6 +130,7 @@ def evaluate(
     images: Images = None,
     protocol: Protocol = None,
     steps: Steps = None,
+    cluster: Cluster = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write results here, and resume from what is here.")
     ] = None,
@@ -139,7 +141,7 @@ def evaluate(
 
     run(
         checkpoint, data=data, splits=splits, schemes=schemes, limit=limit, images=images, protocol=protocol,
-        steps=steps, out=out, as_json=as_json,
+        steps=steps, cluster=cluster, out=out, as_json=as_json,
     )  # fmt: skip
 
 
@@ -229,6 +231,7 @@ def rank(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes.", show_default="one for each core")
     ] = None,
+    cluster: Cluster = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Measurements, result, and weights of the best; resumes.")
     ] = None,
@@ -243,7 +246,7 @@ def rank(
     options = Options(
         checkpoint=checkpoint, data=data, head=head, schemes=schemes, protocol=protocol, steps=steps, n=n, seed=seed,
         by=by, images=images, minutes=minutes, halve=not no_halving, on=on, top=top, max_latency=max_latency,
-        limits=limits, workers=workers,
+        limits=limits, workers=workers, cluster=cluster,
     )  # fmt: skip
     run(candidates, options, out=out, as_json=as_json)
 
@@ -287,6 +290,7 @@ def search(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes.", show_default="one for each core")
     ] = None,
+    cluster: Cluster = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that there is.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -302,7 +306,7 @@ def search(
     options = Options(
         space=space, checkpoint=checkpoint, data=data, head=head, scheme=scheme, protocol=protocol, steps=steps,
         objectives=objectives, by=by, trials=trials, sampler=sampler, seed=seed, images=images, minutes=minutes,
-        limits=limits, workers=workers, storage=storage,
+        limits=limits, workers=workers, cluster=cluster, storage=storage,
     )  # fmt: skip
     run(options, out=out, resume=resume, as_json=as_json)
 

@@ -18,6 +18,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "optuna": "search",
     "plotly": "report",
+    "ray": "cluster",
     "torchao": "export",
 }
 

@@ -10,6 +10,10 @@ from typing import Annotated, get_type_hints
 
 import typer
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Ray cluster: auto, or HOST:PORT.", show_default="this machine alone"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a directory, or a hub id.")]
 ModelName = Annotated[

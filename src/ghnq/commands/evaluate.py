@@ -25,6 +25,7 @@ def evaluate(
     images: int | None,
     protocol: str | None,
     steps: str | None,
+    cluster: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -53,6 +54,7 @@ def evaluate(
                 protocol=protocol,
                 steps=step_names,
                 out=out,
+                cluster=cluster,
                 progress=progress,
             )
         lines = []

@@ -20,7 +20,7 @@ from ghnq.commands.rank_output import document, lines, next_commands, table
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
 from ghnq.errors import GhnqError
-from ghnq.evaluation.engine import Processes
+from ghnq.evaluation.engine import engine_of
 from ghnq.evaluation.named_schemes import name_schemes
 from ghnq.evaluation.provenance import machine, versions
 from ghnq.files import write_text
@@ -66,6 +66,7 @@ class Options:
     max_latency: float | None
     limits: Limits
     workers: int | None
+    cluster: str | None
 
     def settings(self) -> Settings:
         """Returns the settings of the ranking.
@@ -109,7 +110,7 @@ def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: b
         with RankLedger(out, _fingerprint(chosen, measurer, options), machine()) as ledger:
             try:
                 ranking = rank_candidates(
-                    measurer, settings, engine=Processes(options.workers), ledger=ledger, stage=stage,
+                    measurer, settings, engine=engine_of(options.cluster, options.workers), ledger=ledger, stage=stage,
                     failures=candidates.failures, latency=latency,
                 )  # fmt: skip
             except KeyboardInterrupt:

@@ -16,9 +16,8 @@ from ghnq.commands.search_output import document, front_of, lines, next_commands
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
 from ghnq.errors import GhnqError
-from ghnq.evaluation.engine import Processes
+from ghnq.evaluation.engine import engine_of
 from ghnq.evaluation.named_schemes import name_schemes
-from ghnq.evaluation.workers import usable_workers
 from ghnq.files import write_text
 from ghnq.quant import QuantScheme
 from ghnq.search.encoding.convnets import DECISIONS
@@ -55,6 +54,7 @@ class Options:
     minutes: float
     limits: Limits
     workers: int | None
+    cluster: str | None
     storage: str | None
 
     def scheme_by_name(self) -> tuple[str, QuantScheme]:
@@ -109,7 +109,7 @@ def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:
         shared = SharedStudy(stored, sampler, where)
         measurer = _measurer(options, bench, scheme)
         problem = Problem(objectives, measurer.sizes, measurer.values, options.limits)
-        run = Search(shared, problem, batch=usable_workers(options.workers, options.trials))
+        run = Search(shared, problem, batch=min(measurer.engine.slots(), options.trials))
         try:
             with measuring(terminal.progress, "architectures") as report:
                 run.run(options.trials, lambda done: report(done, options.trials))
@@ -123,7 +123,7 @@ def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:
 def _measurer(options: Options, bench: Bench, scheme: tuple[str, QuantScheme]) -> SpecMeasurer:
     seconds = 60 * options.minutes if signal_of(options.by).effort == Effort.TRAINING else 0.0
     budget = Budget(min(options.images, len(bench.measured)), seconds)
-    return SpecMeasurer(options.space, bench, scheme, options.by, budget, Processes(options.workers))
+    return SpecMeasurer(options.space, bench, scheme, options.by, budget, engine_of(options.cluster, options.workers))
 
 
 def _settings(options: Options, chosen: ChosenWeights, scheme: str) -> Mapping[str, object]:

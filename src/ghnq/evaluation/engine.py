@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ghnq.errors import GhnqError
 from ghnq.evaluation.workers import run_tasks, usable_workers
 from ghnq.torch_threads import one_torch_thread
 
@@ -28,6 +30,9 @@ class Engine(Protocol):
             Exception: Any exception of the function, as it is.
         """
 
+    def slots(self) -> int:
+        """Returns how many tasks run at once."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -43,3 +48,22 @@ class Processes:
         """Yields results as `Engine.run` says; in order with one worker."""
         with one_torch_thread():
             yield from run_tasks(function, tasks, usable_workers(self.workers, len(tasks)))
+
+    def slots(self) -> int:
+        """Returns the number of processes."""
+        return usable_workers(self.workers, sys.maxsize)
+
+
+def engine_of(cluster: str | None, workers: int | None) -> Engine:
+    """Returns the engine that the options `--cluster` and `--workers` name.
+
+    Raises:
+        GhnqError: Both are given: a cluster decides how many tasks run.
+    """
+    if cluster is None:
+        return Processes(workers)
+    if workers is not None:
+        raise GhnqError("--workers is for this machine alone, and --cluster for all of a cluster; give one of the two")
+    from ghnq.evaluation.ray_cluster import RayCluster
+
+    return RayCluster(cluster)

@@ -18,7 +18,7 @@ from ghnq import spaces
 from ghnq.data import ImageDataset
 from ghnq.errors import SchemeError
 from ghnq.evaluation.architecture_selection import architectures
-from ghnq.evaluation.engine import Processes
+from ghnq.evaluation.engine import Engine, engine_of
 from ghnq.evaluation.evaluator import Evaluator
 from ghnq.evaluation.ledger import Ledger
 from ghnq.evaluation.named_schemes import DEFAULT_SCHEMES, describe_schemes, name_schemes
@@ -51,6 +51,7 @@ def evaluate(
     out: str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
+    cluster: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Results:
     """Measures the predicted networks of splits and returns one row per architecture and scheme.
@@ -67,15 +68,17 @@ def evaluate(
             interrupted evaluation resumes when it is called again, and splits, schemes or architectures can be added.
         seed: Selects the calibration images.
         workers: The number of processes; None is one for each core. The numbers do not depend on it.
+        cluster: The address of a Ray cluster on which networks are measured (`ghnq.evaluation.ray_cluster`).
         progress: Called with the number of architectures measured, first with those found in `out`.
 
     Raises:
         SpaceError: A split or an index does not exist.
         SchemeError: A scheme, protocol or step does not exist, or does not fit an architecture.
         DataError: The images do not fit the hypernetwork, or are too few.
-        GhnqError: `out` holds another evaluation.
+        GhnqError: `out` holds another evaluation, or the cluster cannot be used.
     """
     keep_freed_memory()
+    engine = engine_of(cluster, workers)
     named = name_schemes(schemes, protocol, tuple(steps))
     members = architectures(splits, limit, space_of(ghn))
     check_dataset(ghn, dataset)
@@ -88,7 +91,7 @@ def evaluate(
         about["read_options"] = read_options
     folder = None if out is None else Path(out)
     with Ledger(folder, fingerprint, machine()) as ledger:
-        _measure_missing(evaluator, members, tuple(named), ledger, workers, progress)
+        _measure_missing(evaluator, members, tuple(named), ledger, engine, progress)
         keys = [(split, index, name) for split, index in members for name in named]
         about["machines"] = ledger.machines(keys)
         results = Results.from_rows([ledger[key] for key in keys], about)
@@ -102,12 +105,11 @@ def _measure_missing(
     members: list[tuple[str, int]],
     names: tuple[str, ...],
     ledger: Ledger,
-    workers: int | None,
+    engine: Engine,
     progress: ProgressCallback | None,
 ) -> None:
     """Measures all rows that the ledger does not have, and adds them."""
     tasks = list(_missing(members, names, ledger))
-    engine = Processes(workers)
     done, total = len(members) - len(tasks), len(members)
     report = progress or (lambda done, total: None)
     report(done, total)
