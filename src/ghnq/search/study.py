@@ -14,6 +14,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ghnq.errors import GhnqError, nearest
 
@@ -57,7 +58,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     if url is None:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     with storage_errors(url):
-        return RDBStorage(url)
+        return RDBStorage(url, engine_kwargs={"poolclass": NullPool})  # connections end with their use
 
 
 def open_study(
