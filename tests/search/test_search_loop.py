@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -158,8 +159,8 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     path.write_text("no database")
     with pytest.raises(GhnqError, match="cannot be used"):
         shared(tmp_path, url=f"sqlite:///{path}")
-    with pytest.raises(sqlite3.DatabaseError):
-        sqlite3.connect(path).execute("select 1 from trials")
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.DatabaseError):
+        connection.execute("select 1 from trials")
 
 
 @pytest.mark.parametrize(
