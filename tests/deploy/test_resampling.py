@@ -20,6 +20,7 @@ from ghnq.deploy.onnx import runtime
 from ghnq.deploy.onnx.reader import load_model, read_simulation
 from ghnq.deploy.onnx.storage import Storage
 from ghnq.deploy.onnx.writer import write_model
+from ghnq.deploy.pt2e.lowering import compiled, lower
 from ghnq.deploy.pt2e.program_file import load_program
 from ghnq.deploy.pt2e.reader import read_program
 from ghnq.errors import ExportError
@@ -112,6 +113,19 @@ def test_the_runtime_does_not_warn_of_shapes(scheme: str, tmp_path: Path, capfd:
     assert capfd.readouterr().err == ""
     inferred = onnx.shape_inference.infer_shapes(onnx.load(out), strict_mode=True)
     assert [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim] == [0, 10]
+
+
+@needs_program_files
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESAMPLING_NETS)
+def test_a_compiled_program_computes_what_its_simulation_does(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "net.pt2"
+    exported = export_program(RESAMPLING_NETS[name](), "w7a8", calibration=CALIBRATION, batch_size=64, out=out)
+    lowered = lower(load_program(out)[0], TEST[:8])
+    logits = compiled(lowered, TEST[:8])(TEST[:8])
+    assert torch.allclose(logits, exported.simulation(TEST[:8]), rtol=0, atol=1e-5)
+    assert lowered.kernels.integer
+    assert lowered.kernels.float_layers == (("2",) if "transposed" in name else ())
 
 
 @pytest.mark.slow

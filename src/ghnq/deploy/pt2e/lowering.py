@@ -65,9 +65,12 @@ def lower(program: ExportedProgram, images: Tensor, *, exact: bool = True) -> Lo
             layers = [_layer_name(node) for node in module.graph.nodes if node.target in LAYERS]
             saturating = _saturating_layers(module)
             names = tuple(_layer_name(node) for node in saturating)
-            if exact:
-                _dequantize_weights(module, saturating)
+            # torchao takes transposed convolutions for convolutions and fails: they have no integer kernel.
+            transposed = [node for node in module.graph.nodes if node.target is aten.conv_transpose2d.input]
+            _dequantize_weights(module, [*(saturating if exact else []), *transposed])
+            _pad_in_front_of_open_windows(module)
             lowered = lowering.lower_pt2e_quantized_to_x86(module, (images,))
+            _views_of_any_layout(lowered)
     except Exception as error:
         # torchao and torch.export have no error class of their own.
         raise ExportError(f"torchao cannot lower the program: {_first_line(error)}") from error
@@ -133,6 +136,44 @@ def _dequantize_weights(module: fx.GraphModule, layers: list[fx.Node]) -> None:
         with module.graph.inserting_before(weight):
             weight.replace_all_uses_with(module.graph.get_attr(name))
     module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _pad_in_front_of_open_windows(module: fx.GraphModule) -> None:
+    """Pads the input of max pooling with `ceil_mode`, whose last windows go beyond the image, instead.
+
+    torch.compile reads other memory there if the values are integers (torch 2.13: errors of 1.1 in logits).
+    """
+    for node in list(module.graph.nodes):
+        if node.target is not aten.max_pool2d.default or len(node.args) < 6 or not node.args[5]:
+            continue
+        x, kernel, stride, padding, dilation, _ = node.args
+        beyond = [
+            _beyond(size, kernel[axis], stride[axis], padding[axis], dilation[axis])
+            for axis, size in enumerate(x.meta["val"].shape[2:])
+        ]
+        with module.graph.inserting_before(node):
+            pads = [0, beyond[1], 0, beyond[0]]
+            padded = module.graph.call_function(aten.constant_pad_nd.default, (x, pads, float("-inf")))
+        node.args = (padded if any(beyond) else x, kernel, stride, padding, dilation)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _beyond(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Returns how many pixels the last window of a pooling with `ceil_mode` goes beyond the padded image."""
+    reach = dilation * (kernel - 1) + 1
+    windows = -(-(size + 2 * padding - reach) // stride) + 1
+    if (windows - 1) * stride >= size + padding:
+        windows -= 1  # it would begin in the padding
+    return max(0, (windows - 1) * stride + reach - size - 2 * padding)
+
+
+def _views_of_any_layout(module: fx.GraphModule) -> None:
+    """Lets views copy where they must: results of oneDNN's kernels are channels-last."""
+    for node in module.graph.nodes:
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
     module.recompile()
 
 
