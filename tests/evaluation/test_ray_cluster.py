@@ -151,7 +151,6 @@ def test_a_ranking_on_the_cluster_is_that_of_one_process(cluster: Any, tmp_path:
         ("127.0.0.1:1", "refused"),
         ("ray://127.0.0.1:1", "refused"),
         ("nonsense", "Invalid address"),
-        ("auto", "running Ray"),
     ],
 )  # fmt: skip
 def test_addresses_that_lead_nowhere(address: str, reason: str, tmp_path: Path) -> None:
