@@ -95,6 +95,40 @@ def test_channel_factors_can_be_added_and_learn(
     assert any(not torch.equal(learned[key], same.state_dict()[key]) for key in new)
 
 
+@pytest.mark.parametrize("depthwise", ["own", "shared"])
+def test_a_wider_decoder_predicts_the_same_and_learns(
+    tmp_path: Path, depthwise: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    torch.manual_seed(5)
+    old = GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), encoder="mlp", depthwise=depthwise))  # type: ignore[arg-type]
+    old.save_pretrained(tmp_path / "old")
+    wider: dict[str, object] = {"hypernet": {"decoder_hidden": [32, 80]}}
+    train(recipe_from(tmp_path / "old", steps=1, ema=0, optimizer={"lr": 1e-12}, **wider), out=tmp_path / "same")
+    same = GHN.from_pretrained(tmp_path / "same" / "last")
+    assert same.config == old.config.model_copy(update={"decoder_hidden": (32, 80)})
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 30, 1), nn.ReLU(),
+        nn.Conv2d(30, 6, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10),
+    )  # fmt: skip
+    graph = trace(module, (1, 8, 8))
+    before, after = old.predict(graph), same.predict(graph)
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6)
+    assert not recwarn.list
+
+    train(recipe_from(tmp_path / "old", steps=2, ema=0, **wider), out=tmp_path / "learned")
+    learned = GHN.from_pretrained(tmp_path / "learned" / "last").state_dict()
+    # What leads from new units to old ones was zero, and is learned.
+    assert bool(learned["decoder.dense.matrix.weight"][:, 64:].any())
+    assert not bool(same.state_dict()["decoder.dense.matrix.weight"][:, 64:].gt(1e-6).any())
+
+
+def test_a_narrower_decoder_is_not_taken(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.warns(GhnqWarning, match=r"hypernet.decoder_hidden is None, not \(16, 128\)$"):
+        train(recipe_from(checkpoint, steps=1, hypernet={"decoder_hidden": [16, 128]}), out=tmp_path / "run")
+    assert GHN.from_pretrained(tmp_path / "run" / "last").config == GHN.from_pretrained(checkpoint).config
+
+
 def test_for_another_number_of_classes_all_but_the_class_decoder_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(7)
     seven = GHN(GHNConfig(hidden=8, max_shape=(12, 12, 3, 3), num_classes=7))

@@ -180,8 +180,8 @@ class Recipe(BaseModel):
     init: str | None = Field(
         default=None,
         description="Checkpoint (shipped name, directory, or hub id) whose weights the run starts from, and whose "
-        "`hypernet` it takes, though `condition` may be added; for other classes, all but the decoder of the "
-        "classification layer is kept; absent: random weights.",
+        "`hypernet` it takes, though `condition` and `channel_rank` may be added and `decoder_hidden` wider; for other "
+        "classes, all but the decoder of the classification layer is kept; absent: random weights.",
     )
     steps: int = Field(ge=1, description="Updates of the hypernetwork.")
     max_minutes: float | None = Field(

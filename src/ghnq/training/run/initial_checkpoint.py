@@ -12,6 +12,7 @@ from ghnq.errors import GhnqWarning
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.node_embedding import channel_buckets
 from ghnq.training.recipe import Recipe
+from ghnq.training.run.wider_decoder import is_wider
 
 CLASS_DECODERS = ("decoder.classes.", "vectors.classes.")
 """Names of the weights of a hypernetwork that belong to its classes begin with one of these."""
@@ -36,12 +37,14 @@ def use_checkpoint_config(recipe: Recipe, config: GHNConfig) -> Recipe:
     """Returns the recipe with the checkpoint's `hypernet`, and warns if the recipe describes another one.
 
     `condition` may be added: its weights start at zero, so that predictions are the same at first. So may
-    `channel_rank`: its factors start close to 1.
+    `channel_rank`: its factors start close to 1. A wider decoder (`decoder_hidden`) predicts the same at first, too.
     """
     if recipe.hypernet.condition and not config.condition:
         config = config.model_copy(update={"condition": True})
     if recipe.hypernet.channel_rank and not config.channel_rank:
         config = config.model_copy(update={"channel_rank": recipe.hypernet.channel_rank})
+    if recipe.hypernet.decoder_hidden and is_wider(recipe.hypernet, config):
+        config = config.model_copy(update={"decoder_hidden": recipe.hypernet.decoder_hidden})
     asked, found = recipe.hypernet.model_dump(), config.model_dump()
     others = sorted(k for k in recipe.hypernet.model_fields_set if asked[k] != found[k])
     if others:

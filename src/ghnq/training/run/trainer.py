@@ -29,6 +29,7 @@ from ghnq.training.recipe.scheme_mix import MIXED, draw_scheme
 from ghnq.training.run.initial_checkpoint import CLASS_DECODERS, for_other_classes
 from ghnq.training.run.lr_schedule import rate_factor
 from ghnq.training.run.state import Progress
+from ghnq.training.run.wider_decoder import is_wider, with_wider_decoder
 
 MAX_SKIPPED = 20
 """Number of consecutive steps with a non-finite loss or gradient that ends a run."""
@@ -110,8 +111,8 @@ class Trainer:
     def start_from(self, ghn: GHN) -> None:
         """Loads the weights of a hypernetwork, before the first step.
 
-        Its configuration is the same, except that `condition` and `channel_rank` may be new, and that it may be for
-        other classes: then the decoder of the classification layer stays as it is.
+        Its configuration is the same, except that `condition` and `channel_rank` may be new, that the decoder may be
+        wider, and that it may be for other classes: then the decoder of the classification layer stays as it is.
 
         Raises:
             TrainingError: The configuration is another.
@@ -121,6 +122,8 @@ class Trainer:
         if ghn.config.num_classes != self.ghn.config.num_classes:
             new += CLASS_DECODERS
             tensors = for_other_classes(tensors, ghn.config.num_classes, self.ghn.config.num_classes)
+        if is_wider(self.ghn.config, ghn.config):
+            tensors = with_wider_decoder(tensors, self.ghn.state_dict())
         loaded = self.ghn.load_state_dict(tensors, strict=False)
         if loaded.unexpected_keys or any(not key.startswith(new) for key in loaded.missing_keys):
             raise TrainingError(f"the checkpoint to start from is another hypernetwork: {ghn.config}")
