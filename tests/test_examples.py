@@ -13,7 +13,7 @@ from PIL import Image
 
 import ghnq
 
-SCRIPTS = ("own_network_to_int8.py", "qat_loop.py", "transfer_to_own_folder.py")
+SCRIPTS = ("own_network_to_int8.py", "qat_loop.py", "rank_candidates.py", "transfer_to_own_folder.py")
 
 
 def run(repo_root: Path, folder: Path, script: str, *arguments: str) -> str:
@@ -50,6 +50,17 @@ def test_qat_loop(repo_root: Path, tmp_path: Path) -> None:
     before, after = map(float, re.findall(r"([\d.]+) % at w4a4", printed))
     assert before > 80
     assert after > before
+
+
+@pytest.mark.slow
+def test_rank_candidates(repo_root: Path, tmp_path: Path) -> None:
+    printed = run(repo_root, tmp_path, "rank_candidates.py", "--max-macs", "200000")
+    assert "6 of 18 candidates have at most 200,000 multiply-adds" in printed
+    sizes = [int(text.replace(",", "")) for text in re.findall(r"CANDIDATES\[\d+x\d\] +([\d,]+) macs", printed)]
+    assert len(sizes) == 5
+    assert sizes == sorted(sizes, reverse=True)  # so far, multiply-adds are what orders best
+    assert max(sizes) <= 200_000
+    assert "Kendall's tau of 'fitted'" in printed
 
 
 @pytest.mark.slow

@@ -82,7 +82,13 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("follow",),
         ("loop",),
     ),
-    "report": (("document", "graph_file"), ("readers",), ("architectures",), ("page",)),
+    "report": (
+        ("graph_file", "ranking_part", "search_part"),
+        ("document",),
+        ("readers",),
+        ("architectures",),
+        ("page",),
+    ),
     "training": (("recipe",), ("distributed",), ("networks",), ("run",)),
 }
 # (importing part, imported part). Training validates with the evaluation.

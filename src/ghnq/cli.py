@@ -233,8 +233,10 @@ def rank(
     ] = None,
     cluster: Cluster = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measurements, result, and weights of the best; resumes.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Measurements, result, a page, and weights of the best; resumes."),
     ] = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Rank candidate networks within a budget, and say how far the order can be trusted."""
@@ -244,9 +246,9 @@ def rank(
 
     limits = Limits(parameters=max_params, multiply_adds=max_macs, bytes=max_bytes, peak_memory=max_memory)
     options = Options(
-        checkpoint=checkpoint, data=data, head=head, schemes=schemes, protocol=protocol, steps=steps, n=n, seed=seed,
-        by=by, images=images, minutes=minutes, halve=not no_halving, on=on, top=top, max_latency=max_latency,
-        limits=limits, workers=workers, cluster=cluster,
+        checkpoint=checkpoint, data=data, head=head, output=output, schemes=schemes, protocol=protocol, steps=steps,
+        n=n, seed=seed, by=by, images=images, minutes=minutes, halve=not no_halving, on=on, top=top,
+        max_latency=max_latency, limits=limits, workers=workers, cluster=cluster,
     )  # fmt: skip
     run(candidates, options, out=out, as_json=as_json)
 
@@ -255,7 +257,7 @@ def rank(
 @reads_images
 def search(
     scheme: Annotated[str, typer.Option("--scheme", metavar="SCHEME", help="What networks are quantized to.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study, the Pareto front, a summary.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study, the Pareto front, a summary, a page.")],
     space: Annotated[str, typer.Option(metavar="SPACE", help="The space of architectures.")] = "convnets",
     objectives: Annotated[
         str, typer.Option(metavar="A,B", help="accuracy (to be large), macs, bytes, memory (to be small).")

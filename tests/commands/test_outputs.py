@@ -167,3 +167,27 @@ def test_fine_tuned_and_exported_by_the_command_that_is_printed(ghnq: Cli, nets:
     assert "--output (was scores, now negative)" in call.err
     call = ghnq("export", "nets.py:Unclear", "--weights", "run-Unclear", "--output", "score", "--out", "net.onnx")
     assert "did you mean 'scores'?" in call.err
+
+
+@pytest.mark.parametrize("by", ["accuracy", pytest.param("finetune", marks=pytest.mark.slow)])
+def test_candidates_are_ranked_by_the_logits_that_are_named(
+    ghnq: Cli, nets: Path, tiny_checkpoint: Path, by: str
+) -> None:
+    words = ["--checkpoint", tiny_checkpoint, "--by", by, "--images", 60, "--minutes", 0.01, "--workers", 1, "--json"]
+    plain = ghnq("rank", "nets.py:Plain", *words)
+    assert plain.code == 0, plain.err
+    unclear = ghnq("rank", "nets.py:Unclear", *words)
+    assert unclear.code == 2
+    assert "name it with --output NAME" in unclear.err
+    named = ghnq("rank", "nets.py:Unclear", *words, "--output", "scores", "--out", "ranked")
+    assert named.code == 0, named.err
+    (row,), (expected,) = (json.loads(call.out)["rows"] for call in (named, plain))
+    assert (row["value"], row["accuracy"]) == (expected["value"], expected["accuracy"])
+    assert json.loads(Path("ranked/ranking.json").read_text())["output"] == "scores"
+    assert all("--output scores" in command for command in json.loads(named.out)["next"])
+    other = ghnq("rank", "nets.py:Unclear", *words, "--output", "negative", "--out", "ranked")
+    assert other.code == 2
+    assert "output was scores, now negative" in other.err
+    member = ghnq("rank", "nets.py:Unclear", "convnets/test/6", *words, "--output", "scores")
+    assert member.code == 2
+    assert "convnets/test/6 returns its logits alone" in member.err

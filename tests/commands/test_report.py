@@ -130,3 +130,47 @@ def test_runs_have_their_commands_and_curves(ghnq: Cli, tiny_checkpoint: Path, t
     assert {row["split"] for row in rows_of(document)} == {"before training", "after training"}
     assert document["accuracies"]["setting"]["data_hash"]
     assert any(curve["name"] == "loss" for curve in document["curves"])
+
+
+def test_rankings_and_searches_write_folders_that_are_read_back(
+    ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    common = ["--checkpoint", tiny_checkpoint, "--images", 40, "--workers", 1, "--out"]
+    limit = ["--max-macs", 200_000]
+    rank = ghnq("rank", MODEL, "convnets/train", "--n", 8, "--scheme", "w4a8,float32", *limit, *common, tmp_path / "a")
+    assert rank.code == 0, rank.err
+    search = ghnq("search", "--scheme", "w4a8", "--trials", 3, *common, tmp_path / "b")
+    assert search.code == 0, search.err
+    for call, name in ((rank, "a"), (search, "b")):
+        assert f"page: {tmp_path / name / 'report.html'}" in call.out.replace("\n", "")
+        assert (tmp_path / name / "report.html").stat().st_size > 1_000_000
+    assert ghnq("report", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "page.html").code == 0
+    content = content_of(tmp_path / "page.html")
+    ranked, searched = content["documents"]
+    candidates = ranked["ranking"]["candidates"]
+    document = json.loads((tmp_path / "a" / "ranking.json").read_text())
+    assert candidates["model"].count(MODEL) == 1
+    assert len(candidates["model"]) == document["candidates"] == 9
+    assert candidates["limit"].count("--max-macs") == document["filtered"]["multiply_adds"] > 0
+    assert all(
+        (limit == "") == (value is not None)
+        for limit, value in zip(candidates["limit"], candidates["value"], strict=True)
+    )
+    assert ranked["ranking"]["limits"] == {"--max-macs": 200_000}
+    assert ranked["commands"][0].startswith("ghnq rank small.py:Small convnets/train --n 8")
+    assert {row["scheme"] for row in rows_of(ranked)} == {"w4a8", "float32"}
+    assert MODEL in content["drawings"]
+    front = [name for name in searched["search"]["trials"]["model"] if name]
+    assert len(searched["search"]["trials"]["model"]) == 3
+    assert set(front) == {path.name for path in (tmp_path / "b" / "front").iterdir()}
+    assert set(front) <= set(content["drawings"])
+    assert [row["architecture"] for row in rows_of(searched)] == front
+
+
+def test_half_a_ranking_is_told(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    call = ghnq("rank", MODEL, "--checkpoint", tiny_checkpoint, "--workers", 1, "--out", tmp_path / "a")
+    assert call.code == 0, call.err
+    (tmp_path / "a" / "ranking.json").unlink()
+    half = ghnq("report", tmp_path / "a", "-o", tmp_path / "page.html")
+    assert half.code == 2
+    assert "goes on from these when it is run again" in " ".join(half.err.split())

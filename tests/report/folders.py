@@ -131,6 +131,77 @@ def training(folder: Path) -> Path:
     return folder
 
 
+def ranking(folder: Path, by: str = "accuracy", test_images: int | None = None) -> Path:
+    """Twelve candidates: a limit took three, nine were measured in round 1, six in round 2, three are the best."""
+    sizes = [
+        {"parameters": 900 + 99 * i, "multiply_adds": 40_000 + 9000 * i, "bytes": 450 + 50 * i, "peak_memory": 3000 + i}
+        for i in range(12)
+    ]  # fmt: skip
+    value = {i: 50.0 + (37 * i) % 40 for i in range(9)}
+    order = sorted(value, key=lambda i: -value[i])
+    lines = [
+        {
+            "model": f"convnets/test/{i}",
+            "limit": "--max-macs" if i >= 9 else None,
+            "round": None if i >= 9 else 2 if i in order[:6] else 1,
+            "value": value.get(i),
+            "place": order.index(i) + 1 if i in order[:3] else None,
+            **size,
+        }
+        for i, size in enumerate(sizes)
+    ]
+    rows = [
+        {
+            "model": f"convnets/test/{i}", "value": value[i], "accuracy": {"w4a8": value[i], "float32": value[i] + 1.5},
+            "test": {} if test_images is None else {"w4a8": value[i] - 1, "float32": value[i]}, **sizes[i],
+            "latency_ms": None, "pareto": place == 0,
+        }
+        for place, i in enumerate(order[:3])
+    ]  # fmt: skip
+    document = {
+        "checkpoint": "digits", "data": "digits", "data_sha256": "d" * 64, "protocol": "deploy", "steps": [],
+        "schemes": ["w4a8", "float32"], "by": by, "limits": {"--max-macs": 115_000}, "seed": 0,
+        "worth": {"tau": 0.08, "within_budget": None, "sentences": ["Kendall's tau is 0.08.", "Be careful."],
+                  "taus": {"accuracy": 0.08, "params": 0.38, "macs": 0.42}},
+        "image_shape": [1, 8, 8], "num_classes": 10, "images": 143, "minutes": 0.5, "candidates": 13,
+        "filtered": {"multiply_adds": 3},
+        "failed": [{"model": "nets.py:Wrong", "reason": "my <own> mistake"}],
+        "rounds": [{"candidates": 9, "images": 50, "seconds": 0.0}, {"candidates": 6, "images": 143, "seconds": 0.0}],
+        "seconds": {}, "rows": rows, "ghnq_version": "0.1.0",
+    }  # fmt: skip
+    if test_images is not None:
+        document["test_images"] = test_images
+    write(folder, "candidates.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return write(folder, "ranking.json", document)
+
+
+def search(folder: Path, values: Sequence[Sequence[float]] | None = None, **changes: Any) -> Path:
+    """A search; `values` are accuracy, multiply-adds and bytes of each architecture, in the order of the trials."""
+    values = values or [(50 + (17 * i) % 40, 10_000 + (7919 * i) % 90_000, 500 + (31 * i) % 900) for i in range(30)]
+    names = ["accuracy", "macs", "bytes"][: len(values[0])]
+
+    def beats(other: Sequence[float], one: Sequence[float]) -> bool:
+        return other[0] >= one[0] and all(a <= b for a, b in zip(other[1:], one[1:], strict=True)) and other != one
+
+    front = [i for i, each in enumerate(values) if not any(beats(other, each) for other in values)]
+    lines = [
+        {
+            "trial": 2 * i, "values": dict(zip(names, each, strict=True)), "structure_hash": f"{i:064x}",
+            "parameters": 1000 + i, "depth": 5, "family": "stages",
+            "model": f"{i:02d}-made-up.json" if i in front else "",
+        }
+        for i, each in enumerate(values)
+    ]  # fmt: skip
+    document = {
+        "checkpoint": "digits", "data": "digits", "data_sha256": "d" * 64, "space": "convnets", "scheme": "w4a8",
+        "protocol": "deploy", "steps": [], "objectives": names, "signal": "accuracy", "worth": ["Be careful."],
+        "directions": {name: "maximize" if name == "accuracy" else "minimize" for name in names}, "images": 143,
+        "minutes": None, "sampler": "nsga2", "seed": 0, "trials": len(values), "front": [], "ghnq_version": "0.1.0",
+    }  # fmt: skip
+    write(folder, "trials.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return write(folder, "search.json", document | changes)
+
+
 def every_kind(root: Path) -> list[Path]:
     """One folder of each kind that there is, and a second evaluation to compare with."""
     both = {("test", "float32"): [180, 170, 160], ("test", "w4a8"): [175, 172, 150], ("deep", "float32"): [120],
@@ -139,5 +210,5 @@ def every_kind(root: Path) -> list[Path]:
     return [
         evaluation(root / "first", both), evaluation(root / "second", better, {"checkpoint": "other"}),
         finetune(root / "tuned"), training(root / "run"), sensitivity(root / "layers"), mixed(root / "mixed"),
-        profile(root / "file"),
+        profile(root / "file"), ranking(root / "ranked"), search(root / "found"),
     ]  # fmt: skip

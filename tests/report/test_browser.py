@@ -6,6 +6,9 @@ Without a browser these tests are skipped with the reason; where GHNQ_BROWSER is
 from __future__ import annotations
 
 import csv
+import itertools
+import json
+import math
 import os
 import re
 import shutil
@@ -117,6 +120,8 @@ def test_every_figure_has_marks_and_fits(open_page: Open, tmp_path: Path, width:
         "costs-figure",
     } <= set(found)
     assert {"curve-val", "curve-loss", "curve-lr", "layers-4", "layers-5"} <= set(found)
+    assert {"ranking-7-signal", "ranking-7-budget", "ranking-7-worth"} <= set(found)
+    assert {"search-1-objectives", "search-1-hypervolume", "search-1-progress"} <= set(found)
     assert {name for name, number in found.items() if number == 0} == set()
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing is wider than the screen
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -315,3 +320,96 @@ def test_fifty_thousand_rows_are_drawn(open_page: Open, tmp_path: Path) -> None:
     assert float(row[4]) == pytest.approx(accuracies.mean(), abs=0.005)
     page.fill("input[type=search]", "train/12499")
     page.wait_for_function("document.querySelector('[role=status]').textContent.includes('4 of 50,000')")
+
+
+def test_a_ranking_shows_what_became_of_each_candidate(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.ranking(tmp_path / "a"))
+    rows = cells(page, "ranking-0-budget")
+    assert [row[1] for row in rows].count("taken by --max-macs") == 3
+    assert "--max-macs 115,000 took 3" in page.inner_text("#ranking-0-budget figcaption")
+    assert "1 candidate failed" in page.inner_text("#ranking-0-budget figcaption")
+    assert len(cells(page, "ranking-0-signal")) == 9  # those that the limit took have no value
+    assert [row[:2] for row in cells(page, "ranking-0-failed")] == [["nets.py:Wrong", "my <own> mistake"]]
+    assert "Be careful." in page.inner_text("#ranking-0-worth figcaption")
+    for size in ("bytes", "peak_memory", "parameters"):
+        page.select_option("#ranking-0-signal select", size)
+        page.select_option("#ranking-0-budget select", size)
+        page.wait_for_timeout(50)
+        assert marks(page)["ranking-0-budget"] >= 12
+        assert marks(page)["ranking-0-signal"] >= 9
+    page.fill("input[type=search]", "test/11")
+    page.wait_for_function(
+        "document.querySelector('#ranking-0-budget figcaption').textContent.startsWith('1 candidate')"
+    )
+    assert page.locator("#ranking-0-signal .empty").is_visible()
+
+
+def test_a_candidate_that_is_not_among_the_best_is_drawn(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.ranking(tmp_path / "a"))
+    page.evaluate("document.getElementById('ranking-0-budget').scrollIntoView()")
+    click_first_point(page, "ranking-0-signal")
+    page.wait_for_selector("dialog[open] .drawing svg .node")
+    assert page.inner_text("#details-title").startswith("convnets/test/")
+    assert "In rankings" in page.inner_text("dialog")
+
+
+def test_a_click_on_the_front_of_a_search(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.search(tmp_path / "a", [(90, 2000), (80, 1000)]))
+    click_first_point(page, "search-1-objectives")
+    page.wait_for_selector("dialog[open]")
+    assert page.inner_text("#details-title").endswith("-made-up.json")
+    assert "accuracy 90.00, macs 2,000" in page.inner_text("dialog")
+
+
+def _union(points: list[tuple[float, ...]]) -> float:
+    """The volume of the union of boxes from 0 to each point, cell by cell of the grid that their coordinates make."""
+    edges = [sorted({0.0, *(point[axis] for point in points)}) for axis in range(len(points[0]))]
+    total = 0.0
+    for upper in itertools.product(*(range(1, len(axis)) for axis in edges)):
+        corner = [axis[i] for axis, i in zip(edges, upper, strict=True)]
+        if any(all(p >= c for p, c in zip(point, corner, strict=True)) for point in points):
+            total += math.prod(axis[i] - axis[i - 1] for axis, i in zip(edges, upper, strict=True))
+    return total
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_hypervolumes_are_those_of_a_union_of_boxes(open_page: Open, tmp_path: Path, objectives: int) -> None:
+    rng = np.random.default_rng(objectives)
+    first, second = (
+        [(float(a), int(m), int(b)) for a, m, b in zip(*rng.integers(10, 99, (3, 12)), strict=True)] for _ in range(2)
+    )
+    runs = [[row[:objectives] for row in rows] for rows in (first, second)]
+    page = open_page(folders.search(tmp_path / "a", runs[0]), folders.search(tmp_path / "b", runs[1], sampler="tpe"))
+    gains = [np.column_stack([np.array(run)[:, :1], -np.log10(np.array(run)[:, 1:])]) for run in runs]
+    low, high = np.concatenate(gains).min(0), np.concatenate(gains).max(0)
+    expected = [
+        _union([tuple(point) for point in (run[: count + 1] - low) / (high - low)])
+        for run in gains
+        for count in range(len(run))
+    ]
+    rows = cells(page, "search-1-hypervolume")
+    assert [row[:2] for row in rows] == [[name, str(i)] for name in "ab" for i in range(1, 13)]
+    assert [float(row[2]) for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+def test_searches_that_are_not_comparable_are_shown_apart(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.search(tmp_path / "a"), folders.search(tmp_path / "b", scheme="w4a4"))
+    assert "other schemes (w4a8; w4a4)" in page.inner_text("#search-2 .note")
+
+
+def test_a_search_of_one_architecture(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.search(tmp_path / "a", [(50.0, 1000, 100)]))
+    assert all(number > 0 for number in marks(page).values())
+
+
+def test_many_candidates_and_trials_are_drawn(open_page: Open, tmp_path: Path) -> None:
+    ranked = folders.ranking(tmp_path / "a")
+    lines = (ranked / "candidates.jsonl").read_text().splitlines()
+    more = [json.loads(lines[-1]) | {"model": f"net-{i}", "multiply_adds": 200_000 + i} for i in range(30_000)]
+    (ranked / "candidates.jsonl").write_text("\n".join([*lines, *map(json.dumps, more)]) + "\n")
+    trials = [(20 + i % 70 + i / 1e4, 1000 + (7919 * i) % 90_001, 500 + (31 * i) % 901) for i in range(3000)]
+    page = open_page(ranked, folders.search(tmp_path / "b", trials))
+    assert "10,012 of 30,012 candidates are not on this page" in page.inner_text("#results")
+    assert "5,000 of 20,000 points are drawn" in page.inner_text("#ranking-0-budget figcaption")
+    assert marks(page)["ranking-0-budget"] >= 5000
+    assert marks(page)["search-1-objectives"] >= 3000

@@ -27,7 +27,7 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
     documents, left_out = read_results(folders.every_kind(tmp_path))
     assert left_out == []
     kinds = [document.kind for document in documents]
-    assert kinds == ["evaluate", "evaluate", "finetune", "train", "sensitivity", "mixed", "profile"]
+    assert kinds == ["evaluate", "evaluate", "finetune", "train", "sensitivity", "mixed", "profile", "rank", "search"]
     assert set(kinds) | {"score"} == {reader.kind for reader in READERS}
     assert len({document.name for document in documents}) == len(documents)
 
@@ -250,3 +250,72 @@ def test_graphs_are_kept_beside_results(tmp_path: Path) -> None:
     (tmp_path / "graphs.json").write_text('{"my.py:Net": "nonsense"}')
     with pytest.raises(DataError, match=r"graphs\.json"):
         read_graphs(tmp_path)
+
+
+def test_a_ranking_has_every_candidate_and_the_accuracy_of_the_best(tmp_path: Path) -> None:
+    document = one(folders.ranking(tmp_path / "a"))
+    ranking = document.ranking
+    assert ranking is not None
+    assert document.accuracies is not None
+    best = sorted((row for row in ranking.candidates if row.place), key=lambda row: row.place or 0)
+    assert [row.model for row in best] == [row.model for row in ranking.best]
+    assert [row.value for row in best] == [row.accuracy["w4a8"] for row in ranking.best]
+    assert [row.limit for row in ranking.candidates].count("--max-macs") == 3
+    assert [row.round for row in ranking.candidates].count(2) == 6
+    assert (ranking.all, len(ranking.candidates), ranking.failures[0][0]) == (13, 12, "nets.py:Wrong")
+    setting = document.accuracies.setting
+    assert (setting.of, setting.images) == ("val", 143)
+    assert {row.drop for row in document.accuracies.rows} == {0.0, 1.5}
+    on_test = one(folders.ranking(tmp_path / "b", test_images=360)).accuracies
+    assert on_test is not None
+    assert (on_test.setting.of, on_test.setting.images) == ("test", 360)
+    assert {row.drop for row in on_test.rows} == {0.0, 1.0}
+
+
+def test_a_search_has_every_architecture_and_the_accuracy_of_its_front(tmp_path: Path) -> None:
+    document = one(folders.search(tmp_path / "a", [(90, 2000), (80, 1000), (70, 1500), (95, 9000)]))
+    assert document.search is not None
+    assert document.accuracies is not None
+    assert [row.values for row in document.search.trials] == [[90, 2000], [80, 1000], [70, 1500], [95, 9000]]
+    assert [row.accuracy for row in document.accuracies.rows] == [90, 80, 95]
+    assert document.search.objectives == {"accuracy": True, "macs": False}
+    by_loss = one(folders.search(tmp_path / "b", [(-1.5, 2000)], signal="loss"))
+    assert by_loss.accuracies is None  # a loss is no accuracy
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "content", "message"),
+    [
+        ("ranking", "ranking.json", None, "no result"),
+        ("ranking", "candidates.jsonl", None, "no candidates.jsonl"),
+        ("ranking", "candidates.jsonl", '{"model": "a"}\n', "another version"),
+        ("ranking", "candidates.jsonl", "[1]\n", "another version"),
+        ("ranking", "candidates.jsonl", '{"mod', "half-written"),
+        ("ranking", "ranking.json", "{}", "it lacks data"),
+        ("search", "trials.jsonl", None, "no trials.jsonl"),
+        ("search", "trials.jsonl", '{"trial": 1}\n', "another version"),
+        ("search", "search.json", '{"data": "digits"}', "it lacks"),
+    ],
+)
+def test_rankings_and_searches_that_are_not_whole(
+    tmp_path: Path, kind: str, file: str, content: str | None, message: str
+) -> None:
+    folder = getattr(folders, kind)(tmp_path / "a")
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_results([folder])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("rows.jsonl", '{"command": "rank"}\n{"candidate": "a"}\n', "1 lines of rows.jsonl, and no ranking.json"),
+        ("study.journal", "", "goes on with --resume"),
+    ],
+)
+def test_rankings_and_searches_that_still_run(tmp_path: Path, file: str, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_results([folders.write(tmp_path / "a", file, content)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from rich.markup import escape
 from ghnq.commands.calibrated_weights import calibrated_weights
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
-from ghnq.commands.rank_output import document, lines, next_commands, table
+from ghnq.commands.rank_output import candidate_lines, document, lines, next_commands, shown_names, table
+from ghnq.commands.report import write_folder_page
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
 from ghnq.errors import GhnqError
@@ -27,7 +27,10 @@ from ghnq.files import write_text
 from ghnq.prediction import CALIBRATION_IMAGES
 from ghnq.progress import ProgressCallback
 from ghnq.recorded_names import command_text
-from ghnq.runs.command_record import record_command
+from ghnq.report.architectures import MOST_DRAWN
+from ghnq.report.graph_file import write_graphs
+from ghnq.report.readers.ranking import CANDIDATES_FILE
+from ghnq.report.readers.ranking import FILE as RESULT_FILE
 from ghnq.search.candidate_words import read_candidates
 from ghnq.search.candidates import Candidates
 from ghnq.search.latency import LatencyTest
@@ -42,7 +45,7 @@ from ghnq.search.subject import Bench, Budget
 from ghnq.spaces.spec_file import write_spec_file
 from ghnq.torch_threads import one_torch_thread
 
-RESULT_FILE, BEST_FOLDER = "ranking.json", "best"
+BEST_FOLDER = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Options:
     checkpoint: str | None
     data: str | None
     head: str | None
+    output: str | None
     schemes: str
     protocol: str | None
     steps: str | None
@@ -99,10 +103,12 @@ def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: b
     with Terminal(as_json=as_json) as terminal:
         with terminal.progress.status("Reading the candidates"):
             candidates = read_candidates(words, n=options.n, seed=options.seed)
-        chosen = choose_weights(options.checkpoint, None, options.data, options.head)
+        _check_output(options.output, candidates)
+        chosen = choose_weights(options.checkpoint, None, options.data, options.head, options.output)
         if chosen.ghn is not None and (about := about_condition(chosen.ghn, scheme)) is not None:
             terminal.warn(about)
-        measurer = Measurer(Bench.of(chosen.source, chosen.dataset, options.seed), candidates.usable, named)
+        bench = Bench.of(chosen.source, chosen.dataset, options.seed, options.output)
+        measurer = Measurer(bench, candidates.usable, named)
 
         def stage(what: str) -> AbstractContextManager[ProgressCallback]:
             return measuring(terminal.progress, what)
@@ -117,23 +123,24 @@ def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: b
                 _say_what_is_kept(terminal, ledger, out)
                 raise
         result = document(ranking, settings, chosen, measurer, options.seed)
+        result |= {} if options.output is None else {"output": options.output}
         files: dict[str, Path] = {}
+        page: Path | None = None
         if out is not None:
             files = _write_best(ranking, candidates, measurer, chosen, out, terminal)
             result |= {"weights": [str(file.relative_to(out)) for file in files.values()]}
         commands = next_commands(
             ranking, files, scheme=parse_list(options.schemes, "--scheme")[0], checkpoint=options.checkpoint,
-            data=options.data,
+            data=options.data, output=options.output,
         )  # fmt: skip
         result |= {"next": commands, "warnings": terminal.warnings}
         if out is not None:
             kept = result | {"next": [command_text(shlex.split(command)) for command in commands]}
-            write_text(out / RESULT_FILE, json.dumps(kept, indent=2, allow_nan=False) + "\n")
-            record_command(out, sys.argv)
+            page = _write_result(ranking, candidates, measurer, kept, out, terminal)
         terminal.finish(
             result,
             table(ranking, settings, chosen, measurer),
-            *lines(ranking, settings, out),
+            *lines(ranking, settings, out, page),
             "next:",
             *(escape(f"  {command}") for command in commands),
         )
@@ -152,7 +159,17 @@ def _fingerprint(chosen: ChosenWeights, measurer: Measurer, options: Options) ->
         "steps": options.steps or "",
         "seed": options.seed,
         "versions": versions(),
+        **({} if options.output is None else {"output": options.output}),
     }
+
+
+def _check_output(output: str | None, candidates: Candidates) -> None:
+    member = next((each.name for each in candidates if each.spec is not None), None)
+    if output is not None and member is not None:
+        raise GhnqError(
+            f"--output {output} is for networks that return several tensors, and {member} returns its logits alone; "
+            "rank members of spaces without --output"
+        )
 
 
 def _say_what_is_kept(terminal: Terminal, ledger: RankLedger, out: Path | None) -> None:
@@ -193,6 +210,28 @@ def _write_best(
         files[each.name] = stem.with_name(f"{stem.name}.safetensors")
         weights.save(files[each.name])
     return files
+
+
+def _write_result(
+    ranking: Ranking,
+    candidates: Candidates,
+    measurer: Measurer,
+    result: dict[str, object],
+    out: Path,
+    terminal: Terminal,
+) -> Path:
+    """Writes the result, the candidates, graphs of the best and the page, and returns the page.
+
+    Graphs of members of a split are not written: pages make them from their names.
+    """
+    names = shown_names(ranking, measurer)
+    drawn = [
+        each.name for each in ranking.best if candidates.usable[each.name].spec is None or each.name.count("/") != 2
+    ]
+    write_graphs(out, {names[name]: measurer.network(name, 0).graph for name in drawn[:MOST_DRAWN]})
+    write_text(out / CANDIDATES_FILE, candidate_lines(ranking, names))
+    write_text(out / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return write_folder_page(out, terminal)
 
 
 def _slug(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.markup import escape
@@ -15,6 +17,7 @@ from ghnq.data.read_options import current
 from ghnq.evaluation.named_schemes import describe_schemes
 from ghnq.recorded_names import model_names
 from ghnq.search.evidence import evidence
+from ghnq.search.limits import OPTIONS
 from ghnq.search.measuring import Measurer
 from ghnq.search.ranking import Ranked, Ranking
 from ghnq.search.settings import Settings
@@ -32,8 +35,7 @@ def document(
 ) -> dict[str, object]:
     """Returns the result for JSON, with the names of models without folders."""
     worth, bench = evidence().worth(settings.by.name), measurer.bench
-    references = list(dict.fromkeys([*measurer.candidates, *(each.name for each in ranking.failures)]))
-    names = dict(zip(references, model_names(references), strict=True))
+    names = shown_names(ranking, measurer)
     return {
         **chosen.document,
         "ghnq_version": __version__,
@@ -41,13 +43,18 @@ def document(
         **describe_schemes(measurer.schemes),
         "schemes": list(measurer.schemes),
         "by": settings.by.name,
+        "limits": {OPTIONS[name]: limit for name, limit in settings.limits.set().items()},
         "worth": {
             "tau": None if worth is None else worth.tau,
             "within_budget": None if worth is None else worth.within_budget,
             "sentences": evidence().lines(settings.by.name),
+            "taus": evidence().taus,
         },
         "seed": seed,
+        "image_shape": list(bench.dataset.input_shape),
+        "num_classes": bench.dataset.num_classes,
         "images": min(settings.budget.images, len(bench.measured)),
+        **({"test_images": len(bench.dataset.test)} if settings.on == "test" else {}),
         "minutes": settings.budget.seconds / 60,
         "candidates": ranking.candidates,
         "filtered": {name: len(names) for name, names in ranking.filtered.taken.items()},
@@ -64,6 +71,24 @@ def document(
     }
 
 
+def shown_names(ranking: Ranking, measurer: Measurer) -> dict[str, str]:
+    """Returns the names of all candidates in documents: without folders."""
+    references = list(dict.fromkeys([*measurer.candidates, *(each.name for each in ranking.failures)]))
+    return dict(zip(references, model_names(references), strict=True))
+
+
+def candidate_lines(ranking: Ranking, names: Mapping[str, str]) -> str:
+    """Returns what became of each candidate that could be traced, as JSON, a line for each."""
+    limits = {name: OPTIONS[limit] for limit, taken in ranking.filtered.taken.items() for name in taken}
+    places = {each.name: place for place, each in enumerate(ranking.best, start=1)}
+    lines = []
+    for name, sizes in ranking.sizes.items():
+        number, value = ranking.measured.get(name, (None, None))
+        row = {"model": names[name], "limit": limits.get(name), "round": number, "value": value}
+        lines.append(json.dumps(row | {"place": places.get(name), **sizes.document()}, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
 def _row(ranked: Ranked, name: str) -> dict[str, object]:
     return {
         "model": name,
@@ -77,11 +102,18 @@ def _row(ranked: Ranked, name: str) -> dict[str, object]:
 
 
 def next_commands(
-    ranking: Ranking, files: dict[str, Path], *, scheme: str, checkpoint: str | None, data: str | None
+    ranking: Ranking,
+    files: dict[str, Path],
+    *,
+    scheme: str,
+    checkpoint: str | None,
+    data: str | None,
+    output: str | None,
 ) -> list[str]:
     """Returns what to do next with the best candidate."""
     best = ranking.best[0]
-    shared = ["--scheme", scheme, *(["--data", data] if data else []), *current().words()]
+    shared = ["--scheme", scheme, *(["--data", data] if data else []), *(["--output", output] if output else [])]
+    shared += current().words()
     if best.name in files:
         given = made = ["--weights", str(files[best.name])]
     else:
@@ -127,7 +159,7 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def lines(ranking: Ranking, settings: Settings, out: Path | None) -> list[str]:
+def lines(ranking: Ranking, settings: Settings, out: Path | None, page: Path | None) -> list[str]:
     """Returns what the order is worth, what was left out, and where the result is."""
     said = ["what this order is worth:", *(f"  {line}" for line in evidence().lines(settings.by.name))]
     if any(ranking.filtered.taken.values()):
@@ -142,4 +174,6 @@ def lines(ranking: Ranking, settings: Settings, out: Path | None) -> list[str]:
             said.append(f"  and {len(ranking.failures) - MAX_FAILURES:,} more (all are in the --json document)")
     if out is not None:
         said.append(f"result, specs and predicted weights of the best: [cyan]{escape(str(out))}[/]")
+    if page is not None:
+        said.append(f"page: [cyan]{escape(str(page))}[/]")
     return said

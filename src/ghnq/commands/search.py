@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,21 @@ from rich.markup import escape
 
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
-from ghnq.commands.search_output import document, front_of, lines, next_commands, table
+from ghnq.commands.report import write_folder_page
+from ghnq.commands.search_output import Found, document, front_of, lines, next_commands, table, trial_lines
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
 from ghnq.errors import GhnqError
 from ghnq.evaluation.engine import engine_of
 from ghnq.evaluation.named_schemes import name_schemes
 from ghnq.files import write_text
+from ghnq.graph import ArchGraph, trace
 from ghnq.quant import QuantScheme
+from ghnq.report.architectures import MOST_DRAWN
+from ghnq.report.graph_file import write_graphs
+from ghnq.report.readers.search import FILE as RESULT_FILE
+from ghnq.report.readers.search import TRIALS_FILE
+from ghnq.search.candidates import Candidate
 from ghnq.search.encoding.convnets import DECISIONS
 from ghnq.search.limits import Limits
 from ghnq.search.loop import Problem, Search, evaluated
@@ -31,7 +38,7 @@ from ghnq.search.study import JOURNAL, check_objectives, open_storage, open_stud
 from ghnq.search.subject import Bench, Budget
 from ghnq.spaces.spec_file import write_spec_file
 
-RESULT_FILE, FRONT_FOLDER = "search.json", "front"
+FRONT_FOLDER = "front"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,17 +168,31 @@ def _finish(
         files.append(out / FRONT_FOLDER / f"{number:02d}-{each.spec.structure_hash[:12]}.json")
         write_spec_file(files[-1], options.space, each.spec)
     images = min(options.images, len(bench.measured))
+    training = signal_of(options.by).effort == Effort.TRAINING
     result = document(
         front, files, trials, chosen, objectives, scheme=scheme, signal=options.by, images=images, seed=options.seed,
-        sampler=options.sampler, space=options.space,
+        sampler=options.sampler, space=options.space, protocol=options.protocol or "deploy", steps=options.steps or "",
+        minutes=options.minutes if training else None,
     )  # fmt: skip
     commands = next_commands(files, out / FRONT_FOLDER, options.scheme, options.checkpoint, options.data)
     result |= {"next": commands, "warnings": terminal.warnings}
+    write_text(out / TRIALS_FILE, trial_lines(trials, objectives, front, files, bench.dataset))
+    write_graphs(out, _graphs(options.space, front, files, bench))
     write_text(out / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    page = write_folder_page(out, terminal)
     terminal.finish(
         result,
         table(front, objectives, scheme, options.by, images, chosen, evaluated(study)),
-        *lines(options.by, out, options.storage),
+        *lines(options.by, out, page, options.storage),
         "next:",
         *(escape(f"  {command}") for command in commands),
     )
+
+
+def _graphs(space: str, front: Sequence[Found], files: Sequence[Path], bench: Bench) -> dict[str, ArchGraph]:
+    """Returns the graphs of the first architectures of the front, by the names of their files."""
+    shape, classes = bench.dataset.input_shape, bench.dataset.num_classes
+    return {
+        file.name: trace(Candidate(file.name, space=space, spec=each.spec).build(shape, classes), shape)
+        for each, file in zip(front[:MOST_DRAWN], files, strict=False)
+    }

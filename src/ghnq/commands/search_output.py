@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from ghnq._version import __version__
 from ghnq.commands.weight_options import ChosenWeights
+from ghnq.data import ImageDataset
 from ghnq.search.evidence import evidence
 from ghnq.search.loop import EVALUATED, SPEC
 from ghnq.search.pareto import front
@@ -67,8 +69,11 @@ def document(
     objectives: Sequence[str],
     *,
     scheme: str,
+    protocol: str,
+    steps: str,
     signal: str,
     images: int,
+    minutes: float | None,
     seed: int,
     sampler: str,
     space: str,
@@ -77,14 +82,17 @@ def document(
     return {
         **chosen.document,
         "ghnq_version": __version__,
-        "data": chosen.dataset.name,
-        "data_sha256": chosen.dataset.content_hash,
+        **chosen.dataset.record(),
         "space": space,
         "scheme": scheme,
+        "protocol": protocol,
+        "steps": [step for step in steps.split(",") if step],
         "objectives": list(objectives),
+        "directions": {name: OBJECTIVES[name] for name in objectives},
         "signal": signal,
         "worth": evidence().lines(signal),
         "images": images,
+        "minutes": minutes,
         "sampler": sampler,
         "seed": seed,
         "trials": sum(bool(trial.user_attrs.get(EVALUATED)) for trial in trials),
@@ -98,6 +106,27 @@ def document(
             for each, file in zip(found, files, strict=True)
         ],
     }
+
+
+def trial_lines(
+    trials: Sequence[FrozenTrial],
+    objectives: Sequence[str],
+    found: Sequence[Found],
+    files: Sequence[Path],
+    dataset: ImageDataset,
+) -> str:
+    """Returns every architecture that was measured, in the order of the trials, as JSON, a line for each."""
+    names = {each.trial: file.name for each, file in zip(found, files, strict=True)}
+    lines = []
+    for trial in trials:
+        if trial.user_attrs.get(EVALUATED):
+            spec = Spec.from_json(trial.user_attrs[SPEC])
+            size = cost(spec, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+            values = {name: _whole(name, value) for name, value in zip(objectives, trial.values, strict=True)}
+            row = {"trial": trial.number, "values": values, "structure_hash": spec.structure_hash}
+            row |= {"parameters": size.parameters, "depth": size.depth, "family": spec.family}
+            lines.append(json.dumps(row | {"model": names.get(trial.number, "")}, allow_nan=False) + "\n")
+    return "".join(lines)
 
 
 def _whole(name: str, value: float) -> float | int:
@@ -124,20 +153,22 @@ def table(
     for heading in (*objectives, "params", "depth"):
         shown.add_column(heading, justify="right")
     shown.add_column("family")
+    dataset = chosen.dataset
     for number, each in enumerate(found, start=1):
-        size = cost(each.spec)
+        size = cost(each.spec, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         cells = [f"{v:.2f}" if name == ACCURACY else f"{int(v):,}" for name, v in each.values.items()]
         shown.add_row(str(number), *cells, f"{size.parameters:,}", str(size.depth), each.spec.family)
     return shown
 
 
-def lines(signal: str, out: Path, storage: str | None) -> list[str]:
+def lines(signal: str, out: Path, page: Path, storage: str | None) -> list[str]:
     """Returns what the values are worth, and where the results are."""
     where = escape(storage) if storage else f"{escape(str(out))}/study.journal"
     return [
         "what the order of these values is worth:",
         *(f"  {line}" for line in evidence().lines(signal)),
         f"architectures of the front: [cyan]{escape(str(out))}[/]; study for optuna-dashboard: [cyan]{where}[/]",
+        f"page: [cyan]{escape(str(page))}[/]",
     ]
 
 

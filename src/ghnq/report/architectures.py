@@ -6,6 +6,7 @@ Members of spaces are built again from their names; other models have their grap
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -82,13 +83,21 @@ def _elements(graph: ArchGraph, index: int) -> int:
 
 
 def _most_accurate(documents: Sequence[Document]) -> list[Key]:
-    """Returns all architectures, the one with the highest accuracy at any scheme first."""
+    """Returns all architectures, the one with the highest accuracy at any scheme first, then those of rankings."""
     best: dict[Key, float] = {}
     for document in documents:
         for row in document.accuracies.rows if document.accuracies else ():
             key = _key(document, row)
             best[key] = max(best.get(key, 0.0), row.accuracy)
-    return sorted(best, key=lambda key: -best[key])
+    accurate = sorted(best, key=lambda key: -best[key])
+    return list(dict.fromkeys([*accurate, *(key for document in documents for key in _ranked(document))]))
+
+
+def _ranked(document: Document) -> list[Key]:
+    """Returns the candidates of a ranking that were measured: of the last round first, by their values."""
+    measured = [row for row in document.ranking.candidates if row.round] if document.ranking else []
+    order = sorted(measured, key=lambda row: (-(row.round or 0), math.inf if row.value is None else -row.value))
+    return [(row.model, document.input_shape, document.num_classes) for row in order]
 
 
 def _key(document: Document, row: AccuracyRow) -> Key:

@@ -1,8 +1,8 @@
 """What a page shows of one result: the same type for whatever command wrote it.
 
-A result has some of four parts: accuracies (one row per architecture and scheme), curves over training steps, layers of
-one network, and costs of one exported file. Figures are drawn from parts, so that a new kind of result needs a reader
-only.
+A result has some of six parts: accuracies (one row per architecture and scheme), curves over training steps, layers of
+one network, costs of one exported file, a ranking, and a search. Figures are drawn from parts, so that a new kind of
+result needs a reader only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from ghnq.graph.ir import ArchGraph
 from ghnq.recorded_names import path_name
+from ghnq.report.ranking_part import RankingPart
+from ghnq.report.search_part import SearchPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,19 +170,25 @@ class Document:
     curves: list[Curve] = field(default_factory=list)
     layers: Layers | None = None
     costs: Costs | None = None
+    ranking: RankingPart | None = None
+    search: SearchPart | None = None
     input_shape: tuple[int, int, int] | None = None
     num_classes: int | None = None
     graphs: dict[str, ArchGraph] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON; the rows of accuracies as columns, with texts numbered."""
-        plain = asdict(replace(self, accuracies=None, graphs={}, folder=path_name(self.folder)))
+        plain = asdict(
+            replace(self, accuracies=None, ranking=None, search=None, graphs={}, folder=path_name(self.folder))
+        )
         content = {key: value for key, value in plain.items() if value is not None and key != "graphs"}
         if self.accuracies is not None:
             content["accuracies"] = {
                 "setting": asdict(self.accuracies.setting),
                 "columns": _columns(self.accuracies.rows),
             }
+        parts = {"ranking": self.ranking, "search": self.search}
+        content |= {name: part.to_json() for name, part in parts.items() if part is not None}
         return content
 
 

@@ -24,7 +24,20 @@ from ghnq.report.document import Document
 
 LARGEST_PAGE = 8_000_000
 """Bytes."""
-SCRIPTS = ("elements", "statistics", "rows", "figure", "accuracy", "costs", "curves", "layers", "details", "main")
+SCRIPTS = (
+    "elements",
+    "statistics",
+    "rows",
+    "figure",
+    "accuracy",
+    "costs",
+    "curves",
+    "layers",
+    "ranking",
+    "search",
+    "details",
+    "main",
+)
 """Parts of the program of the page, in the order in which they are run."""
 
 

@@ -62,6 +62,11 @@ class Evidence(_Value):
     signals: dict[str, Worth]
     fitted: Fitted
 
+    @property
+    def taus(self) -> dict[str, float]:
+        """Kendall's tau of every signal that was measured."""
+        return {name: each.tau for name, each in self.signals.items()} | {"fitted": self.fitted.tau}
+
     def worth(self, signal: str) -> Worth | None:
         """Returns what is known of a signal."""
         if signal == "fitted":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -63,6 +63,9 @@ class Ranking:
         rungs: The rounds.
         order: All candidates of the last round, in order.
         seconds: Of one core, by signal, that the measurements took, also those that were there already.
+        sizes: Of all candidates that could be traced.
+        measured: By candidate, the last round that it was in, counted from 1, and its value there; candidates that the
+            limits took are not in it.
     """
 
     best: list[Ranked]
@@ -72,6 +75,8 @@ class Ranking:
     rungs: list[Rung]
     order: list[str]
     seconds: dict[str, float]
+    sizes: dict[str, Sizes]
+    measured: dict[str, tuple[int, float | None]]
 
 
 def rank(
@@ -79,8 +84,8 @@ def rank(
     settings: Settings,
     *,
     engine: Engine,
-    ledger: RankLedger,
-    stage: Stage,
+    ledger: RankLedger | None = None,
+    stage: Stage = lambda what: nullcontext(lambda done, total: None),
     failures: Sequence[Failure] = (),
     latency: LatencyTest | None = None,
 ) -> Ranking:
@@ -88,15 +93,16 @@ def rank(
 
     Args:
         engine: Where the measurements run.
-        ledger: Keeps them; what it has is not measured again.
-        stage: Shows progress.
+        ledger: Keeps them; what it has is not measured again. None keeps nothing.
+        stage: Shows progress; by default it does not.
         failures: Candidates that failed already.
         latency: Measures the latency of one network, where there is a limit for it.
 
     Raises:
         GhnqError: No candidate is left; the message says what took them.
     """
-    return _Run(measurer, settings, engine, ledger, stage, list(failures), latency).rank()
+    kept = RankLedger(None, {}, {}) if ledger is None else ledger
+    return _Run(measurer, settings, engine, kept, stage, list(failures), latency).rank()
 
 
 @dataclass
@@ -128,11 +134,13 @@ class _Run:
         settings = self.settings
         rungs = plan(len(filtered.kept), settings.top, settings.by.effort, self.budget, halve=settings.halve)
         order, values = filtered.kept, dict[str, float | None]()
+        measured: dict[str, tuple[int, float | None]] = {}
         for number, rung in enumerate(rungs, start=1):
             what = f"candidates of round {number} of {len(rungs)}"
             values = self._values(what, order[: rung.candidates], settings.by.name, [self.scheme], rung.budget)[
                 self.scheme
             ]
+            measured |= {name: (number, value) for name, value in values.items()}
             order = best_first([name for name in order if name in values], values)
             if not order:
                 raise GhnqError(f"all {len(names):,} candidates failed: {self._first_failures()}")
@@ -146,6 +154,8 @@ class _Run:
             rungs=rungs,
             order=order,
             seconds=self.seconds,
+            sizes={name: each.sizes for name, each in self.sized.items()},
+            measured=measured,
         )
 
     def _filter(self, names: list[str]) -> Filtered:

@@ -47,6 +47,7 @@ class Bench:
         training: The same without the images that are held out; its training split calibrates and trains.
         measured: The images that networks are measured on.
         seed: Of everything random.
+        output: Which of several tensors that a network returns is the logits (`ghnq.network_outputs`).
     """
 
     source: WeightSource
@@ -54,9 +55,10 @@ class Bench:
     training: ImageDataset
     measured: Images
     seed: int = 0
+    output: str | None = None
 
     @classmethod
-    def of(cls, source: WeightSource, dataset: ImageDataset, seed: int = 0) -> Bench:
+    def of(cls, source: WeightSource, dataset: ImageDataset, seed: int = 0, output: str | None = None) -> Bench:
         """Returns the bench that measures on held-out training images (`ghnq.prediction.held_out`).
 
         Raises:
@@ -68,7 +70,7 @@ class Bench:
                 f"'{dataset.name}' has {len(dataset.train)} training images, too few to hold some out; ranking needs "
                 "at least 10, and never looks at the test images"
             )
-        return cls(source, dataset, rest, held_out, seed)
+        return cls(source, dataset, rest, held_out, seed, output)
 
     def on_test(self) -> Bench:
         """Returns the bench that measures on the test images, after everything is chosen."""
@@ -89,7 +91,7 @@ class Bench:
 
     def subject(self, module: nn.Module, scheme: QuantScheme, budget: Budget) -> Subject:
         """Returns a network to measure at a scheme within a budget."""
-        network = Network(module, self.source, self.dataset, self.calibration(budget.images))
+        network = Network(module, self.source, self.dataset, self.calibration(budget.images), self.output)
         count = min(max(budget.images, 1), len(self.measured))
         return Subject(self, network, scheme, budget, self._ordered.take(torch.arange(count)))
 

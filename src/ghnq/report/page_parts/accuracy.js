@@ -108,7 +108,7 @@ function againstCost(group) {
     line: { shape: "hv", color: variable("--ink"), width: 1.6, dash: "dot" }, hoverinfo: "skip" });
   const layout = baseLayout(narrow() ? 460 : 540);
   Object.assign(layout.legend, { itemclick: false, itemdoubleclick: false });
-  Object.assign(layout.xaxis, logAxis(shown.map(row => row[cost]), COSTS[cost].unit), { title: { text: COSTS[cost].label } });
+  Object.assign(layout.xaxis, logAxis(shown.map(row => row[cost]), COSTS[cost].unit), { title: { text: axisTitle(COSTS[cost]) } });
   Object.assign(layout.yaxis, { title: { text: "accuracy, %" }, range: dataRange(shown.map(row => row.accuracy), [-1, 101]) });
   const all = shownRows(group).length;
   const unknown = shown.length < all ? ` ${(all - shown.length).toLocaleString("en")} of ${all.toLocaleString("en")} rows are left out: their ${COSTS[cost].short} is not known.` : "";

@@ -3,7 +3,8 @@ const dialog = document.getElementById("details");
 dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
 
 async function showDetails(name) {
-  const mine = rows.filter(row => row.architecture === name), first = mine.find(row => row.parameters != null) ?? mine[0];
+  const mine = rows.filter(row => row.architecture === name), ranked = inRankings(name), searched = inSearches(name);
+  const first = mine.find(row => row.parameters != null) ?? mine[0];
   const title = el("h2", { id: "details-title", tabindex: "-1" }, name);
   const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
   const costTable = table(["scheme", "size, bytes", "memory of activations, bytes"],
@@ -12,12 +13,15 @@ async function showDetails(name) {
     mine.map(row => [runName(row), row.split, row.scheme, decimals(row.accuracy), row.drop == null ? null : decimals(row.drop), documents[row.document].accuracies.setting.images]), "Accuracies");
   const layers = documents.filter(each => each.layers?.model === name);
   const drawing = el("div", { class: "drawing", tabindex: "0", role: "region", "aria-label": `Graph of ${name}` });
-  const checkpoint = documents[first.document].facts.find(([what]) => what === "checkpoint")?.[1];
+  const checkpoint = (first ? [documents[first.document]] : documents).flatMap(each => each.facts).find(([what]) => what === "checkpoint")?.[1];
   const unknown = el("p", { class: "soft" }, "Which layers lose how much is not known here. Measure it and add the folder to the report: ",
     el("code", {}, `ghnq sensitivity ${name}${checkpoint ? ` --checkpoint ${checkpoint}` : ""} --out DIR`));
   dialog.replaceChildren(el("div", { class: "head" }, title, close),
-    el("p", { class: "soft" }, `${quantity(first.parameters)} parameters, ${quantity(first.multiply_adds)} multiply-adds for one image`),
-    el("h3", {}, "Accuracy"), accuracyTable, el("h3", {}, "Costs"), costTable, el("h3", {}, "Error of each layer"), ...(layers.length ? [] : [unknown]));
+    ...(first ? [el("p", { class: "soft" }, `${quantity(first.parameters)} parameters, ${quantity(first.multiply_adds)} multiply-adds for one image`),
+      el("h3", {}, "Accuracy"), accuracyTable, el("h3", {}, "Costs"), costTable] : []),
+    ...(ranked.length ? [el("h3", {}, "In rankings"), table(["result", "ranked by", "value", "place", "fate", "parameters", "multiply-adds", "bytes", "memory"], ranked, "In rankings")] : []),
+    ...(searched.length ? [el("h3", {}, "In searches"), table(["result", "trial", "objectives", "parameters", "depth"], searched, "In searches")] : []),
+    el("h3", {}, "Error of each layer"), ...(layers.length ? [] : [unknown]));
   const place = el("div");
   dialog.append(place, el("h3", {}, "Graph"), drawing);
   if (!dialog.open) dialog.showModal();

@@ -62,7 +62,7 @@ const MOST_TABLE_ROWS = 500;
 
 // A table of `columns` with `rows`; what is not a number is text. Cells may be elements.
 function table(columns, rows, caption) {
-  const isText = columns.map((_, i) => rows.some(row => row[i] != null && typeof row[i] !== "number" && !/^[-\d]/.test(row[i])));
+  const isText = columns.map((_, i) => rows.some(row => row[i] != null && typeof row[i] !== "number" && !/^-?[\d.,]*$/.test(row[i])));
   const kind = i => (isText[i] ? { class: "text" } : {});
   const show = value => (typeof value !== "number" ? value ?? "" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(6));
   const body = rows.slice(0, MOST_TABLE_ROWS).map(row => el("tr", {}, row.map((value, i) => el("td", kind(i), show(value)))));

@@ -53,6 +53,8 @@ function logAxis(values, unit) {
     ticktext: shown.map(tick => quantity(tick) + (unit && tick >= 1000 ? unit : unit ? " " + unit : "")) };
 }
 
+const axisTitle = ({ label, short }) => (narrow() ? short : label);
+
 function addFigure(parent, { id, title, controls = [], build }) {
   const plot = el("div", { class: "plot" });
   const empty = el("p", { class: "empty", hidden: true }, "Nothing is left to show: the filters exclude all rows of this figure.");
@@ -80,8 +82,8 @@ function addFigure(parent, { id, title, controls = [], build }) {
       modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     plot.removeAllListeners?.("plotly_click");
     plot.on("plotly_click", event => {
-      const row = rows[event.points[0]?.customdata];
-      if (row) showDetails(row.architecture);
+      const clicked = event.points[0]?.customdata, name = typeof clicked === "string" ? clicked : rows[clicked]?.architecture;
+      if (name) showDetails(name);
     });
     fill();
   };

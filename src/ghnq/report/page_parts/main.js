@@ -59,13 +59,15 @@ if (rows.length || documents.length > 1) document.getElementById("filters").appe
 else document.getElementById("filters").remove();
 countShown();
 
+const COUNTS = new Set(["architectures", "place", "parameters", "multiply_adds", "bytes", "peak_memory", "macs", "memory", "depth", "trial"]);
+
 function addTable(part, id, title, make, caption) {
   const place = el("div"), button = el("button", { type: "button", "aria-label": `Save “${title}” as CSV`, onclick: () => { const { columns, rows: body } = make(); save(`${id}.csv`, csv(columns, body)); } }, "CSV");
   const about = el("figcaption");
   part.append(el("figure", { id }, el("div", { class: "head" }, el("h3", {}, title), el("div", { class: "controls" }, button)), place, about));
   const update = () => {
     const { columns, rows: body } = make();
-    place.replaceChildren(table(columns.map(name => name.replaceAll("_", " ")), body.map(row => row.map((value, i) => (typeof value === "number" && columns[i] !== "architectures" ? decimals(value) : value))), title));
+    place.replaceChildren(table(columns.map(name => name.replaceAll("_", " ")), body.map(row => row.map((value, i) => (typeof value === "number" && !COUNTS.has(columns[i]) ? decimals(value) : value))), title));
     about.textContent = caption();
   };
   figures.push(update);
@@ -108,6 +110,9 @@ for (const [number, group] of groups.entries()) {
   }
   addArchitectures(part, group, `${prefix}-architectures`);
 }
+
+for (const [number] of rankings) addRanking(number);
+for (const [index, group] of searchGroups.entries()) addSearches(group, index);
 
 if (documents.some(each => each.curves.length)) {
   const part = section("training", "Training curves");

@@ -7,11 +7,21 @@ from pathlib import Path
 
 from ghnq.errors import DataError
 from ghnq.report.document import Document, unique_names
-from ghnq.report.readers import evaluation, finetune, mixed, profile, score, sensitivity, training
+from ghnq.report.readers import (
+    evaluation,
+    finetune,
+    mixed,
+    profile,
+    ranking,
+    score,
+    search,
+    sensitivity,
+    training,
+)
 from ghnq.report.readers.reader import Reader
 
 READERS: tuple[Reader, ...] = tuple(
-    module.READER for module in (evaluation, score, finetune, training, sensitivity, mixed, profile)
+    module.READER for module in (evaluation, score, finetune, training, sensitivity, mixed, profile, ranking, search)
 )
 
 

@@ -50,6 +50,23 @@ def read_object(file: Path, required: Sequence[str]) -> dict[str, Any]:
     return document
 
 
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Reads a file that has a JSON object on each line.
+
+    Raises:
+        DataError: It cannot be read, or a line is not an object.
+    """
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise DataError(f"'{file}' cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{file}' is damaged or half-written ({error}); make it again") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise DataError(f"'{file}' {_OTHER_VERSION} (a line is not an object)")
+    return lines
+
+
 def reading(file: Path, make: Callable[[], Document]) -> Document:
     """Returns what `make` makes of the content of a file; a value of an unexpected kind is told as another version.
 

@@ -1,0 +1,123 @@
+// Rankings: what candidates are ranked by against what they cost, what became of each, what the order is worth.
+const rankings = [...documents.entries()].filter(([, each]) => each.ranking);
+const SIZES = {
+  multiply_adds: { label: "multiply-adds for one image", short: "multiply-adds", unit: "" },
+  bytes: { label: "bytes of all parameters at the scheme", short: "bytes", unit: "B" },
+  peak_memory: { label: "memory: peak bytes of activations for one image", short: "memory", unit: "B" },
+  parameters: { label: "parameters", short: "parameters", unit: "" },
+};
+const LIMITED = { "--max-params": "parameters", "--max-macs": "multiply_adds", "--max-bytes": "bytes", "--max-memory": "peak_memory" };
+
+// The candidates of a ranking as objects, those that the filters leave.
+const candidatesOf = new Map(rankings.map(([number, { ranking }]) => [number, ranking.candidates.model.map((_, i) =>
+  Object.fromEntries(Object.entries(ranking.candidates).map(([name, column]) => [name, column[i]])))]));
+const shownCandidates = number => (!filters.documents.has(number) ? [] : candidatesOf.get(number).filter(row =>
+  (!filters.text || row.model.toLowerCase().includes(filters.text))
+  && (filters.multiply_adds == null || (row.multiply_adds != null && row.multiply_adds <= filters.multiply_adds))));
+
+const fate = row => (row.limit ? `taken by ${row.limit}` : row.place != null ? "among the best" : row.round == null ? "failed later" : "measured");
+const FATES = ["among the best", "measured", "failed later", ...Object.keys(LIMITED).map(option => `taken by ${option}`)];
+const aboutCandidate = (row, signal) => `${plain(row.model)}<br>${row.value == null ? "" : `${plain(signal)} ${decimals(row.value, 3)}, round ${row.round}`
+  + (row.place == null ? "<br>" : `, place ${row.place}<br>`)}${quantity(row.multiply_adds)} multiply-adds, ${quantity(row.parameters)} parameters<br>`
+  + `${quantity(row.bytes)}B of parameters, ${row.peak_memory == null ? "unknown" : quantity(row.peak_memory) + "B"} of activations<br>${fate(row)}`;
+
+function marksOf(rows, x, y, signal, name, marker) {
+  return { type: "scatter", mode: "markers", name, x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.model),
+    text: rows.map(row => aboutCandidate(row, signal)), hovertemplate: "%{text}<extra></extra>",
+    marker: { size: rows.length > 800 ? 5 : 8, opacity: rows.length > 800 ? 0.5 : 0.8, line: { width: 0.6, color: variable("--card") }, ...marker } };
+}
+
+const candidateColumns = ["candidate", "fate", "round", "value", "place", "parameters", "multiply_adds", "bytes", "peak_memory"];
+const candidateTable = rows => rows.map(row => [row.model, fate(row), row.round, row.value, row.place, row.parameters, row.multiply_adds, row.bytes, row.peak_memory]);
+const drawnPart = (drawn, all) => (drawn < all ? ` ${drawn.toLocaleString("en")} of ${all.toLocaleString("en")} points are drawn.` : "");
+
+let rankCost = "multiply_adds", budgetSize = "bytes";
+
+function signalFigure(number) {
+  const { ranking } = documents[number], last = ranking.rounds.length;
+  const shown = shownCandidates(number).filter(row => row.value != null && row[rankCost] > 0);
+  if (!shown.length) return null;
+  const front = paretoFront(shown.filter(row => row.round === last).map(row => ({ x: row[rankCost], y: row.value, row })));
+  const best = shown.filter(row => row.place != null), kept = spread(shown, MOST_POINTS, row => jitter(row.value));
+  const data = ranking.rounds.map((_, i) => [i + 1, kept.filter(row => row.round === i + 1 && row.place == null)]).filter(([, inside]) => inside.length)
+    .map(([round, inside]) => marksOf(inside, rankCost, "value", ranking.signal, last > 1 ? `left in round ${round}` : "measured", { color: colour(round === last ? 1 : 6 + (last - round) % 2), symbol: SYMBOLS[last - round] ?? "circle" }));
+  if (best.length) data.push(marksOf(best, rankCost, "value", ranking.signal, "the best", { color: colour(3), symbol: "star", size: 12 }));
+  data.push({ type: "scatter", mode: "lines", x: front.map(point => point.x), y: front.map(point => point.y), name: "Pareto front",
+    line: { shape: "hv", color: variable("--ink"), width: 1.6, dash: "dot" }, hoverinfo: "skip" });
+  const layout = baseLayout(narrow() ? 420 : 480);
+  Object.assign(layout.xaxis, logAxis(shown.map(row => row[rankCost]), SIZES[rankCost].unit), { title: { text: axisTitle(SIZES[rankCost]) } });
+  Object.assign(layout.yaxis, { title: { text: plain(ranking.signal) } });
+  layout.showlegend = true;
+  const rounds = ranking.rounds.map(round => `${counted(round.candidates, "candidate")} ${round.images ? `on ${counted(round.images, "image")}` : "from their graphs"}${round.seconds ? ` with ${round.seconds} s of fine-tuning` : ""}`);
+  return {
+    data, layout, columns: candidateColumns, table: candidateTable(shown),
+    caption: `${counted(shown.length, "candidate")} with a value of “${ranking.signal}” at ${ranking.scheme}; larger is better. ${last > 1 ? "Rounds" : "One round"}: ${rounds.join("; ")}`
+      + `${ranking.rounds.some(round => round.images) ? " (held-out training images)" : ""}.${last > 1 ? " Values of different rounds are of different images." : ""} On the dotted front of the last round (${counted(front.length, "candidate")}) nothing cheaper has as high a value.`
+      + ` A click on a point shows the candidate.${drawnPart(kept.length, shown.length)}`,
+  };
+}
+
+function budgetFigure(number) {
+  const { ranking } = documents[number];
+  const shown = shownCandidates(number).filter(row => row.multiply_adds > 0 && row[budgetSize] > 0);
+  if (!shown.length) return null;
+  const kept = spread(shown, MOST_POINTS, row => jitter(row.multiply_adds));
+  const data = FATES.map((name, i) => [name, i, kept.filter(row => fate(row) === name)]).filter(([, , inside]) => inside.length)
+    .map(([name, i, inside]) => marksOf(inside, "multiply_adds", budgetSize, ranking.signal, name, { color: colour([3, 1, 7, 2, 5, 4, 6][i]), symbol: ["star", ...SYMBOLS][i], size: i ? 8 : 12 }));
+  const layout = baseLayout(narrow() ? 420 : 480), limits = Object.entries(ranking.limits).map(([option, limit]) => [LIMITED[option], limit]);
+  const line = (limit, isX) => ({ type: "line", [isX ? "x0" : "y0"]: limit, [isX ? "x1" : "y1"]: limit, [isX ? "y0" : "x0"]: 0, [isX ? "y1" : "x1"]: 1,
+    [isX ? "yref" : "xref"]: "paper", line: { color: variable("--soft"), width: 1.4, dash: "dash" } });
+  layout.shapes = limits.filter(([size]) => size === "multiply_adds" || size === budgetSize).map(([size, limit]) => line(limit, size === "multiply_adds"));
+  Object.assign(layout.xaxis, logAxis(shown.map(row => row.multiply_adds), ""), { title: { text: SIZES.multiply_adds.label } });
+  Object.assign(layout.yaxis, logAxis(shown.map(row => row[budgetSize]), SIZES[budgetSize].unit), { title: { text: axisTitle(SIZES[budgetSize]) } });
+  layout.showlegend = true;
+  const taken = Object.keys(ranking.limits).map(option => `${option} ${ranking.limits[option].toLocaleString("en")} took ${candidatesOf.get(number).filter(row => row.limit === option).length.toLocaleString("en")}`);
+  const failed = ranking.failures.length ? ` ${counted(ranking.failures.length, "candidate")} failed.` : "";
+  return {
+    data, layout, columns: candidateColumns, table: candidateTable(shown),
+    caption: `${counted(shown.length, "candidate")} of ${ranking.all.toLocaleString("en")}. ${taken.length ? `Limits (dashed where they are on an axis): ${taken.join(", ")}; a candidate above several is with the first.` : "No limit was given."}${failed}${drawnPart(kept.length, shown.length)}`,
+  };
+}
+
+function worthFigure(number) {
+  const { ranking } = documents[number], names = Object.keys(ranking.taus);
+  if (!names.length || !filters.documents.has(number)) return null;
+  const layout = baseLayout(34 * names.length + 90), values = names.map(name => ranking.taus[name]);
+  Object.assign(layout.xaxis, { title: { text: `Kendall's tau${narrow() ? "" : " with the accuracy of trained networks"}` }, range: [Math.min(0, ...values) - 0.05, 1], zeroline: true, zerolinecolor: variable("--ink") });
+  Object.assign(layout.yaxis, { tickvals: names.map((_, i) => i), ticktext: names.map(name => plain(name) + (name === ranking.signal ? " (used)" : "")), range: [names.length - 0.4, -0.6] });
+  return {
+    data: [{ type: "bar", orientation: "h", x: values, y: names.map((_, i) => i), marker: { color: names.map(name => colour(name === ranking.signal ? 3 : 1)) },
+      text: names.map((name, i) => `${plain(name)}: ${decimals(values[i])}`), textposition: "none", hovertemplate: "%{text}<extra></extra>" }],
+    layout, columns: ["signal", "kendalls_tau", "used"], table: names.map((name, i) => [name, values[i], name === ranking.signal ? "yes" : "no"]),
+    caption: ranking.worth.join(" "),
+  };
+}
+
+function bestTable(number) {
+  const { ranking } = documents[number], tests = Object.keys(ranking.best[0]?.test ?? {}), schemesOf = Object.keys(ranking.best[0]?.accuracy ?? {});
+  const byName = new Map(candidatesOf.get(number).map(row => [row.model, row])), latency = ranking.best.some(row => row.latency_ms != null);
+  return {
+    columns: ["place", "candidate", ranking.signal, ...schemesOf.map(name => `${name}, %`), ...tests.map(name => `test ${name}, %`), "parameters", "multiply_adds", "bytes", "peak_memory", ...(latency ? ["latency, ms"] : []), "front"],
+    rows: ranking.best.map((row, i) => {
+      const sizes = byName.get(row.model) ?? {};
+      return [i + 1, row.model, sizes.value, ...schemesOf.map(name => row.accuracy[name]), ...tests.map(name => row.test[name]), sizes.parameters, sizes.multiply_adds,
+        sizes.bytes, sizes.peak_memory, ...(latency ? [row.latency_ms] : []), row.pareto ? "yes" : "no"];
+    }),
+  };
+}
+
+function addRanking(number) {
+  const { name, ranking } = documents[number], prefix = `ranking-${number}`;
+  const part = section(prefix, rankings.length > 1 ? `Ranking: ${name}` : "Ranking");
+  const choose = (label, keys, chosen, set) => selectBox(label, keys.map(key => [key, SIZES[key].short]), chosen, value => { set(value); updateAll(); });
+  addTable(part, `${prefix}-best`, `The best by “${ranking.signal}”`, () => bestTable(number), () => `${counted(ranking.best.length, "candidate")} of ${ranking.all.toLocaleString("en")}; accuracies on ${ranking.images.toLocaleString("en")} held-out training images`
+    + `; bytes and memory at ${ranking.scheme}; front: none of these is as accurate at ${ranking.scheme} and as small in everything.`);
+  addFigure(part, { id: `${prefix}-signal`, title: `“${ranking.signal}” against cost`, controls: [choose("against", Object.keys(SIZES), rankCost, value => { rankCost = value; })], build: () => signalFigure(number) });
+  addFigure(part, { id: `${prefix}-budget`, title: "What became of the candidates", controls: [choose("multiply-adds and", ["bytes", "peak_memory", "parameters"], budgetSize, value => { budgetSize = value; })], build: () => budgetFigure(number) });
+  if (ranking.failures.length) addTable(part, `${prefix}-failed`, "Candidates that failed", () => ({ columns: ["candidate", "reason"], rows: ranking.failures }), () => `${counted(ranking.failures.length, "candidate")}.`);
+  addFigure(part, { id: `${prefix}-worth`, title: "What the order is worth", build: () => worthFigure(number) });
+}
+
+// What rankings know of one architecture, for its dialog.
+const inRankings = name => rankings.flatMap(([number, each]) => candidatesOf.get(number).filter(row => row.model === name)
+  .map(row => [each.name, each.ranking.signal, row.value, row.place, fate(row), row.parameters, row.multiply_adds, row.bytes, row.peak_memory]));

@@ -1,0 +1,98 @@
+"""What a page shows of a ranking: every candidate with its sizes, what became of it, and what the order is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SIZES = ("parameters", "multiply_adds", "bytes", "peak_memory")
+"""Of a candidate at the scheme that is ranked by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRow:
+    """One candidate that could be traced.
+
+    Attributes:
+        model: Its name.
+        limit: The option of the limit that took it; empty where none did.
+        round: The last round that it was measured in, counted from 1; None for one that was not measured.
+        value: Of the signal in that round; None where there is none.
+        place: Among the best, counted from 1; None for the others.
+        parameters, multiply_adds, bytes, peak_memory: None where they are not known.
+    """
+
+    model: str
+    limit: str = ""
+    round: int | None = None
+    value: float | None = None
+    place: int | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    bytes: int | None = None
+    peak_memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestRow:
+    """One of the best.
+
+    Attributes:
+        accuracy: Percent of the held-out training images, by scheme.
+        test: The same of the test images; empty where they were not asked for.
+        latency_ms: None where it was not measured.
+        pareto: Whether none of the best is as accurate and as small in everything.
+    """
+
+    model: str
+    accuracy: dict[str, float | None]
+    test: dict[str, float | None]
+    latency_ms: float | None
+    pareto: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRow:
+    """One round.
+
+    Attributes:
+        seconds: Of fine-tuning for each candidate.
+    """
+
+    candidates: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingPart:
+    """A ranking.
+
+    Attributes:
+        signal: What was ranked by.
+        scheme: At which scheme.
+        images: Held-out training images of the last round.
+        all: How many candidates there were, those that are left out here and those that failed included.
+        limits: The limits that were given, by option.
+        worth: What the order is worth, in sentences.
+        taus: Kendall's tau of each signal that was measured, with the accuracy of trained networks.
+        failures: Names of candidates that failed, and why.
+    """
+
+    signal: str
+    scheme: str
+    images: int
+    all: int
+    limits: dict[str, int]
+    worth: list[str]
+    taus: dict[str, float]
+    rounds: list[RoundRow]
+    best: list[BestRow]
+    candidates: list[CandidateRow]
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the ranking as JSON; the candidates as columns."""
+        names = ("model", "limit", "round", "value", "place", *SIZES)
+        columns = {name: [getattr(row, name) for row in self.candidates] for name in names}
+        return asdict(self) | {"candidates": columns}
