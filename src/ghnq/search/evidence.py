@@ -20,28 +20,41 @@ class Worth(_Value):
 
     Attributes:
         tau: Kendall's rank correlation with the target, -1 to 1.
-        p: Its p-value; None where it was not kept.
+        interval: Its 95 % interval; None where it was not measured.
         within_budget: The same among networks of equal multiply-adds; None where it was not measured.
+        within_interval: Of that.
+        lost_by_top_5: Percentage points that the best of the signal's first five has less than the best of all, within
+            a budget; None where it was not measured.
+        seconds: Of one core for a candidate; None where they were not measured.
     """
 
     tau: float = Field(ge=-1, le=1)
-    p: float | None = None
-    within_budget: float | None = None
+    interval: tuple[float, float] | None = None
+    within_budget: float | None = Field(default=None, ge=-1, le=1)
+    within_interval: tuple[float, float] | None = None
+    lost_by_top_5: float | None = None
+    seconds: float | None = None
+
+    def sentence(self, name: str) -> str:
+        """Returns the figures in words."""
+        within = ""
+        if self.within_budget is not None:
+            within = f", within a budget {self.within_budget:.2f}{_bounds(self.within_interval)}"
+        lost = ""
+        if self.lost_by_top_5 is not None:
+            lost = f"; the best of its first five is {self.lost_by_top_5:.1f} points below the best of a budget"
+        return f"Kendall's tau of '{name}' is {self.tau:.2f}{_bounds(self.interval)}{within}{lost}."
 
 
-class Fitted(_Value):
-    """A linear combination of signals.
+class Fitted(Worth):
+    """A linear combination of signals, and what its order is worth.
 
     Attributes:
         terms: The coefficient of each signal.
-        tau: Of the combination, as `Worth.tau`.
-        within_budget: As `Worth.within_budget`.
         note: How it was fitted.
     """
 
     terms: dict[str, float] = Field(min_length=1)
-    tau: float = Field(ge=-1, le=1)
-    within_budget: float | None = None
     note: str
 
 
@@ -69,24 +82,24 @@ class Evidence(_Value):
 
     def worth(self, signal: str) -> Worth | None:
         """Returns what is known of a signal."""
-        if signal == "fitted":
-            return Worth(tau=self.fitted.tau, within_budget=self.fitted.within_budget)
-        return self.signals.get(signal)
+        return self.fitted if signal == "fitted" else self.signals.get(signal)
 
     def lines(self, signal: str) -> list[str]:
         """Returns how far the order of a signal can be trusted, in a few sentences."""
         worth = self.worth(signal)
         if worth is None:
             return [f"How well '{signal}' orders networks has not been measured.", self.caution]
-        within = "" if worth.within_budget is None else f", within a budget {worth.within_budget:.2f}"
-        fitted = f" (it is {_formula(self.fitted)} so far: {self.fitted.note})" if signal == "fitted" else ""
-        others = ", ".join(f"'{name}' {each.tau:.2f}" for name, each in self.signals.items() if name != signal)
+        formula = f" It is {_formula(self.fitted)} ({self.fitted.note})." if signal == "fitted" else ""
+        others = ", ".join(_short(name, each) for name, each in self.signals.items() if name != signal)
         return [
-            f"Kendall's tau of '{signal}' is {worth.tau:.2f}{within}{fitted}; of {others}. 1 is the right order, 0 is "
-            "chance.",
+            f"{worth.sentence(signal)}{formula} Of others{self._which()}: {others}. 1 is the right order, 0 is chance.",
             f"It was compared with the {self.target}.",
             self.caution,
         ]
+
+    def _which(self) -> str:
+        within = any(each.within_budget is not None for each in self.signals.values())
+        return " (within a budget in brackets)" if within else ""
 
 
 @cache
@@ -97,4 +110,14 @@ def evidence() -> Evidence:
 
 
 def _formula(fitted: Fitted) -> str:
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in fitted.terms.items())
+    parts = [name if weight == 1 else f"{weight:g} {name}" for name, weight in fitted.terms.items()]
+    return " + ".join(parts).replace("+ -", "- ")
+
+
+def _bounds(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _short(name: str, worth: Worth) -> str:
+    within = "" if worth.within_budget is None else f" ({worth.within_budget:.2f})"
+    return f"'{name}' {worth.tau:.2f}{within}"

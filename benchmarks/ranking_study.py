@@ -1,0 +1,238 @@
+"""How well signals order networks: rank correlations with what training makes of them.
+
+    python benchmarks/ranking_study.py [--evidence]
+
+Reads the rows of `benchmarks/ranking_truth.py` and `benchmarks/ranking_signals.py` in results/ranking, and writes
+results/ranking/study.json and the tables of docs/results/ranking.md. With --evidence SIGNAL, what `ghnq rank` says and
+ranks by (src/ghnq/search/evidence.json) is made from them, too.
+
+The target is the accuracy of a network trained through quantization at w4a4. Kendall's tau (b) is over all networks,
+over the named ones, and within budget classes: over the pairs of networks of one class, where size alone cannot
+decide. Intervals: 95 %, bootstrap of the networks within their classes. A linear fit is least squares on the signals,
+each divided by its standard deviation, with a small ridge; its values are those of networks that it was not fitted to
+(leave one out).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from ghnq.files import write_text
+from ranking_networks import CLASSES, NAMED_CLASS
+from ranking_statistics import Array, Comparison, fit, left_out
+from ranking_tables import fill
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "results" / "ranking"
+EVIDENCE = ROOT / "src" / "ghnq" / "search" / "evidence.json"
+PAGE = ROOT / "docs" / "results" / "ranking.md"
+OURS = {"finetune-30": "finetune"} | {n: n for n in ("accuracy", "loss", "macs", "params", "synflow", "naswot")}
+"""Signals of the study that `ghnq rank --by` has, and their names there."""
+FITS: Mapping[str, tuple[str, ...]] = {
+    "fit of sizes": ("macs", "params"),
+    "fit of sizes and predicted loss": ("macs", "params", "loss"),
+    "fit of sizes and predicted accuracy": ("macs", "params", "accuracy"),
+    "fit of sizes and synflow": ("macs", "params", "synflow"),
+    "fit of sizes and fine-tuning 10 s": ("macs", "params", "finetune-10"),
+    "fit of sizes and fine-tuning 30 s": ("macs", "params", "finetune-30"),
+    "fit of sizes and Kaiming 10 s": ("macs", "params", "kaiming-10"),
+}
+Rows = list[dict[str, Any]]
+
+
+def read_rows(file: Path) -> Rows:
+    """Returns the rows of a ledger, without its first line and lines about machines."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    return [line for line in lines if "network" in line]
+
+
+def trained(rows: Rows) -> Iterator[str]:
+    """Yields the networks that are trained to the end, in that order."""
+    yield from (row["network"] for row in rows if row["stage"] == "w4a4")
+
+
+class Study:
+    """Networks as positions of arrays: `target` (accuracy at w4a4, percent), `groups`, `signals` by name (NaN where a
+    network has none)."""
+
+    def __init__(self, truth: Rows, signals: Rows, checkpoint: str | None = None) -> None:
+        self.words = list(trained(truth))
+        stages = {(row["network"], row["stage"]): row for row in truth}
+        self.groups = np.array([stages[word, "w4a4"]["class"] for word in self.words])
+        self.target = self._stage(stages, "w4a4")
+        self.in_float, self.half = self._stage(stages, "float"), self._stage(stages, "half")
+        self.drop = np.array([_drop(stages[word, "float"]["quantized"]) for word in self.words])
+        self.checkpoint = checkpoint or _last_checkpoint(signals)
+        usable = [row for row in signals if row["checkpoint_sha256"] in ("", self.checkpoint)]
+        self.signals, self.seconds = _columns(self.words, usable)
+
+    def _stage(self, stages: Mapping[tuple[str, str], Mapping[str, Any]], stage: str) -> Array:
+        return np.array([stages[word, stage]["accuracy"] for word in self.words], float)
+
+
+def _drop(quantized: Mapping[str, float]) -> float:
+    return quantized["float32"] - quantized["w4a4"]
+
+
+def _last_checkpoint(signals: Rows) -> str:
+    return str(next(row["checkpoint_sha256"] for row in reversed(signals) if row["checkpoint_sha256"]))
+
+
+def _columns(words: Sequence[str], rows: Rows) -> tuple[dict[str, Array], dict[str, float]]:
+    """Returns the signals by name, and the mean seconds of each."""
+    values: dict[str, dict[str, float]] = {}
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in _named(row["measure"], row["values"]):
+            values.setdefault(name, {})[row["network"]] = np.nan if value is None else value
+            seconds.setdefault(name, []).append(row["cpu_seconds"])
+    columns = {name: np.array([each.get(word, np.nan) for word in words], float) for name, each in values.items()}
+    means = {name: float(np.mean(each)) for name, each in seconds.items()}
+    if "finetune-30" in columns:
+        columns["slope, 10 to 30 s"] = columns["finetune-30"] - columns["finetune-10"]
+        means["slope, 10 to 30 s"] = means["finetune-10"] + means["finetune-30"]
+    return columns, means
+
+
+def _named(measure: str, values: Mapping[str, float | None]) -> Iterator[tuple[str, float | None]]:
+    """Yields the signals of a row under the names that tables have."""
+    kind, _, seconds = measure.partition("-")
+    if kind in ("sizes", "random"):
+        yield from values.items()
+    elif kind == "predicted":
+        yield "accuracy", values["accuracy_500"]
+        yield "loss", values["loss_500"]
+        yield "accuracy, 2,000 images", values["accuracy"]
+        yield "loss, 2,000 images", values["loss"]
+        yield "accuracy in float", values["float_accuracy"]
+        drop = (
+            None
+            if None in (values["accuracy"], values["float_accuracy"])
+            else (values["accuracy"] - values["float_accuracy"])
+        )  # type: ignore[operator]
+        yield "robustness: minus the predicted drop", drop
+    else:
+        yield f"{kind}-{seconds}", values["accuracy"]
+        yield f"{kind}-{seconds}, 500 images", values["accuracy_500"]
+        yield f"{kind}-{seconds} loss", values["loss"]
+
+
+def row_of(name: str, values: Array, study: Study, seconds: float) -> dict[str, Any]:
+    """What a signal's order is worth."""
+    over_all = Comparison(values, study.target, study.groups, "all")
+    within = Comparison(values, study.target, study.groups, "within")
+    named = Comparison(values, study.target, study.groups, NAMED_CLASS)
+    return {
+        "signal": name,
+        "networks": len(over_all),
+        "tau": round(over_all.tau(), 3),
+        "interval": [round(each, 3) for each in over_all.interval()],
+        "within_budget": round(within.tau(), 3),
+        "within_interval": [round(each, 3) for each in within.interval()],
+        "named": round(named.tau(), 3) if len(named) > 2 else None,
+        "float": round(Comparison(values, study.in_float, study.groups, "within").tau(), 3),
+        "lost_by_top_5": round(within.lost(), 2),
+        "cpu_seconds": round(seconds, 2),
+    }
+
+
+def rows_of(study: Study) -> Iterator[dict[str, Any]]:
+    for name, values in study.signals.items():
+        yield row_of(name, values, study, study.seconds[name])
+    for name, terms in FITS.items():
+        if all(term in study.signals for term in terms):
+            columns = np.stack([study.signals[term] for term in terms], 1)
+            yield row_of(name, left_out(columns, study.target), study, sum(study.seconds[term] for term in terms))
+
+
+def stability(study: Study) -> dict[str, Any]:
+    """How far the truth agrees with itself: half the epochs, float and w4a4, and the drop."""
+
+    def of(first: Array, second: Array) -> dict[str, float]:
+        return {pairs: round(Comparison(first, second, study.groups, pairs).tau(), 3) for pairs in ("all", "within")}
+
+    drop = study.signals.get("robustness: minus the predicted drop")
+    return {
+        "half and all epochs, float": of(study.half, study.in_float),
+        "float and w4a4": of(study.in_float, study.target),
+        **({} if drop is None else {"predicted and trained drop": of(drop, -study.drop)}),
+    }
+
+
+def classes(study: Study) -> list[dict[str, Any]]:
+    found = []
+    for group in (*CLASSES, NAMED_CLASS):
+        here = study.groups == group
+        if here.any():
+            found.append({
+                "class": group, "networks": int(here.sum()),
+                **{name: [round(float(f(each[here])), 2) for f in (np.mean, np.std, np.min, np.max)]
+                   for name, each in (("float", study.in_float), ("w4a4", study.target), ("drop", study.drop))},
+            })  # fmt: skip
+    return found
+
+
+def document_of(study: Study) -> dict[str, Any]:
+    """Everything that is derived from the rows."""
+    return {
+        "networks": len(study.words), "checkpoint_sha256": study.checkpoint, "classes": classes(study),
+        "stability": stability(study), "signals": list(rows_of(study)),
+    }  # fmt: skip
+
+
+def evidence_of(document: dict[str, Any], study: Study, default: str) -> dict[str, Any]:
+    """The file that `ghnq rank` reads: its signals, and the combination that it ranks by if nothing else is asked."""
+    rows = {row["signal"]: row for row in document["signals"]}
+    terms = FITS.get(default, (default,))
+    columns = np.stack([study.signals[term] for term in terms], 1)
+    known = ~np.isnan(columns).any(1)
+    weights = fit(columns[known], study.target[known])[0] if len(terms) > 1 else np.ones(1)
+    counts = Counter(study.groups.tolist())
+    note = f"least squares on {known.sum()} networks; tau is of networks left out" if len(terms) > 1 else (
+        "no combination orders networks better")  # fmt: skip
+    return {
+        "target": f"accuracy at w4a4 of {len(study.words)} networks ({counts['2M']} and {counts['4M']} members of "
+        f"convnets/val in two budget classes, {counts[NAMED_CLASS]} of named families) trained from random weights on "
+        "10,000 images of CIFAR-10 for 15 epochs, and 3 through quantization; 10,000 test images; one seed; "
+        f"predictions of the checkpoint {study.checkpoint[:12]}",
+        "networks": len(study.words),
+        "caution": "A budget is multiply-adds within a quarter, where size hardly decides. Networks of 1 to 9 million "
+        "multiply-adds on one data set, with few images and epochs: larger ones, other images or longer training may "
+        "order otherwise.",
+        "signals": {ours: worth(rows[name]) for name, ours in OURS.items() if name in rows},
+        "fitted": {
+            "terms": {OURS[term]: float(f"{w:.4g}") for term, w in zip(terms, weights, strict=True)},
+            **worth(rows[default]), "note": note,
+        },
+    }  # fmt: skip
+
+
+def worth(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("tau", "interval", "within_budget", "within_interval", "lost_by_top_5")
+    return {name: row[name] for name in names} | {"seconds": row["cpu_seconds"]}
+
+
+def main(
+    default: Annotated[str | None, typer.Option("--evidence", help="The signal or fit that `ghnq rank` uses.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Hash of the hypernetwork; the last one if absent.")] = None,
+) -> None:
+    study = Study(read_rows(FOLDER / "truth" / "rows.jsonl"), read_rows(FOLDER / "signals" / "rows.jsonl"), checkpoint)
+    document = document_of(study)
+    write_text(FOLDER / "study.json", json.dumps(document, indent=1) + "\n")
+    if PAGE.exists():
+        write_text(PAGE, fill(PAGE.read_text(), document))
+    Console(width=160).print(document, highlight=False)
+    if default is not None:
+        write_text(EVIDENCE, json.dumps(evidence_of(document, study, default), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
