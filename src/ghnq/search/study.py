@@ -12,11 +12,11 @@ from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from ghnq.errors import GhnqError, nearest
+from ghnq.errors import GhnqError, WriteError, nearest
+from ghnq.search.journal import journal
 
 SIZES = {"macs": "multiply_adds", "bytes": "bytes", "memory": "peak_memory"}
 """Objectives that are minimized, and the attribute of `Sizes` that each one is."""
@@ -56,7 +56,8 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         GhnqError: It cannot be reached or read.
     """
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        with storage_errors(str(folder / JOURNAL)):
+            return JournalStorage(journal(folder / JOURNAL))
     with storage_errors(url):
         return RDBStorage(url, engine_kwargs={"poolclass": NullPool})  # connections end with their use
 
@@ -122,7 +123,12 @@ def storage_errors(where: str) -> Iterator[None]:
     """Inside the block, errors of a storage are told as GhnqError."""
     try:
         yield
-    except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
+    except OSError as error:
+        raise WriteError(
+            f"'{where}' cannot be written ({error.strerror or error}); when that is mended, the same command with "
+            "--resume goes on from the trials in it"
+        ) from error
+    except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise GhnqError(
             f"the storage '{where}' cannot be used: {reason}. A storage is the URL of a database, such as "
