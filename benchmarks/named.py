@@ -4,7 +4,9 @@ ResNet-20 and ResNet-18 after He et al. 2016 (1512.03385, section 4.2 and table 
 MobileNetV2 after Sandler et al. 2018 (1801.04381) with a stem of stride 1, a VGG-11 of half the width with and without
 batch norm (Simonyan & Zisserman 2015, 1409.1556), ShuffleNetV2 1x (Ma et al. 2018, 1807.11164), SqueezeNet 1.1 (Iandola
 et al. 2016, 1602.07360; no norms), and a small ConvNeXt (Liu et al. 2022, 2201.03545). Stems and first poolings that
-shrink ImageNet's images are left out.
+shrink ImageNet's images are left out. Two networks for microcontrollers: the ResNet-8 that MLPerf Tiny classifies
+CIFAR-10 with (Banbury et al. 2021, 2106.07597; here without biases and with norms in the shortcuts), and MobileNetV1 of
+a quarter of the width (Howard et al. 2017, 1704.04861, table 1) with a stem of stride 1.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+SEPARABLE = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1))
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -62,6 +66,23 @@ def resnet20() -> nn.Module:
             blocks.append(Basic(channels, 16 << stage, 2 if stage and not i else 1))
             channels = 16 << stage
     return nn.Sequential(*unit(3, 16, 3), nn.ReLU(), *blocks, *_classifier(64))
+
+
+def resnet8() -> nn.Module:
+    """ResNet-8 for CIFAR-10, as in MLPerf Tiny: one block a stage."""
+    blocks = [Basic(16, 16, 1), Basic(16, 32, 2), Basic(32, 64, 2)]
+    return nn.Sequential(*unit(3, 16, 3), nn.ReLU(), *blocks, *_classifier(64))
+
+
+def mobilenet_v1_quarter() -> nn.Module:
+    """MobileNetV1 for CIFAR-10, a quarter as wide."""
+    layers: list[nn.Module] = [*unit(3, 8, 3), nn.ReLU()]
+    channels = 8
+    for width, stride in SEPARABLE:
+        layers += [*unit(channels, channels, 3, stride, groups=channels), nn.ReLU()]
+        layers += [*unit(channels, width, 1), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, *_classifier(channels))
 
 
 def mobilenet_v2() -> nn.Module:
@@ -199,7 +220,9 @@ def convnext() -> nn.Module:
 
 
 NAMED = {
+    "resnet8": resnet8,
     "resnet20": resnet20,
+    "mobilenet_v1_quarter": mobilenet_v1_quarter,
     "mobilenet_v2": mobilenet_v2,
     "vgg11": vgg11,
     "resnet18": resnet18,

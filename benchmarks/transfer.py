@@ -1,20 +1,24 @@
 """Transfer to other classes: a predicted body with a solved head, against a Kaiming body with the same head.
 
     python benchmarks/transfer.py CHECKPOINT --data ../shared/cifar100 --networks convnets/test/2,resnet20
-        [--epochs 0,1,5] [--images 2000] [--lr 0.1] [--out FILE.json]
+        [--epochs 0,1,5] [--images 5000] [--lr 0.1|auto] [--seeds 0,1] [--out FILE.json]
 
 Networks are of a space or of benchmarks/named.py, with their first and last layer made for the images. Three starts:
 `transferred` (`ghnq.transfer`), `kaiming_solved` (random body, norms calibrated on the same images, head solved from
 the same images), `kaiming` (random, as networks are trained from scratch). Accuracy on test images, percent, at once
-and after training as `ghnq finetune` trains, at one rate for all. Held-out training images are used by none. Rows in
-FILE are not measured again, if checkpoint (by its hash), images and rate are the same; others are kept beside. One
+and after training as `ghnq finetune` trains, at one rate for all, or each at that of its own range test (`auto`).
+Held-out training images are used by none. The seed decides random weights, and the images of each step. Rows in FILE
+are not measured again, if checkpoint (by its hash), images, rate and seed are the same; others are kept beside. One
 thread.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated
 
 import torch
@@ -28,13 +32,16 @@ from ghnq.finetune import Settings
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner
 from ghnq.finetune.measure import accuracy
+from ghnq.finetune.rate import find_rate
 from ghnq.finetune.schedule import one_cycle
+from ghnq.finetune.statistics import estimate_statistics
 from ghnq.finetune.transfer import solve_head, transfer
 from ghnq.graph import trace
 from ghnq.hypernet import GHN
 from ghnq.models import load_model
 from ghnq.prediction.held_out import hold_out
 from ghnq.quant import QuantScheme, TrainableNetwork, prepare
+from ghnq.recorded_names import checkpoint_name
 from ghnq.runs.distributed.worker_group import WorkerGroup
 from named import NAMED
 
@@ -59,40 +66,54 @@ def build(name: str, dataset: ImageDataset) -> nn.Module:
     return network
 
 
-def start_of(start: str, module: nn.Module, ghn: GHN, dataset: ImageDataset) -> TrainableNetwork:
+def start_of(start: str, module: nn.Module, ghn: GHN, dataset: ImageDataset, seed: int) -> TrainableNetwork:
     """Returns the calibrated network of a start."""
     calibration = dataset.calibration(min(512, len(dataset.train)), 0)
     if start == "transferred":
         prepared = prepare(transfer(module, ghn, dataset), calibration, keep_statistics=True)
         return TrainableNetwork.of(prepared, FLOAT32)
-    network = KaimingWeights().network(module, trace(module, dataset.input_shape), FLOAT32)
+    network = KaimingWeights(seed).network(module, trace(module, dataset.input_shape), FLOAT32)
     if start == "kaiming_solved":
         solve_head(network, dataset, standardise=False)
     return TrainableNetwork.of(prepare(network, calibration, standardise=False), FLOAT32)
 
 
-def train(network: TrainableNetwork, dataset: ImageDataset, epochs: int, lr: float) -> None:
-    """Trains in place: one cycle over these epochs."""
-    settings = Settings(epochs=epochs, lr=lr)
+def train(network: TrainableNetwork, dataset: ImageDataset, epochs: int, lr: float | None, seed: int) -> None:
+    """Trains in place: one cycle over these epochs; without a rate that of the range test."""
+    settings = Settings(epochs=epochs, lr=lr, seed=seed)
     part = hold_out(dataset)[0]
     learner = Learner(network, part, settings, None, WorkerGroup())
+    peak = find_rate(learner, max_seconds=None).lr if lr is None else lr
     steps = settings.steps(len(part.train))
     for step in range(steps):
-        learner.step(step, lr * one_cycle(step / steps))
+        if not learner.step(step, peak * one_cycle(step / steps)).finite:
+            raise ArithmeticError(f"the loss is not finite at step {step + 1}, at a rate of up to {peak:.3g}")
+    estimate_statistics(learner, steps)
 
 
 def markdown(rows: list[Row]) -> str:
-    """One line for each network and start."""
+    """One line for each network and start: means over seeds, with the standard error of seeds and test images."""
     epochs = sorted({int(row["epochs"]) for row in rows})
-    found = {(row["network"], row["start"], int(row["epochs"])): float(row["accuracy"]) for row in rows}
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for row in rows:
+        cell = (str(row["network"]), str(row["start"]), int(row["epochs"]))
+        found.setdefault(cell, []).append(float(row["accuracy"]))
+    images = int(rows[0]["images"])
     lines = ["| network | start | " + " | ".join("at once" if not e else f"{e} epochs" for e in epochs) + " |"]
     lines.append("|---|---|" + "--:|" * len(epochs))
-    for network in dict.fromkeys(row["network"] for row in rows):
+    for network in dict.fromkeys(str(row["network"]) for row in rows):
         for start in STARTS:
             cells = (found.get((network, start, count)) for count in epochs)
-            shown = " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells)
+            shown = " | ".join("" if cell is None else with_error(cell, images) for cell in cells)
             lines.append(f"| {network} | {start} | {shown} |")
     return "\n".join(lines) + "\n"
+
+
+def with_error(accuracies: list[float], images: int) -> str:
+    """Returns the mean and its standard error: that of the seeds, and that of so many test images."""
+    average = mean(accuracies)
+    of_seeds = stdev(accuracies) ** 2 / len(accuracies) if len(accuracies) > 1 else 0.0
+    return f"{average:.1f} ± {math.sqrt(of_seeds + average * (100 - average) / images):.1f}"
 
 
 def main(
@@ -100,8 +121,9 @@ def main(
     data: Annotated[str, typer.Option(help="Data set of other classes.")],
     networks: Annotated[str, typer.Option(help="Comma-separated.")],
     epochs: Annotated[str, typer.Option(help="Budgets, comma-separated; each is a run of its own.")] = "0,1,5",
-    images: Annotated[int, typer.Option(help="Test images, at most.")] = 2000,
-    lr: Annotated[float, typer.Option(help="Peak of the rate.")] = 0.1,
+    images: Annotated[int, typer.Option(help="Test images, at most.")] = 5000,
+    lr: Annotated[str, typer.Option(help="Peak of the rate, or auto.")] = "auto",
+    seeds: Annotated[str, typer.Option(help="Comma-separated; weights are predicted alike for all.")] = "0",
     out: Annotated[Path | None, typer.Option(help="Keep the rows here.")] = None,
 ) -> None:
     """Prints a table."""
@@ -109,26 +131,28 @@ def main(
     ghn, dataset = GHN.from_pretrained(checkpoint), load(data)
     test = dataset.test.first(min(images, len(dataset.test)))
     about: Row = {"data_sha256": dataset.content_hash, "images": len(test)}
-    of_checkpoint: Row = {"checkpoint": checkpoint, "checkpoint_sha256": weights_hash(ghn)}
+    of_checkpoint: Row = {"checkpoint": checkpoint_name(checkpoint), "checkpoint_sha256": weights_hash(ghn)}
     kept: list[Row] = json.loads(out.read_text()) if out is not None and out.exists() else []
     rows: list[Row] = []
-    for count in map(int, epochs.split(",")):
-        for name in networks.split(","):
-            for start in STARTS:
-                cell: Row = {"network": name, "start": start, "epochs": count, "lr": lr if count else 0.0, **about}
-                cell |= of_checkpoint if start == "transferred" else {}
-                if found := [row for row in kept if cell.items() <= row.items()]:
-                    rows.append(found[0])
-                    continue
-                network = start_of(start, build(name, dataset), ghn, dataset)
-                if count:
-                    train(network, dataset, count, lr)
-                figure = accuracy(network.float_network(), dataset, test)
-                rows.append(cell | {"accuracy": figure})
-                kept.append(rows[-1])
-                print(rows[-1], flush=True)
-                if out is not None:
-                    write_text(out, json.dumps(kept))
+    cells = product(map(int, epochs.split(",")), map(int, seeds.split(",")), networks.split(","), STARTS)
+    for count, seed, name, start in cells:
+        if count == 0 and seed and start == "transferred":  # the same for all seeds
+            continue
+        rate: Row = {"lr": 0.0 if not count else "auto" if lr == "auto" else float(lr)}
+        cell: Row = {"network": name, "start": start, "epochs": count, **rate, "seed": seed, **about}
+        cell |= of_checkpoint if start == "transferred" else {}
+        if found := [row for row in kept if cell.items() <= ({"seed": 0} | row).items()]:
+            rows.append(found[0])
+            continue
+        network = start_of(start, build(name, dataset), ghn, dataset, seed)
+        if count:
+            train(network, dataset, count, None if lr == "auto" else float(lr), seed)
+        figure = accuracy(network.float_network(), dataset, test)
+        rows.append(cell | {"accuracy": figure})
+        kept.append(rows[-1])
+        print(rows[-1], flush=True)
+        if out is not None:
+            write_text(out, json.dumps(kept))
     print(markdown(rows))
 
 

@@ -17,10 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import ghnq
-from ghnq.errors import CheckpointError, SchemeError, TrainingError
+from ghnq.data import ImageDataset
+from ghnq.errors import CheckpointError, GhnqWarning, SchemeError, TrainingError
+from ghnq.finetune import Settings, statistics
 from ghnq.finetune.learner import Learner
 from ghnq.finetune.measure import accuracy
+from ghnq.finetune.statistics import statistics_images
 from ghnq.prediction import Network, StoredWeights
+from ghnq.prediction.held_out import hold_out
 from ghnq.runs.interrupt import Interrupted
 from ghnq.runs.state_files import STATE
 from tests.finetune.conftest import Go, small_module
@@ -54,6 +58,35 @@ def test_a_run_learns_and_its_files_hold_what_it_reports(go: Go, network: Networ
     assert written["after"] == result.after
     losses = log(tmp_path / "run")
     assert losses[-1][1] < losses[0][1]
+
+
+def test_norms_end_with_the_statistics_of_the_weights_at_the_end(go: Go, network: Network, tmp_path: Path) -> None:
+    result = go(epochs=0.3, lr=0.5)  # so few steps that running averages would be older than the run
+    assert result.steps == 3
+    tensors = load_file(tmp_path / "run" / "weights.safetensors")
+    trained_on = hold_out(network.dataset)[0]
+    images = [trained_on.train_batch(step, 32, 0)[0] for step in range(3, 3 + 4096 // 32)]
+    outputs = nn.functional.conv2d(torch.cat(images).double(), tensors["0.weight"].double(), padding=1)
+    torch.testing.assert_close(tensors["1.running_mean"].double(), outputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(tensors["1.running_var"].double(), outputs.var((0, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_that_makes_the_network_worse_says_so(go: Go, network: Network, tmp_path: Path) -> None:
+    go(epochs=12, out=tmp_path / "good")
+    with pytest.warns(
+        GhnqWarning, match=r"1 steps have made .* worse at float32: .* lower rate than --lr 50"
+    ) as caught:
+        go(weights=StoredWeights.read(tmp_path / "good"), epochs=0.1, lr=50.0, out=tmp_path / "worse")
+    assert len(caught) == 1
+
+
+def test_large_images_are_fewer(digits: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(statistics_images(digits, Settings(batch_size=32), 5)) == 4096
+    monkeypatch.setattr(statistics, "MAX_VALUES", 100 * 64)
+    images = statistics_images(digits, Settings(batch_size=32), 5)
+    assert len(images) == 96  # whole batches
+    assert torch.equal(images[:32], digits.train_batch(5, 32, 0)[0])
+    assert len(statistics_images(digits, Settings(batch_size=200), 5)) == 200  # one at least
 
 
 def test_equal_arguments_give_equal_weights_and_other_seeds_others(go: Go, tmp_path: Path) -> None:

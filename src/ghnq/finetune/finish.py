@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from ghnq._version import __version__
+from ghnq.errors import GhnqWarning
 from ghnq.finetune.job import Job
 from ghnq.finetune.measure import accuracies
 from ghnq.finetune.result import Result
@@ -63,7 +66,22 @@ def write_result(
     )
     with report_write_errors(out):
         result.write(out)
+    _warn_if_worse(result)
     return result
+
+
+def _warn_if_worse(result: Result) -> None:
+    """Warns where the accuracy at the scheme fell by more than twice its standard error."""
+    before, after = result.before[result.scheme], result.after[result.scheme]
+    error = math.sqrt((before * (100 - before) + after * (100 - after)) / result.test_images)
+    if before - after > 2 * error:
+        warnings.warn(
+            f"{result.steps} steps have made the network worse at {result.scheme}: {after:.1f} % of "
+            f"{result.test_images:,} test images, {before:.1f} % before. Train for longer (--epochs, --max-minutes), "
+            f"or at a lower rate than --lr {result.lr:.2g}",
+            GhnqWarning,
+            stacklevel=4,
+        )
 
 
 def _metadata(network: Network, job: Job, scheme: QuantScheme) -> dict[str, str]:

@@ -22,6 +22,7 @@ from ghnq.finetune.rate import find_rate, measure_step
 from ghnq.finetune.result import Result
 from ghnq.finetune.schedule import Plan, one_cycle, steps_within
 from ghnq.finetune.state import Progress, State, load_state, save_state
+from ghnq.finetune.statistics import estimate_statistics
 from ghnq.finetune.teacher import Teacher
 from ghnq.prediction import Network
 from ghnq.prediction.held_out import hold_out
@@ -172,6 +173,7 @@ class _Run:
 
     def finish(self) -> Result:
         """Writes the weights, measures them, and returns the result."""
+        estimate_statistics(self.learner, self.progress.step)
         trained = self.learner.network.float_network()
         return write_result(self.network, self.job, self.scheme, trained, self.progress, self.out)
 
@@ -192,10 +194,9 @@ class _Run:
             step_seconds = measure_step(self.learner) if seconds is None else seconds
             progress.plan = Plan(steps_within(budget - self._seconds(), step_seconds))
         epochs = progress.plan.total * settings.batch_size / len(self.train_set.train)
-        about = "about " if budget is not None else ""
         bar.say(
-            f"{about}{progress.plan.total} steps ({epochs:.1f} epochs) of {settings.batch_size} images; "
-            f"learning rate up to {progress.lr:.3g}, {found}"
+            f"{'' if budget is None else 'about '}{progress.plan.total} steps ({epochs:.1f} epochs) of "
+            f"{settings.batch_size} images; learning rate up to {progress.lr:.3g}, {found}"
         )
 
     def _orders(self) -> Orders:
@@ -212,7 +213,7 @@ class _Run:
         """Makes a step and returns whether it was the last one."""
         progress = self.progress
         fraction = progress.plan.progress(progress.step)
-        lr = self._peak() * one_cycle(fraction)
+        lr = progress.peak * one_cycle(fraction)
         last = stop or progress.step + 1 >= progress.plan.total
         report = self.learner.step(progress.step, lr, last=last)
         if not report.finite:
@@ -230,9 +231,6 @@ class _Run:
         if progress.step % SAVE_EVERY == 0:
             self._save()
         return last
-
-    def _peak(self) -> float:
-        return self.progress.peak
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.clock
@@ -280,17 +278,17 @@ class _Run:
         if progress.rollbacks >= MAX_ROLLBACKS:
             raise TrainingError(
                 f"the loss was not finite at step {step + 1}, for the third time, at a learning rate of up to "
-                f"{self._peak():.3g}. Start again with a lower --lr, or from other weights (--init); the last state "
+                f"{progress.peak:.3g}. Start again with a lower --lr, or from other weights (--init); the last state "
                 f"is in '{self.out}'"
             )
         self.learner.restore(self.saved)
         progress.step, progress.plan = self.saved_at
         progress.rollbacks += 1
         with report_write_errors(self.out):
-            log.write_facts(progress.step, {"rollback": progress.rollbacks, "lr": self._peak()})
+            log.write_facts(progress.step, {"rollback": progress.rollbacks, "lr": progress.peak})
         bar.say(
             f"the loss was not finite at step {step + 1}: back to step {progress.step}, and on with half the learning "
-            f"rate (up to {self._peak():.3g})"
+            f"rate (up to {progress.peak:.3g})"
         )
 
     def _save(self) -> None:
