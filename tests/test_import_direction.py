@@ -78,7 +78,7 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("build", "job", "state"),
         ("finish",),
         ("learner",),
-        ("progress_bar", "rate"),
+        ("progress_bar", "rate", "statistics"),
         ("follow",),
         ("loop",),
     ),
