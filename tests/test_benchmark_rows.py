@@ -74,7 +74,7 @@ def test_the_benchmark_trains_as_the_command_does(benchmark: dict[str, Any], tmp
     words = ["finetune", model, "--data", "digits", "--scheme", scheme, "--epochs", "2", "--init", "digits"]
     done = CliRunner().invoke(app, [*words, "--seed", "1", "--out", str(tmp_path / "run"), "--json"])
     result = json.loads(done.stdout)
-    trainings = benchmark["Trainings"](GHN.from_pretrained("digits"), ghnq.load_dataset("digits"))
+    trainings = benchmark["Trainings"](GHN.from_pretrained("digits"), ghnq.load_dataset("digits", image_size=16))
     cell = benchmark["Cell"](2.0, 1, scheme, model, "predicted", "auto")
     row = trainings.row(cell)
     assert (row["found_lr"], row["test"], row["val"]) == (result["lr"], result["after"][scheme], result["val"])
