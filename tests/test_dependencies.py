@@ -35,7 +35,7 @@ def imported_libraries() -> set[str]:
 def test_every_import_is_declared() -> None:
     extras = PROJECT["optional-dependencies"]
     declared = import_names(PROJECT["dependencies"])
-    for extra in ("export", "graph", "report", "search"):
+    for extra in ("data", "export", "graph", "report", "search"):
         declared |= import_names(extras[extra])
     assert imported_libraries() <= declared
 

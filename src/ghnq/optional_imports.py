@@ -13,6 +13,7 @@ from ghnq.errors import MissingExtraError
 
 # Library -> the extra of this package that installs it.
 EXTRAS = {
+    "datasets": "data",
     "networkx": "graph",
     "onnx": "export",
     "onnxruntime": "export",

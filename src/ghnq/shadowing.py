@@ -44,7 +44,7 @@ def check_not_shadowed(name: str) -> None:
 
 def _libraries() -> list[str]:
     """Returns the names under which the dependencies of ghnq are imported."""
-    other_names = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "lightning-fabric": "lightning_fabric"}
+    other_names = {"pillow": "PIL", "pyyaml": "yaml", "lightning-fabric": "lightning_fabric"}
     found = []
     for requirement in metadata.requires("ghnq") or ():
         name = requirement.split(";")[0].strip()

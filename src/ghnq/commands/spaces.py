@@ -10,6 +10,7 @@ from ghnq import spaces
 from ghnq.commands.options import check_output
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.terminal import Terminal
+from ghnq.optional_imports import import_optional
 from ghnq.spaces.description import describe as measure
 from ghnq.spaces.description import summarize
 from ghnq.spaces.description_figure import write_figure
@@ -21,6 +22,7 @@ def describe(name: str, *, out: Path | None, as_json: bool) -> None:
     space = spaces.get(name)
     out = Path("out") / f"{name}.html" if out is None else out
     check_output(out, (".html",), "the figure is written as")
+    import_optional("plotly.subplots")  # before the members are measured, which takes minutes
     with Terminal(as_json=as_json) as terminal:
         with measuring(terminal.progress) as progress:
             description = measure(space, progress=progress)

@@ -1,9 +1,8 @@
-"""The embedded data set: scikit-learn's real handwritten digits (Alpaydin & Kaynak 1998, UCI), 1,797 images of 8x8."""
+"""The embedded data set: real handwritten digits (Alpaydin & Kaynak 1998, UCI), 1,797 images of 8x8."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from importlib.resources import as_file, files
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +38,7 @@ def load_digits() -> ImageDataset:
 def _read_table() -> npt.NDArray[np.float64]:
     """Returns 64 pixel values and the digit for each image: float64 [1797, 65].
 
-    Reads the file inside of scikit-learn directly, because importing scikit-learn takes more than a second; calls
-    scikit-learn if a later version has moved the file.
+    The file is a copy of scikit-learn's: with scipy, which it needs, that is 200 MB to install.
     """
-    spec = importlib.util.find_spec("sklearn")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        file = Path(folder, "datasets", "data", "digits.csv.gz")
-        if file.is_file():
-            return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    raw = sklearn_digits()
-    return np.column_stack([raw.data, raw.target])
+    with as_file(files("ghnq.data") / "uci_digits" / "digits.csv.gz") as file:
+        return np.loadtxt(file, delimiter=",")

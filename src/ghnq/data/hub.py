@@ -10,7 +10,8 @@ from ghnq.data.assemble import assemble
 from ghnq.data.images import ImageDataset
 from ghnq.data.read_options import ReadOptions
 from ghnq.data.tables import encoded_splits
-from ghnq.errors import DataError
+from ghnq.errors import DataError, MissingExtraError
+from ghnq.optional_imports import import_optional
 from ghnq.shadowing import check_not_shadowed
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def read_from_hub(name: str, options: ReadOptions, hint: str = "") -> tuple[Imag
 
     Raises:
         DataError: The data set cannot be loaded, lacks a split or a column, or its images are inconsistent.
+        MissingExtraError: `datasets` is not installed.
     """
     loaded = _load(name, hint)
     test = next((split for split in _TEST_SPLITS if split in loaded), None)
@@ -45,6 +47,12 @@ def read_from_hub(name: str, options: ReadOptions, hint: str = "") -> tuple[Imag
 
 
 def _load(name: str, hint: str) -> dict[str, datasets.Dataset]:
+    try:
+        import_optional("datasets")
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"there is no directory '{name}'{hint}, and to load it from the hub, {error}"
+        ) from error
     import datasets
     import pyarrow as pa
 

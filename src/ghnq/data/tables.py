@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ghnq.data.assemble import EncodedSplit
 from ghnq.data.decode import EncodedImage
-from ghnq.errors import DataError, nearest
+from ghnq.errors import DataError, MissingExtraError, nearest
+from ghnq.optional_imports import import_optional
 from ghnq.shadowing import check_not_shadowed
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def read_parquet(file: Path) -> datasets.Dataset:
     Raises:
         DataError: It is not a parquet file, or is damaged.
         GhnqError: A file of the user's is imported in place of `datasets`.
+        MissingExtraError: `datasets` is not installed.
     """
+    try:
+        import_optional("datasets")
+    except MissingExtraError as error:
+        raise MissingExtraError(f"'{file.parent}' holds parquet files, and {error}") from error
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
