@@ -5,10 +5,12 @@ Large libraries are only imported when a command is called, so that help is fast
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import MarkupMode
 
 from ghnq._version import __version__
 from ghnq.commands.arguments import (
@@ -31,16 +33,21 @@ from ghnq.commands.arguments import (
     reads_images,
 )
 
+# In fewer columns, the tables of rich would cut the names of options.
+MARKUP: MarkupMode = "rich" if shutil.get_terminal_size().columns >= 72 else None
+
 app = typer.Typer(
     name="ghnq",
     help="Predict quantization-robust weights for convolutional networks nobody has trained yet.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=MARKUP,
     # A traceback of the user's own model file is shown in the form of Python.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-spaces = typer.Typer(help="Describe search spaces and show their members.", no_args_is_help=True)
+spaces = typer.Typer(
+    help="Describe search spaces and show their members.", no_args_is_help=True, rich_markup_mode=MARKUP
+)
 app.add_typer(spaces, name="spaces")
 
 

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from ghnq.commands.narrow_table import fitted
 from ghnq.errors import GhnqWarning, GraphError, WriteError
 
 # Columns where the output is not a terminal (a file, a log), so that tables do not break words.
@@ -97,17 +97,9 @@ class Terminal:
                 raise WriteError(f"the output cannot be written ({error.strerror}); free space there") from error
             return
         for part in parts:
-            if isinstance(part, Table):
-                _keep_words_whole(part)
-            # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
-            self.results.print(part, soft_wrap=isinstance(part, str), highlight=False)
-
-
-def _keep_words_whole(table: Table) -> None:
-    """Lets names that are wider than their column go on in the next line; else they would end in an ellipsis."""
-    for column in table.columns:
-        if not column.no_wrap:
-            column.overflow = "fold"
+            for fitting in fitted(part, self.results):
+                # Lines are not wrapped, so that a path can be copied; tables are fitted to the width.
+                self.results.print(fitting, soft_wrap=isinstance(fitting, str), highlight=False)
 
 
 def _separate(stream: TextIO) -> TextIO:

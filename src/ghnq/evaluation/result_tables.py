@@ -23,7 +23,7 @@ def summary_table(results: Results) -> Table:
         header_style="bold",
     )
     table.add_column("split")
-    table.add_column("scheme")
+    table.add_column("scheme", overflow="fold")
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for number, row in enumerate(rows):
