@@ -69,8 +69,9 @@ def test_weights_are_those_of_the_onnx_file(programs: Programs) -> None:
     assert len(ours) == 6
     for name, values in ours.items():
         assert np.abs(values).max() <= 7
-        assert (values == theirs[name]).all()
-        assert (program.state_dict[f"{name}_scale"].numpy() == theirs[f"{name}_scale"]).all()
+        in_onnx = name.removeprefix("layers.").replace(".", "_")
+        assert (values == theirs[in_onnx]).all()
+        assert (program.state_dict[f"{name}_scale"].numpy() == theirs[f"{in_onnx}_scale"]).all()
 
 
 def test_any_batch_runs(programs: Programs) -> None:

@@ -44,6 +44,14 @@ class GraphBuilder:
         node.meta["val"] = tensor.detach()
         return node
 
+    def rename(self, node: fx.Node, name: str) -> None:
+        """Stores the tensor of a `get_attr` node under a name as in a state dict, in which dots mean modules."""
+        tensor = self.tensor(node)
+        while name in self.tensors and not _identical(self.tensors[name], tensor):
+            name += "_"
+        self.tensors[name] = tensor
+        node.target = name
+
     def tensor(self, node: fx.Node) -> Tensor:
         """Returns the tensor that a `get_attr` node of the new graph reads."""
         return self.tensors[str(node.target)]
@@ -60,7 +68,13 @@ class GraphBuilder:
         used = {node.target for node in self.graph.nodes if node.op == "get_attr"}
         for name, tensor in self.tensors.items():
             if name in used:
-                root.register_buffer(name, tensor)
+                *path, leaf = name.split(".")
+                parent = root
+                for part in path:
+                    if part not in dict(parent.named_children()):
+                        parent.add_module(part, nn.Module())
+                    parent = parent.get_submodule(part)
+                parent.register_buffer(leaf, tensor)
         return fx.GraphModule(root, self.graph, class_name).eval()
 
 

@@ -20,6 +20,7 @@ from ghnq.deploy.graph.rewriter import node_argument
 from ghnq.deploy.graph.saturation import SAFE_WEIGHT
 from ghnq.deploy.graph.supported_ops import LAYERS, aten
 from ghnq.deploy.pt2e.operators import quantized_decomposed
+from ghnq.deploy.pt2e.tensor_names import is_weight_scale, layer_name
 from ghnq.errors import ExportError
 from ghnq.optional_imports import import_optional, quiet
 from ghnq.processor import this_processor
@@ -185,7 +186,7 @@ def _layer_name(node: fx.Node) -> str:
     """Returns the name of a layer, from that of its weight in the file."""
     weight = node_argument(node, 1)
     stored = weight if weight.op == "get_attr" else node_argument(weight)
-    return str(stored.target).rstrip("_").removesuffix("_weight")
+    return layer_name(str(stored.target))
 
 
 def _count_kernels(lowered: fx.GraphModule, layers: list[str]) -> KernelCounts:
@@ -204,8 +205,8 @@ def _count_kernels(lowered: fx.GraphModule, layers: list[str]) -> KernelCounts:
         kind = "border" if name.startswith("quantized_decomposed.") else kind
         counts[kind][name.removesuffix(".default")] += 1
         if kind == "integer":
-            tensors = [str(source.target) for source in node.all_input_nodes]
-            integer_layers.update(tensor.rstrip("_").removesuffix("_weight_scale") for tensor in tensors)
+            scales = [source for source in node.all_input_nodes if is_weight_scale(source)]
+            integer_layers.update(layer_name(str(source.target)) for source in scales)
     float_layers = tuple(name for name in dict.fromkeys(layers) if name not in integer_layers)
     return KernelCounts(dict(counts["integer"]), dict(counts["float"]), dict(counts["border"]), float_layers)
 

@@ -58,7 +58,7 @@ class _CallSignature(TypedDict):
 
 
 class _ModuleCall(TypedDict):
-    signature: _CallSignature
+    signature: _CallSignature | None
 
 
 class _GraphModule(TypedDict):
@@ -108,9 +108,10 @@ def _check_model(model: _Model) -> None:
     specs = [*signature["input_specs"], *signature["output_specs"]]
     if any(list(spec) not in (["buffer"], ["user_input"], ["user_output"]) for spec in specs):
         raise ValueError("inputs or outputs beyond images, tensors and logits")
-    for call in model["graph_module"]["module_call_graph"]:
-        spec = call["signature"]
-        if json.loads(spec["in_spec"]) != _IN_SPEC or json.loads(spec["out_spec"]) != _OUT_SPEC:
+    whole, *inner = (call["signature"] for call in model["graph_module"]["module_call_graph"])
+    # The modules that only group the names of tensors have no inputs.
+    for spec in (whole, *(each for each in inner if each is not None)):
+        if spec is None or json.loads(spec["in_spec"]) != _IN_SPEC or json.loads(spec["out_spec"]) != _OUT_SPEC:
             raise ValueError("other inputs or outputs than images and logits")
     for key, value in _nested_items(model):
         is_expression = key != "expr_str" or (isinstance(value, str) and _EXPRESSION.fullmatch(value))

@@ -14,6 +14,7 @@ from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.rewriter import GraphRewriter, node_argument
 from ghnq.deploy.graph.supported_ops import KINDS, LAYERS, aten
 from ghnq.deploy.pt2e.operators import quantized_decomposed
+from ghnq.deploy.pt2e.tensor_names import layer_name, nested_name
 from ghnq.deploy.pt2e.writer import grid_limits
 from ghnq.errors import ExportError
 
@@ -58,7 +59,7 @@ class _Reader(GraphRewriter):
         buffer = self.buffers.get(node.name)
         if buffer is None:
             return self.new.graph.placeholder("images")
-        return self.new.constant(buffer, self.program.state_dict[buffer])
+        return self.new.constant(nested_name(buffer) or buffer, self.program.state_dict[buffer])
 
     def call_node(self, node: fx.Node) -> fx.Node | None:
         """Returns the value of a call."""
@@ -147,4 +148,4 @@ class _Reader(GraphRewriter):
         """Returns the name of a layer, from that of its weight."""
         weight = node_argument(node, 1)
         stored = node_argument(weight) if weight.op == "call_function" else weight
-        return self.buffers[stored.name].rstrip("_").removesuffix("_weight")
+        return layer_name(self.buffers[stored.name])

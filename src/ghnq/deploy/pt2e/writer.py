@@ -24,6 +24,7 @@ from ghnq.deploy.graph.quantize_ops import dequantize, quantize
 from ghnq.deploy.graph.rewriter import GraphRewriter, constant_argument, node_argument
 from ghnq.deploy.graph.supported_ops import aten
 from ghnq.deploy.pt2e.operators import quantized_decomposed
+from ghnq.deploy.pt2e.tensor_names import name_by_layer
 from ghnq.errors import SchemeError
 from ghnq.optional_imports import quiet
 from ghnq.quant.affine import integer_range
@@ -66,7 +67,13 @@ class _Pt2eQuantizers(GraphRewriter):
             options = {"memory_format": torch.contiguous_format}
             contiguous = self.new.call(aten.clone.default, self.value(node_argument(node)), kwargs=options)
             return self.new.call(node.target, contiguous, *node.args[1:])
-        return self.new.call(node.target, *self.values(node.args))
+        return self.new.call(node.target, *self.values(node.args), like=node)
+
+    def output_node(self, node: fx.Node) -> fx.Node:
+        """Adds the output, and names weights after their layers."""
+        output = super().output_node(node)
+        name_by_layer(self.new)
+        return output
 
     def value(self, node: fx.Node) -> fx.Node:
         """Returns what a function reads; a dequantization of its own where that is quantized, as fusion requires."""
