@@ -268,6 +268,15 @@ def test_label_column_can_be_chosen(tmp_path: Path) -> None:
         load(tmp_path, label_column="fine_lable")
 
 
+def test_a_column_that_may_be_meant_is_told(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}.parquet", [0, 1, 2, 0], coarse_label=[1, 1, 0, 0], weight=[1, 2, 3, 4])
+    dataset, notes = load_with_notes(tmp_path)
+    assert dataset.test.labels.tolist() == [0, 1, 2, 0]
+    assert "the labels are those of column 'label'; --label-column chooses another: coarse_label" in notes
+    assert "weight" not in notes
+
+
 def test_a_mistyped_directory_suggests_one_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -155,14 +155,22 @@ def _label_column(name: str, features: Mapping[str, object], wanted: str | None,
             f"are {_list(features)}. Name one (--label-column)."
         )
     feature = features[chosen]
-    integer = isinstance(feature, datasets.ClassLabel) or "int" in str(getattr(feature, "dtype", ""))
-    if not integer:
+    if not _is_integer(feature):
         raise DataError(f"{name}: column '{chosen}' must hold class numbers (integers or ClassLabel), not {feature}.")
-    if wanted is None and len(found) > 1:
+    # Integers under such a name (`coarse_label`) are not taken for labels by themselves, but may be meant.
+    also = [column for column in features if column.endswith(("_label", "_labels")) and _is_integer(features[column])]
+    candidates = list(dict.fromkeys(found + also))
+    if wanted is None and len(candidates) > 1:
         notes.append(
-            f"the labels are those of column '{chosen}'; --label-column chooses another: {_but(found, chosen)}"
+            f"the labels are those of column '{chosen}'; --label-column chooses another: {_but(candidates, chosen)}"
         )
     return chosen
+
+
+def _is_integer(feature: object) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.ClassLabel) or "int" in str(getattr(feature, "dtype", ""))
 
 
 def _choose(found: list[str], preferred: Iterable[str]) -> str | None:
