@@ -162,7 +162,10 @@ def ranking(folder: Path, by: str = "accuracy", test_images: int | None = None) 
         "checkpoint": "digits", "data": "digits", "data_sha256": "d" * 64, "protocol": "deploy", "steps": [],
         "schemes": ["w4a8", "float32"], "by": by, "limits": {"--max-macs": 115_000}, "seed": 0,
         "worth": {"tau": 0.08, "within_budget": None, "sentences": ["Kendall's tau is 0.08.", "Be careful."],
-                  "taus": {"accuracy": 0.08, "params": 0.38, "macs": 0.42}},
+                  "signals": {
+                      name: {"tau": tau, "interval": interval, "within_budget": None, "within_interval": None}
+                      for name, tau, interval in (("accuracy", 0.08, [-0.2, 0.3]), ("params", 0.38, None))
+                  }},
         "image_shape": [1, 8, 8], "num_classes": 10, "images": 143, "minutes": 0.5, "candidates": 13,
         "filtered": {"multiply_adds": 3},
         "failed": [{"model": "nets.py:Wrong", "reason": "my <own> mistake"}],

@@ -331,6 +331,8 @@ def test_a_ranking_shows_what_became_of_each_candidate(open_page: Open, tmp_path
     assert len(cells(page, "ranking-0-signal")) == 9  # those that the limit took have no value
     assert [row[:2] for row in cells(page, "ranking-0-failed")] == [["nets.py:Wrong", "my <own> mistake"]]
     assert "Be careful." in page.inner_text("#ranking-0-worth figcaption")
+    worth = cells(page, "ranking-0-worth")
+    assert worth == [["accuracy", "0.08", "-0.2", "0.3", "", "", "", "yes"], ["params", "0.38", *[""] * 5, "no"]]
     for size in ("bytes", "peak_memory", "parameters"):
         page.select_option("#ranking-0-signal select", size)
         page.select_option("#ranking-0-budget select", size)

@@ -48,7 +48,7 @@ def document(
             "tau": None if worth is None else worth.tau,
             "within_budget": None if worth is None else worth.within_budget,
             "sentences": evidence().lines(settings.by.name),
-            "taus": evidence().taus,
+            "signals": evidence().documents(),
         },
         "seed": seed,
         "image_shape": list(bench.dataset.input_shape),

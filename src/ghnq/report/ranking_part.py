@@ -65,6 +65,24 @@ class RoundRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorthRow:
+    """How well a signal orders networks.
+
+    Attributes:
+        tau: Kendall's tau with the accuracy of trained networks.
+        interval: Its 95 % interval; None where it was not measured, as for the others.
+        within_budget: The same among networks of equal multiply-adds.
+        within_interval: Of that.
+    """
+
+    signal: str
+    tau: float
+    interval: tuple[float, float] | None
+    within_budget: float | None
+    within_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankingPart:
     """A ranking.
 
@@ -75,7 +93,7 @@ class RankingPart:
         all: How many candidates there were, those that are left out here and those that failed included.
         limits: The limits that were given, by option.
         worth: What the order is worth, in sentences.
-        taus: Kendall's tau of each signal that was measured, with the accuracy of trained networks.
+        signals: What the order of each signal was measured to be worth.
         failures: Names of candidates that failed, and why.
     """
 
@@ -85,7 +103,7 @@ class RankingPart:
     all: int
     limits: dict[str, int]
     worth: list[str]
-    taus: dict[str, float]
+    signals: list[WorthRow]
     rounds: list[RoundRow]
     best: list[BestRow]
     candidates: list[CandidateRow]

@@ -75,10 +75,12 @@ class Evidence(_Value):
     signals: dict[str, Worth]
     fitted: Fitted
 
-    @property
-    def taus(self) -> dict[str, float]:
-        """Kendall's tau of every signal that was measured."""
-        return {name: each.tau for name, each in self.signals.items()} | {"fitted": self.fitted.tau}
+    def documents(self) -> dict[str, dict[str, object]]:
+        """Returns the rank correlations of every signal that was measured, for JSON."""
+        kept = {"tau", "interval", "within_budget", "within_interval"}
+        return {name: each.model_dump(include=kept, mode="json") for name, each in self.signals.items()} | {
+            "fitted": self.fitted.model_dump(include=kept, mode="json")
+        }
 
     def worth(self, signal: str) -> Worth | None:
         """Returns what is known of a signal."""

@@ -80,15 +80,23 @@ function budgetFigure(number) {
 }
 
 function worthFigure(number) {
-  const { ranking } = documents[number], names = Object.keys(ranking.taus);
+  const { ranking } = documents[number], names = ranking.signals.map(row => row.signal);
   if (!names.length || !filters.documents.has(number)) return null;
-  const layout = baseLayout(34 * names.length + 90), values = names.map(name => ranking.taus[name]);
-  Object.assign(layout.xaxis, { title: { text: `Kendall's tau${narrow() ? "" : " with the accuracy of trained networks"}` }, range: [Math.min(0, ...values) - 0.05, 1], zeroline: true, zerolinecolor: variable("--ink") });
+  const kinds = [["all networks", "tau", "interval", 1], ["within a budget", "within_budget", "within_interval", 3]].filter(([, key]) => ranking.signals.some(row => row[key] != null));
+  const bars = kinds.map(([name, key, interval, tint]) => ({ type: "bar", orientation: "h", name, x: ranking.signals.map(row => row[key]), y: names.map((_, i) => i), marker: { color: colour(tint) },
+    error_x: { type: "data", symmetric: false, array: ranking.signals.map(row => (row[interval] ? row[interval][1] - row[key] : 0)), arrayminus: ranking.signals.map(row => (row[interval] ? row[key] - row[interval][0] : 0)),
+      color: variable("--ink"), thickness: 1.2, width: 4, visible: ranking.signals.some(row => row[interval]) },
+    text: ranking.signals.map(row => `${plain(row.signal)}, ${name}: ${decimals(row[key])}${row[interval] ? ` (${row[interval].map(bound => decimals(bound)).join(" to ")})` : ""}`), textposition: "none", hovertemplate: "%{text}<extra></extra>" }));
+  const values = ranking.signals.flatMap(row => [row.tau, row.within_budget ?? 0, ...(row.interval ?? []), ...(row.within_interval ?? [])]);
+  const layout = baseLayout((kinds.length > 1 ? 46 : 34) * names.length + 110);
+  Object.assign(layout.xaxis, { title: { text: `Kendall's tau${narrow() ? "" : " with the accuracy of trained networks"}` }, range: [Math.min(0, ...values) - 0.05, 1.02], zeroline: true, zerolinecolor: variable("--ink") });
   Object.assign(layout.yaxis, { tickvals: names.map((_, i) => i), ticktext: names.map(name => plain(name) + (name === ranking.signal ? " (used)" : "")), range: [names.length - 0.4, -0.6] });
+  layout.barmode = "group";
+  layout.showlegend = kinds.length > 1;
+  const bounds = row => [...(row.interval ?? [null, null]), row.within_budget, ...(row.within_interval ?? [null, null])];
   return {
-    data: [{ type: "bar", orientation: "h", x: values, y: names.map((_, i) => i), marker: { color: names.map(name => colour(name === ranking.signal ? 3 : 1)) },
-      text: names.map((name, i) => `${plain(name)}: ${decimals(values[i])}`), textposition: "none", hovertemplate: "%{text}<extra></extra>" }],
-    layout, columns: ["signal", "kendalls_tau", "used"], table: names.map((name, i) => [name, values[i], name === ranking.signal ? "yes" : "no"]),
+    data: bars, layout, columns: ["signal", "kendalls_tau", "low_95", "high_95", "within_a_budget", "within_low_95", "within_high_95", "used"],
+    table: ranking.signals.map(row => [row.signal, row.tau, ...bounds(row), row.signal === ranking.signal ? "yes" : "no"]),
     caption: ranking.worth.join(" "),
   };
 }

@@ -8,7 +8,7 @@ from typing import Any
 from ghnq.errors import DataError
 from ghnq.report.document import Accuracies, AccuracyRow, Document, Setting
 from ghnq.report.graph_file import read_graphs
-from ghnq.report.ranking_part import SIZES, BestRow, CandidateRow, RankingPart, RoundRow
+from ghnq.report.ranking_part import SIZES, BestRow, CandidateRow, RankingPart, RoundRow, WorthRow
 from ghnq.report.readers.accuracy_rows import weight_bytes
 from ghnq.report.readers.kept_rows import measured_by
 from ghnq.report.readers.reader import (
@@ -84,7 +84,7 @@ def _ranking(content: dict[str, Any], candidates: list[CandidateRow]) -> Ranking
         all=int(content["candidates"]),
         limits={str(name): int(limit) for name, limit in content["limits"].items()},
         worth=[str(sentence) for sentence in content["worth"]["sentences"]],
-        taus={str(name): float(tau) for name, tau in content["worth"]["taus"].items()},
+        signals=[_worth(str(name), each) for name, each in content["worth"]["signals"].items()],
         rounds=[
             RoundRow(candidates=int(row["candidates"]), images=int(row["images"]), seconds=float(row["seconds"]))
             for row in content["rounds"]
@@ -102,6 +102,17 @@ def _ranking(content: dict[str, Any], candidates: list[CandidateRow]) -> Ranking
         candidates=candidates,
         failures=[(str(each["model"]), str(each["reason"])) for each in content["failed"]],
     )
+
+
+def _worth(signal: str, content: dict[str, Any]) -> WorthRow:
+    interval, within = (
+        None if content[key] is None else (float(content[key][0]), float(content[key][1]))
+        for key in ("interval", "within_interval")
+    )
+    return WorthRow(
+        signal=signal, tau=float(content["tau"]), interval=interval, within_budget=number(content["within_budget"]),
+        within_interval=within,
+    )  # fmt: skip
 
 
 def _candidate(line: dict[str, Any]) -> CandidateRow:
