@@ -355,6 +355,28 @@ def test_a_candidate_that_is_not_among_the_best_is_drawn(open_page: Open, tmp_pa
     assert "In rankings" in page.inner_text("dialog")
 
 
+def test_rankings_of_the_same_candidates_are_compared(open_page: Open, tmp_path: Path) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="the oracle of rank correlations is scipy's")
+    first, second = folders.ranking(tmp_path / "a"), folders.ranking(tmp_path / "b", by="loss")
+    lines = [json.loads(line) for line in (second / "candidates.jsonl").read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line["value"] = None if line["value"] is None else float((5 * i) % 4)  # with ties
+    (second / "candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = open_page(first, second)
+    keys = [
+        {each["model"]: 1000 * each["round"] + each["value"] for each in rows if each["round"]}
+        for rows in ([json.loads(line) for line in (first / "candidates.jsonl").read_text().splitlines()], lines)
+    ]
+    tau = stats.kendalltau([keys[0][name] for name in keys[0]], [keys[1][name] for name in keys[0]]).statistic
+    assert f"is {tau:.2f} over 9 candidates that both measured" in page.inner_text("#orders-figure figcaption")
+    rows = cells(page, "orders-figure")
+    assert sorted(int(row[4]) for row in rows) == list(range(1, 10))
+    best = max(keys[0], key=lambda name: keys[0][name])
+    assert [row[2] for row in rows if row[4] == "1"] == [best]
+    page.select_option("#orders-figure select", "1")
+    page.wait_for_function("document.querySelector('#orders-figure figcaption').textContent.startsWith('a: accuracy')")
+
+
 def test_a_click_on_the_front_of_a_search(open_page: Open, tmp_path: Path) -> None:
     page = open_page(folders.search(tmp_path / "a", [(90, 2000), (80, 1000)]))
     click_first_point(page, "search-1-objectives")

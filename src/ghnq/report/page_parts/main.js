@@ -112,6 +112,7 @@ for (const [number, group] of groups.entries()) {
 }
 
 for (const [number] of rankings) addRanking(number);
+addOrders();
 for (const [index, group] of searchGroups.entries()) addSearches(group, index);
 
 if (documents.some(each => each.curves.length)) {

@@ -126,6 +126,50 @@ function addRanking(number) {
   addFigure(part, { id: `${prefix}-worth`, title: "What the order is worth", build: () => worthFigure(number) });
 }
 
+// What was measured in a later round comes before what was not, whatever the values: these are of different images.
+const betterFirst = (one, other) => other.round - one.round || (other.value ?? -Infinity) - (one.value ?? -Infinity) || 0;
+const MOST_COMPARED = 3000;
+let rankBaseline = null;
+
+// Candidates that two rankings measured, each as [row of the one, row of the other].
+function sharedCandidates(one, other) {
+  const known = new Map(candidatesOf.get(one).filter(row => row.round != null).map(row => [row.model, row]));
+  return shownCandidates(other).filter(row => row.round != null && known.has(row.model)).map(row => [known.get(row.model), row]);
+}
+
+const comparable = rankings.some(([one]) => rankings.some(([other]) => one < other && sharedCandidates(one, other).length > 1));
+
+function ordersFigure() {
+  const numbers = rankings.map(([number]) => number).filter(number => filters.documents.has(number)), base = numbers.includes(rankBaseline) ? rankBaseline : numbers[0];
+  const found = numbers.filter(number => number !== base).map(number => [number, sharedCandidates(base, number)]).filter(([, pairs]) => pairs.length > 1);
+  if (!found.length) return null;
+  const label = number => `${documents[number].name}: ${documents[number].ranking.signal}`;
+  const places = (pairs, part) => new Map([...pairs].sort((a, b) => betterFirst(a[part], b[part])).map((pair, i) => [pair, i + 1]));
+  const results = found.map(([number, pairs]) => {
+    const used = spread(pairs, MOST_COMPARED, ([row]) => jitter(row.multiply_adds ?? 0)), first = places(used, 0), second = places(used, 1);
+    return { number, pairs, used, first, second, tau: kendallTau(used, betterFirst) };
+  });
+  const layout = baseLayout(narrow() ? 420 : 500);
+  Object.assign(layout.xaxis, { title: { text: narrow() ? "place in the baseline" : `place in ${plain(shorten(label(base), 60))}` }, rangemode: "tozero" });
+  Object.assign(layout.yaxis, { title: { text: "place in the other ranking" }, rangemode: "tozero" });
+  layout.showlegend = true;
+  return {
+    data: results.map(({ number, used, first, second }, i) => ({ type: "scatter", mode: "markers", name: plain(shorten(label(number), 44)), x: used.map(pair => first.get(pair)), y: used.map(pair => second.get(pair)),
+      customdata: used.map(([row]) => row.model), text: used.map(pair => `${plain(pair[0].model)}<br>place ${first.get(pair)}, and ${second.get(pair)}`), hovertemplate: "%{text}<extra></extra>",
+      marker: { color: colour(i + 1), symbol: SYMBOLS[i % SYMBOLS.length], size: used.length > 800 ? 4 : 8, opacity: used.length > 800 ? 0.4 : 0.75 } })),
+    layout, columns: ["result", "baseline", "candidate", "place", "place_in_baseline"],
+    table: results.flatMap(({ number, used, first, second }) => used.map(pair => [documents[number].name, documents[base].name, pair[0].model, second.get(pair), first.get(pair)])),
+    caption: results.map(({ number, pairs, used, tau }) => `${label(number)}: Kendall's tau-b with “${label(base)}” is ${tau == null ? "not defined, all are equal" : decimals(tau)} over ${counted(used.length, "candidate")}`
+      + `${used.length < pairs.length ? ` of ${pairs.length.toLocaleString("en")}` : ""} that both measured.`).join(" ") + " 1 is the same order, 0 is chance. Candidates of later rounds come first.",
+  };
+}
+
+function addOrders() {
+  if (!comparable) return;
+  const choose = selectBox("baseline", rankings.map(([number, each]) => [String(number), shorten(each.name, 40)]), String(rankings[0][0]), value => { rankBaseline = +value; updateAll(); });
+  addFigure(section("orders", "Rankings compared"), { id: "orders-figure", title: "Do rankings agree?", controls: [choose], build: ordersFigure });
+}
+
 // What rankings know of one architecture, for its dialog.
 const inRankings = name => rankings.flatMap(([number, each]) => candidatesOf.get(number).filter(row => row.model === name)
   .map(row => [each.name, each.ranking.signal, row.value, row.place, fate(row), row.parameters, row.multiply_adds, row.bytes, row.peak_memory]));

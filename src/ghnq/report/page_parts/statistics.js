@@ -33,6 +33,19 @@ function pairedDifference(differences) {
   return { mean: mean(differences), half: error == null ? null : studentT(differences.length - 1) * error };
 }
 
+// Kendall's tau-b of pairs; `compare` orders their first and second parts. Null where all of one part are equal.
+function kendallTau(pairs, compare) {
+  let agree = 0, first = 0, second = 0;
+  for (let i = 0; i < pairs.length; i++)
+    for (let j = 0; j < i; j++) {
+      const a = Math.sign(compare(pairs[i][0], pairs[j][0])), b = Math.sign(compare(pairs[i][1], pairs[j][1]));
+      agree += a * b;
+      first += a !== 0;
+      second += b !== 0;
+    }
+  return first && second ? agree / Math.sqrt(first * second) : null;
+}
+
 // Points of which no other has a lower cost and at least the same accuracy, by rising cost.
 function paretoFront(points) {
   const front = [];
