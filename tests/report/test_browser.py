@@ -377,6 +377,21 @@ def test_rankings_of_the_same_candidates_are_compared(open_page: Open, tmp_path:
     page.wait_for_function("document.querySelector('#orders-figure figcaption').textContent.startsWith('a: accuracy')")
 
 
+def test_candidates_and_fronts_are_reached_by_keyboard(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.ranking(tmp_path / "a"), folders.search(tmp_path / "b"))
+    assert len(cells(page, "ranking-0-budget")) == 12
+    for button, name in (
+        ("#ranking-0-budget button:has-text('convnets/test/11')", "convnets/test/11"),  # the limit took it
+        ("#search-1-front button >> nth=1", "-made-up.json"),
+    ):
+        page.focus(button)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("dialog[open]")
+        assert page.inner_text("#details-title").endswith(name)
+        page.keyboard.press("Escape")
+    assert not page.locator("#ranking-0-failed tbody button").count()  # nothing is known of what failed
+
+
 def test_a_click_on_the_front_of_a_search(open_page: Open, tmp_path: Path) -> None:
     page = open_page(folders.search(tmp_path / "a", [(90, 2000), (80, 1000)]))
     click_first_point(page, "search-1-objectives")

@@ -2,6 +2,9 @@
 const dialog = document.getElementById("details");
 dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
 
+// The names of all architectures of which something is known.
+const detailed = new Set([...rows.map(row => row.architecture), ...[...candidatesOf.values(), ...trialsOf.values()].flatMap(found => found.map(row => row.model))].filter(Boolean));
+
 async function showDetails(name) {
   const mine = rows.filter(row => row.architecture === name), ranked = inRankings(name), searched = inSearches(name);
   const first = mine.find(row => row.parameters != null) ?? mine[0];

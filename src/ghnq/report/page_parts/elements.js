@@ -60,12 +60,15 @@ function save(name, text) {
 
 const MOST_TABLE_ROWS = 500;
 
-// A table of `columns` with `rows`; what is not a number is text. Cells may be elements.
+// A table of `columns` with `rows`; what is not a number is text. Cells may be elements. Architectures are buttons that
+// open what is known of them, so that all that a click on a point shows can be reached by keyboard.
 function table(columns, rows, caption) {
   const isText = columns.map((_, i) => rows.some(row => row[i] != null && typeof row[i] !== "number" && !/^-?[\d.,]*$/.test(row[i])));
   const kind = i => (isText[i] ? { class: "text" } : {});
-  const show = value => (typeof value !== "number" ? value ?? "" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(6));
-  const body = rows.slice(0, MOST_TABLE_ROWS).map(row => el("tr", {}, row.map((value, i) => el("td", kind(i), show(value)))));
+  const named = columns.map(name => ["architecture", "candidate"].includes(name));
+  const show = (value, i) => (named[i] && typeof value === "string" && detailed.has(value) ? el("button", { type: "button", class: "link", onclick: () => showDetails(value) }, value)
+    : typeof value !== "number" ? value ?? "" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(6));
+  const body = rows.slice(0, MOST_TABLE_ROWS).map(row => el("tr", {}, row.map((value, i) => el("td", kind(i), show(value, i)))));
   const cut = rows.length > MOST_TABLE_ROWS
     ? el("p", { class: "soft" }, `The first ${MOST_TABLE_ROWS} of ${rows.length.toLocaleString("en")} rows; the CSV has all.`) : null;
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, cut,
