@@ -398,6 +398,7 @@ def test_a_click_on_the_front_of_a_search(open_page: Open, tmp_path: Path) -> No
     page.wait_for_selector("dialog[open]")
     assert page.inner_text("#details-title").endswith("-made-up.json")
     assert "accuracy 90.00, macs 2,000" in page.inner_text("dialog")
+    assert "ghnq sensitivity a/front/00-made-up.json --checkpoint digits" in page.inner_text("dialog")
 
 
 def _union(points: list[tuple[float, ...]]) -> float:

@@ -18,7 +18,7 @@ async function showDetails(name) {
   const drawing = el("div", { class: "drawing", tabindex: "0", role: "region", "aria-label": `Graph of ${name}` });
   const checkpoint = (first ? [documents[first.document]] : documents).flatMap(each => each.facts).find(([what]) => what === "checkpoint")?.[1];
   const unknown = el("p", { class: "soft" }, "Which layers lose how much is not known here. Measure it and add the folder to the report: ",
-    el("code", {}, `ghnq sensitivity ${name}${checkpoint ? ` --checkpoint ${checkpoint}` : ""} --out DIR`));
+    el("code", {}, `ghnq sensitivity ${modelWord(name)}${checkpoint ? ` --checkpoint ${checkpoint}` : ""} --out DIR`));
   dialog.replaceChildren(el("div", { class: "head" }, title, close),
     ...(first ? [el("p", { class: "soft" }, `${quantity(first.parameters)} parameters, ${quantity(first.multiply_adds)} multiply-adds for one image`),
       el("h3", {}, "Accuracy"), accuracyTable, el("h3", {}, "Costs"), costTable] : []),
@@ -35,5 +35,5 @@ async function showDetails(name) {
   const packed = content.drawings[name];
   if (packed) drawing.innerHTML = await inflate(packed);
   else drawing.replaceWith(el("p", { class: "soft" }, `It is not drawn here: members of spaces are, the ${content.limits.drawn} most accurate of them, and models of which the result has the graph. Draw it: `,
-    el("code", {}, `ghnq draw ${name} -o architecture.html`)));
+    el("code", {}, `ghnq draw ${modelWord(name)} -o architecture.html`)));
 }

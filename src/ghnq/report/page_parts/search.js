@@ -151,6 +151,12 @@ function addSearches(group, index) {
   addFigure(part, { id: `${prefix}-progress`, title: "Each objective over trials", controls: choose, build: () => progressFigure(group, shown) });
 }
 
+// The word by which commands know an architecture: the specs of a front are files in the folder of the search.
+const modelWord = name => {
+  const found = searches.find(([number]) => trialsOf.get(number).some(row => row.model === name));
+  return found ? `${found[1].folder}/front/${name}` : name;
+};
+
 // What searches know of one architecture, for its dialog.
 const inSearches = name => searches.flatMap(([number, each]) => trialsOf.get(number).filter(row => row.model === name)
   .map(row => [each.name, row.trial, Object.keys(each.search.objectives).map((objective, i) => `${objective} ${objective === "accuracy" ? decimals(row.values[i]) : row.values[i].toLocaleString("en")}`).join(", "), row.parameters, row.depth]));
