@@ -2,7 +2,7 @@
 
 A block of `text` says what the `python` or `sh` block before it prints on stdout. `...` stands for anything. Numbers of
 100 and more may differ by a twentieth, those with a decimal point by 2, times by any amount: pages are read on other
-processors than they were written on. All else is exact.
+processors than they were written on. All else is exact. A block of `yaml` is read as a scheme file, `toml` as TOML.
 
 A page runs in an empty folder in which `benchmarks`, `examples` and `recipes` are those of the checkout, and
 `uoft-cs/cifar10` is a folder of its images, where the checkout has one beside it. Comments above a block:
@@ -21,6 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+from ghnq.quant.scheme_file import load_scheme
 
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR10 = ROOT.parent / "shared" / "data"
@@ -87,6 +90,16 @@ def compare(example: Example) -> str | None:
     return f"the page says\n\n{example.parsed}\nprinted is\n\n{printed}"
 
 
+def read_scheme(example: Example) -> None:
+    file = Path(example.namespace["_folder"].name, "scheme.yaml")
+    file.write_text(example.parsed)
+    load_scheme(file)
+
+
+def read_toml(example: Example) -> None:
+    tomllib.loads(example.parsed)
+
+
 def same_output(expected: str, printed: str) -> bool:
     """Returns whether `printed` is `expected`, up to white space, ellipses, and the tolerance for numbers."""
     pattern, figures, position = "", [], 0
@@ -137,6 +150,8 @@ pytest_collect_file = Sybil(
         CodeBlockParser("python", run_python),
         CodeBlockParser("sh", run_shell),
         CodeBlockParser("text", compare),
+        CodeBlockParser("yaml", read_scheme),
+        CodeBlockParser("toml", read_toml),
         SkipParser(),
     ],
     patterns=["*.md"],
