@@ -220,7 +220,7 @@ def _write_result(
     out: Path,
     terminal: Terminal,
 ) -> Path:
-    """Writes the result, the candidates, graphs of the best and the page, and returns the page.
+    """Writes the candidates, the result, graphs of the best and the page, and returns the page.
 
     Graphs of members of a split are not written: pages make them from their names.
     """
@@ -228,9 +228,9 @@ def _write_result(
     drawn = [
         each.name for each in ranking.best if candidates.usable[each.name].spec is None or each.name.count("/") != 2
     ]
-    write_graphs(out, {names[name]: measurer.network(name, 0).graph for name in drawn[:MOST_DRAWN]})
     write_text(out / CANDIDATES_FILE, candidate_lines(ranking, names))
     write_text(out / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_graphs(out, {names[name]: measurer.network(name, 0).graph for name in drawn[:MOST_DRAWN]})
     return write_folder_page(out, terminal)
 
 
