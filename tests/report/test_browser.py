@@ -128,6 +128,39 @@ def test_every_figure_has_marks_and_fits(open_page: Open, tmp_path: Path, width:
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) is (theme == "dark")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_ticks_of_logarithmic_axes_are_numbers_and_legends_are_off_the_plot(
+    open_page: Open, tmp_path: Path, width: int
+) -> None:
+    page = open_page(*folders.every_kind(tmp_path), width=width)
+    for axis in (
+        "accuracy-1-cost .xtick", "ranking-7-signal .xtick", "ranking-7-budget .xtick", "ranking-7-budget .ytick",
+        "search-1-objectives .xtick", "curve-gradient_norm .ytick",
+    ):  # fmt: skip
+        texts = page.eval_on_selector_all(f"#{axis} text", "all => all.map(each => each.textContent)")
+        assert len(texts) >= 3, axis
+        assert [text for text in texts if not re.fullmatch(r"[\d.]+( ?[kMG]?B?)", text)] == [], axis
+    boxes = page.eval_on_selector_all(
+        ".plot:has(.legend):has(.nsewdrag)",
+        """plots => plots.map(plot => [plot.closest('figure').id,
+        ...['.legend', '.nsewdrag'].map(each => plot.querySelector(each).getBoundingClientRect())])""",
+    )
+    assert len(boxes) >= 6
+    assert [name for name, legend, plot in boxes if legend["bottom"] > plot["top"] + 1] == []
+
+
+def test_ticks_of_a_narrow_range_differ(open_page: Open, tmp_path: Path) -> None:
+    sizes = [(50.0 + i, 1_000_000 + 7 * i, 500) for i in range(4)]
+    page = open_page(folders.search(tmp_path / "a", sizes))
+    texts = page.eval_on_selector_all("#search-1-objectives .xtick text", "all => all.map(each => each.textContent)")
+    assert len(set(texts)) == len(texts) >= 3
+
+
+def test_negative_bars_are_explained(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(folders.sensitivity(tmp_path / "a"))
+    assert "A negative bar: with this layer alone in float" in page.inner_text("#layers-0 figcaption")
+
+
 def test_the_theme_can_be_chosen(open_page: Open, tmp_path: Path) -> None:
     page = open_page(folders.sensitivity(tmp_path / "a"))
     read = "getComputedStyle(document.body).backgroundColor + document.querySelector('.plot text').style.fill"

@@ -24,11 +24,11 @@ function shorten(text, most) {
 const labelLength = () => (narrow() ? 22 : 34);
 
 // 1234567 -> "1.23 M"
-function quantity(value) {
+function quantity(value, digits = 3) {
   if (value == null || !isFinite(value)) return "-";
   for (const [size, unit] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]])
-    if (Math.abs(value) >= size) return +(value / size).toPrecision(3) + unit;
-  return String(+value.toPrecision(3));
+    if (Math.abs(value) >= size) return +(value / size).toPrecision(digits) + unit;
+  return String(+value.toPrecision(digits));
 }
 
 const decimals = (value, digits = 2) => {

@@ -28,12 +28,14 @@ function dataRange(values, limits = [-Infinity, Infinity]) {
   return [Math.max(limits[0], low - margin), Math.min(limits[1], high + margin)];
 }
 
-// Three to six round numbers in equal steps.
+// At least three round numbers in equal steps, the largest for which there are so many: 1, 2 or 5 times a power of ten.
 function evenTicks(low, high) {
-  const rough = (high - low) / (narrow() ? 3 : 5), power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map(each => each * power).find(each => each >= rough);
-  const first = Math.ceil(low / step), last = Math.floor(high / step);
-  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => +((first + i) * step).toPrecision(12));
+  const power = 10 ** Math.floor(Math.log10(high - low));
+  for (const step of [2, 1, 0.5, 0.2, 0.1].map(each => each * power)) {
+    const first = Math.ceil(low / step), last = Math.floor(high / step);
+    if (last - first >= (narrow() ? 2 : 3)) return Array.from({ length: last - first + 1 }, (_, i) => +((first + i) * step).toPrecision(12));
+  }
+  return [low, high];
 }
 
 // A logarithmic axis whose ticks are numbers that one reads: powers of ten, 1, 3 or 1, 2, 5, else equal steps.
@@ -49,8 +51,9 @@ function logAxis(values, unit) {
     if (shown.length >= (narrow() ? 3 : 4)) break;
   }
   if (shown.length < 3) shown = evenTicks(...bounds);
+  const digits = [3, 4, 5, 6, 7, 8].find(count => shown.every(tick => Math.abs(+tick.toPrecision(count) - tick) < 1e-9 * tick)) ?? 9;
   return { type: "log", range: [low - margin, high + margin], tickvals: shown,
-    ticktext: shown.map(tick => quantity(tick) + (unit && tick >= 1000 ? unit : unit ? " " + unit : "")) };
+    ticktext: shown.map(tick => quantity(tick, digits) + (unit && tick >= 1000 ? unit : unit ? " " + unit : "")) };
 }
 
 const axisTitle = ({ label, short }) => (narrow() ? short : label);
