@@ -52,7 +52,11 @@ def tables(rows: Iterable[Row], start: str = "predicted") -> Iterator[str]:
     budgets = sorted({budget for each in found.values() for budget in each})
     for (scheme, images), groups in groupby(sorted(found), key=lambda group: group[:2]):
         yield f"\n{scheme}, {images:,} images; predicted / Kaiming, difference ± standard error\n"
-        yield "| architecture | " + " | ".join(f"{budget:g} epochs" for budget in budgets) + " | Kaiming needs |"
+        yield (
+            "| architecture | "
+            + " | ".join(f"{budget:g} epoch{'s' * (budget != 1)}" for budget in budgets)
+            + " | Kaiming needs |"
+        )
         yield "|---|" + "--:|" * (len(budgets) + 1)
         for group in groups:
             each = found[group]

@@ -14,8 +14,10 @@ thread.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -78,12 +80,16 @@ def start_of(start: str, module: nn.Module, ghn: GHN, dataset: ImageDataset, see
     return TrainableNetwork.of(prepare(network, calibration, standardise=False), FLOAT32)
 
 
-def train(network: TrainableNetwork, dataset: ImageDataset, epochs: int, lr: float | None, seed: int) -> None:
-    """Trains in place: one cycle over these epochs; without a rate that of the range test."""
-    settings = Settings(epochs=epochs, lr=lr, seed=seed)
+def learner_of(network: TrainableNetwork, dataset: ImageDataset, seed: int) -> Learner:
+    """Returns what trains a network in place."""
+    return Learner(network, hold_out(dataset)[0], Settings(seed=seed), None, WorkerGroup())
+
+
+def train(network: TrainableNetwork, dataset: ImageDataset, epochs: int, peak: float, seed: int) -> None:
+    """Trains in place: one cycle over these epochs."""
+    settings = Settings(epochs=epochs)
     part = hold_out(dataset)[0]
-    learner = Learner(network, part, settings, None, WorkerGroup())
-    peak = find_rate(learner, max_seconds=None).lr if lr is None else lr
+    learner = learner_of(network, dataset, seed)
     steps = settings.steps(len(part.train))
     for step in range(steps):
         if not learner.step(step, peak * one_cycle(step / steps)).finite:
@@ -134,6 +140,16 @@ def main(
     of_checkpoint: Row = {"checkpoint": checkpoint_name(checkpoint), "checkpoint_sha256": weights_hash(ghn)}
     kept: list[Row] = json.loads(out.read_text()) if out is not None and out.exists() else []
     rows: list[Row] = []
+
+    @cache
+    def start_network(start: str, name: str, seed: int) -> TrainableNetwork:
+        return start_of(start, build(name, dataset), ghn, dataset, seed)
+
+    @cache
+    def found_rate(start: str, name: str, seed: int) -> float:
+        learner = learner_of(copy.deepcopy(start_network(start, name, seed)), dataset, seed)
+        return find_rate(learner, max_seconds=None).lr
+
     cells = product(map(int, epochs.split(",")), map(int, seeds.split(",")), networks.split(","), STARTS)
     for count, seed, name, start in cells:
         if count == 0 and seed and start == "transferred":  # the same for all seeds
@@ -144,9 +160,10 @@ def main(
         if found := [row for row in kept if cell.items() <= ({"seed": 0} | row).items()]:
             rows.append(found[0])
             continue
-        network = start_of(start, build(name, dataset), ghn, dataset, seed)
+        network = copy.deepcopy(start_network(start, name, seed))
         if count:
-            train(network, dataset, count, None if lr == "auto" else float(lr), seed)
+            peak = found_rate(start, name, seed) if lr == "auto" else float(lr)
+            train(network, dataset, count, peak, seed)
         figure = accuracy(network.float_network(), dataset, test)
         rows.append(cell | {"accuracy": figure})
         kept.append(rows[-1])
