@@ -4,13 +4,13 @@ python benchmarks/finetune_start.py cifar10 --data DATA --images 10000 --out run
 python benchmarks/finetune_start.py cifar10 --data DATA --out runs/finetune-start --table
 
 Every architecture is trained from predicted and from random weights, for every budget and seed, as `ghnq finetune`
-trains: the same steps, the same schedule, the learning rate of the same range test (tests/test_benchmarks.py). Rows are
-appended to rows.jsonl as they are made, short budgets first; a later call goes on with those that are missing. Rows of
-predicted weights hold for one checkpoint, which is known by its hash, not by its name. One thread.
+trains (tests/test_benchmark_rows.py): the same steps, the same schedule, the learning rate of the same range test. Rows
+are appended to rows.jsonl as they are made, short budgets first; a later call goes on with those that are missing. Rows
+of predicted weights hold for one checkpoint, which is known by its hash, not by its name. One thread.
 
 Starts: `predicted` (for the scheme that is trained through), `predicted_float32` (for float32 whatever the scheme),
-`kaiming`. Rates: a number, `auto` (the range test from these weights), `kaiming` (the range test from random weights of
-the seed). A budget of 0 epochs is the network before training.
+`predicted_as_is` (filters not rescaled), `kaiming`. Rates: a number, `auto` (the range test from these weights),
+`kaiming` (the range test from random weights of the seed). A budget of 0 epochs is the network before training.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class Trainings:
         dataset = self.dataset
         module = load_model(architecture, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         network = Network(module, self._weights(start, seed), dataset, self.calibration)
-        trainable = trainable_network(network, QuantScheme.parse(scheme), "identity", seed)
+        trainable = trainable_network(
+            network, QuantScheme.parse(scheme), "identity" if start == "predicted_as_is" else Settings.start
+        )
         learner = Learner(
             trainable, self.train_set, Settings(batch_size=self.batch_size, seed=seed), None, WorkerGroup()
         )
@@ -132,7 +134,7 @@ class Trainings:
     def _weights(self, start: str, seed: int) -> WeightSource:
         if start == "kaiming":
             return KaimingWeights(seed)
-        return {"predicted": PredictedWeights, "predicted_float32": PredictedForFloat32}[start](self.ghn)
+        return PredictedForFloat32(self.ghn) if start == "predicted_float32" else PredictedWeights(self.ghn)
 
     def _measured(self, learner: Learner, scheme: str) -> Row:
         prepared = prepare(

@@ -175,7 +175,7 @@ def in_float(
 def learner_of(module: nn.Module, weights: WeightSource, dataset: ImageDataset, scheme: QuantScheme) -> Learner:
     settings = Settings(batch_size=BATCH, lr=RATE, seed=SEED)
     network = Network(module, weights, dataset, dataset.calibration(CALIBRATION_IMAGES, CALIBRATION_SEED))
-    return Learner(trainable_network(network, scheme, "identity", SEED), dataset, settings, None, WorkerGroup())
+    return Learner(trainable_network(network, scheme, "identity"), dataset, settings, None, WorkerGroup())
 
 
 def measured(network: nn.Module, dataset: ImageDataset) -> float:

@@ -36,6 +36,7 @@ from ghnq.finetune.learner import Learner
 from ghnq.finetune.measure import accuracy
 from ghnq.finetune.rate import find_rate
 from ghnq.finetune.schedule import one_cycle
+from ghnq.finetune.start import rescaled
 from ghnq.finetune.statistics import estimate_statistics
 from ghnq.finetune.transfer import solve_head, transfer
 from ghnq.graph import trace
@@ -73,7 +74,9 @@ def start_of(start: str, module: nn.Module, ghn: GHN, dataset: ImageDataset, see
     calibration = dataset.calibration(min(512, len(dataset.train)), 0)
     if start == "transferred":
         prepared = prepare(transfer(module, ghn, dataset), calibration, keep_statistics=True)
-        return TrainableNetwork.of(prepared, FLOAT32)
+        trainable = TrainableNetwork.of(prepared, FLOAT32)
+        rescaled(trainable.network, prepared.data_flow.norm_pairs)
+        return trainable
     network = KaimingWeights(seed).network(module, trace(module, dataset.input_shape), FLOAT32)
     if start == "kaiming_solved":
         solve_head(network, dataset, standardise=False)

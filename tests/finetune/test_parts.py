@@ -82,7 +82,7 @@ def test_held_out_images_are_balanced_and_not_trained_on(digits: ImageDataset) -
 
 
 def learner(network: Network, scheme: str = "float32") -> Learner:
-    trainable = trainable_network(network, QuantScheme.parse(scheme), "identity", 0)
+    trainable = trainable_network(network, QuantScheme.parse(scheme), "identity")
     return Learner(trainable, network.dataset, Settings(batch_size=32), None, WorkerGroup())
 
 
@@ -108,7 +108,7 @@ def test_a_range_test_finds_a_usable_rate_and_changes_nothing(network: Network) 
 
 def test_the_step_is_nesterovs_on_the_augmented_batch_with_decay_of_weights_only(network: Network) -> None:
     student = learner(network)
-    reference = trainable_network(network, FLOAT32, "identity", 0)
+    reference = trainable_network(network, FLOAT32, "identity")
     optimizer = torch.optim.SGD(
         [
             {"params": [p for p in reference.parameters() if p.dim() > 1], "weight_decay": 5e-4},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ghnq.errors import SchemeError
 from ghnq.finetune.start import STARTS
 from ghnq.prediction import Network
@@ -12,8 +10,8 @@ from ghnq.quant import QuantScheme, TrainableNetwork, prepare
 _FLOAT32 = QuantScheme.parse("float32")
 
 
-def trainable_network(network: Network, scheme: QuantScheme, start: str, seed: int) -> TrainableNetwork:
-    """Returns the network that is trained: prepared, then changed by a start, then with quantized layers.
+def trainable_network(network: Network, scheme: QuantScheme, start: str) -> TrainableNetwork:
+    """Returns the network that is trained: prepared, changed by a start if it is predicted, with quantized layers.
 
     Raises:
         SchemeError: The scheme cannot be applied to the network, or its weights are computed from others.
@@ -21,8 +19,9 @@ def trainable_network(network: Network, scheme: QuantScheme, start: str, seed: i
     prepared = network.prepared(scheme)
     prepared.layers(scheme)  # refuses a scheme before anything is done
     in_float = TrainableNetwork.of(prepared, _FLOAT32).float_network()
-    STARTS[start](in_float, torch.Generator().manual_seed(seed))
-    again = prepare(in_float, network.calibration, standardise=False, keep_statistics=start == "identity")
+    if network.weights.standardise:  # as predicted weights are
+        STARTS[start](in_float, prepared.data_flow.norm_pairs)
+    again = prepare(in_float, network.calibration, standardise=False, keep_statistics=True)
     trainable = TrainableNetwork.of(again, scheme)
     kept = trainable.network.state_dict()
     lost = [name for name in network.module.state_dict() if name not in kept]

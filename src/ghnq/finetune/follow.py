@@ -81,7 +81,7 @@ def follow(network: Network, job: Job, scheme: QuantScheme, teacher: nn.Module |
         TrainingError: The loss stays non-finite, or another process has ended.
     """
     settings = job.settings
-    trainable = trainable_network(network, scheme, settings.start, settings.seed)
+    trainable = trainable_network(network, scheme, settings.start)
     imitated = None if teacher is None else Teacher(teacher, group.device)
     learner = Learner(trainable, hold_out(network.dataset)[0], settings, imitated, group)
     orders = share(learner, Orders())

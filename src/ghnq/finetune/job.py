@@ -25,7 +25,7 @@ class Settings:
         batch_size: Images of a step, over all processes.
         lr: Peak of the learning rate; None finds it by a range test.
         seed: Decides order and augmentation of the images.
-        start: How the weights are changed before training, a name of `ghnq.finetune.start.STARTS`.
+        start: How predicted weights are changed before training, a name of `ghnq.finetune.start.STARTS`.
         momentum: Of SGD, in Nesterov's form.
         weight_decay: Of weights; biases and norms have none.
         label_smoothing: Share of the target that is spread over all classes.
@@ -42,7 +42,7 @@ class Settings:
     batch_size: int = 128
     lr: float | None = None
     seed: int = 0
-    start: str = "identity"
+    start: str = "rescaled"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1

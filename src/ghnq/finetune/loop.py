@@ -122,7 +122,7 @@ class _Run:
         self.network, self.job, self.scheme, self.out, self.console = network, job, scheme, out, console
         self.settings = job.settings
         self.train_set, self.val_set = hold_out(network.dataset)
-        trainable = trainable_network(network, scheme, self.settings.start, self.settings.seed)
+        trainable = trainable_network(network, scheme, self.settings.start)
         imitated = None if teacher is None else Teacher(teacher, group.device)
         self.learner = Learner(trainable, self.train_set, self.settings, imitated, group)
         self.progress = Progress()

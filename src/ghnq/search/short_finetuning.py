@@ -61,7 +61,7 @@ def finetuned(subject: Subject) -> nn.Module | None:
     settings = Settings(
         batch_size=min(BATCH_SIZE, len(subject.bench.training.train)), lr=FALLBACK, seed=subject.bench.seed
     )
-    trainable = trainable_network(subject.network, subject.scheme, settings.start, settings.seed)
+    trainable = trainable_network(subject.network, subject.scheme, "identity")
     learner = Learner(trainable, subject.bench.training, settings, None, WorkerGroup())
     steps = steps_of(subject.budget.seconds, subject.sizes.multiply_adds)
     rate, halvings = FALLBACK, 0
