@@ -156,8 +156,17 @@ def duration(run: Path) -> str:
     """Steps, networks and minutes of a run."""
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps, seconds = log[-1]["step"], max(line.get("seconds", 0.0) for line in log)
-    networks = steps * load_recipe(run / "recipe.yaml").meta_batch
-    return f"{steps:,} steps, {networks:,} networks, {seconds / 60:.1f} minutes"
+    return f"{steps:,} steps, {trained_networks(run, log):,} networks, {seconds / 60:.1f} minutes"
+
+
+def trained_networks(run: Path, log: list[dict[str, Any]]) -> int:
+    """Networks that a run has trained, of which each step has as many as its recipe said at that time."""
+    end, size, networks = log[-1]["step"], load_recipe(run / "recipe.yaml").meta_batch, 0
+    for line in reversed(log):
+        if "meta_batch" in line.get("override", {}):
+            networks += (end - line["step"]) * size
+            end, (size, _) = line["step"], line["override"]["meta_batch"]
+    return int(networks + end * size)
 
 
 def tables(summaries: list[dict[str, Any]]) -> str:
