@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, zip_longest
 
 from torch import nn
 
@@ -17,9 +16,10 @@ from ghnq.spaces import convnets
 from ghnq.spaces.convnets.spec_cost import cost
 from named import Basic, ConvNeXtBlock, Fire, Inverted, Shuffle, unit
 
-CLASSES = {"2M": (1_790_000, 2_237_500), "4M": (3_580_000, 4_475_000)}
+CLASSES = {"2M": (1_790_000, 2_237_500), "3M": (2_700_000, 3_375_000)}
 """Least and largest multiply-adds of the budget classes: within a quarter."""
 MEMBERS = 40
+MEMBERS_FOR_EACH_NAMED = 4
 NAMED_CLASS = "named"
 
 
@@ -132,10 +132,16 @@ def members(least: int, most: int) -> Iterator[str]:
 
 
 def study() -> list[tuple[str, str]]:
-    """Returns (class, MODEL word) of all networks, interleaved so that any beginning has all classes: 2:2:1."""
+    """Returns (class, MODEL word) of all networks, in the order in which they are trained.
+
+    Any beginning has as many of both classes, and a named one for every eight members; the other named ones come last.
+    """
     small, large = (list(members(*bounds))[:MEMBERS] for bounds in CLASSES.values())
-    words = [f"ranking_networks:NETWORKS[{name}]" for name in NETWORKS]
-    classes = [[("2M", word) for word in small], [("4M", word) for word in large]]
-    named = [(NAMED_CLASS, word) for word in words]
-    rounds = zip_longest(*(each[start::2] for each in classes for start in (0, 1)), named)
-    return [each for each in chain.from_iterable(rounds) if each is not None]
+    first, second = CLASSES
+    named = [(NAMED_CLASS, f"ranking_networks:NETWORKS[{name}]") for name in NETWORKS]
+    order: list[tuple[str, str]] = []
+    for number, pair in enumerate(zip(small, large, strict=True), start=1):
+        order += zip((first, second), pair, strict=True)
+        if number % MEMBERS_FOR_EACH_NAMED == 0:
+            order.append(named.pop(0))
+    return order + named

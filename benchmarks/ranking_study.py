@@ -199,7 +199,7 @@ def evidence_of(document: dict[str, Any], study: Study, default: str) -> dict[st
     note = f"least squares on {known.sum()} networks; tau is of networks left out" if len(terms) > 1 else (
         "no combination orders networks better")  # fmt: skip
     return {
-        "target": f"accuracy at w4a4 of {len(study.words)} networks ({counts['2M']} and {counts['4M']} members of "
+        "target": f"accuracy at w4a4 of {len(study.words)} networks ({counts['2M']} and {counts['3M']} members of "
         f"convnets/val in two budget classes, {counts[NAMED_CLASS]} of named families) trained from random weights on "
         "10,000 images of CIFAR-10 for 15 epochs, and 3 through quantization; 10,000 test images; one seed; "
         f"predictions of the checkpoint {study.checkpoint[:12]}",

@@ -17,7 +17,7 @@ the same recipe with half the epochs), is measured, and training goes on from wh
     w4a4    and QAT_EPOCHS more through quantization
 
 Each stage is a row of rows.jsonl as soon as it is measured, on all test images; a later call goes on with the networks
-that are missing. Any beginning of the order has both classes and the named ones, 2:2:1.
+that are missing. Any beginning of the order has as many of both classes, and some named ones.
 """
 
 from __future__ import annotations

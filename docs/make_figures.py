@@ -88,7 +88,7 @@ def ranking() -> None:
     }
     figure, panels = plt.subplots(1, len(shown), figsize=(9, 3.2), sharey=True)
     for axes, (name, title) in zip(panels, shown.items(), strict=True):
-        for group, colour in (("2M", COLOURS[0]), ("4M", COLOURS[3]), ("named", "grey")):
+        for group, colour in (("2M", COLOURS[0]), ("3M", COLOURS[3]), ("named", "grey")):
             here = study.groups == group
             axes.scatter(study.signals[name][here], study.target[here], s=16, color=colour, label=group, linewidths=0)
         axes.set_xlabel(title)

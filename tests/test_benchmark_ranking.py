@@ -31,7 +31,7 @@ def loaded(name: str) -> ModuleType:
 def test_tau_is_kendalls_tau_b(benchmarks: Path) -> None:
     statistics = loaded("ranking_statistics")
     generator = np.random.default_rng(5)
-    groups = np.array(["2M"] * 14 + ["4M"] * 11 + ["named"] * 8)
+    groups = np.array(["2M"] * 14 + ["3M"] * 11 + ["named"] * 8)
     values, target = generator.integers(0, 9, 33).astype(float), generator.integers(0, 9, 33).astype(float)
     values[3] = np.nan  # a signal that a network does not have
     known = ~np.isnan(values)
@@ -46,7 +46,7 @@ def test_tau_is_kendalls_tau_b(benchmarks: Path) -> None:
 def test_within_a_budget_only_pairs_of_one_class_count(benchmarks: Path) -> None:
     statistics = loaded("ranking_statistics")
     target = np.array([1.0, 2, 3, 101, 102, 103])
-    groups = np.array(["2M"] * 3 + ["4M"] * 3)
+    groups = np.array(["2M"] * 3 + ["3M"] * 3)
     reversed_within = np.array([3.0, 2, 1, 103, 102, 101])
     assert statistics.Comparison(reversed_within, target, groups, "within").tau() == -1
     assert statistics.Comparison(reversed_within, target, groups, "all").tau() == pytest.approx((9 - 6) / 15)
@@ -58,7 +58,7 @@ def test_within_a_budget_only_pairs_of_one_class_count(benchmarks: Path) -> None
 def test_the_loss_of_the_first_five_is_a_mean_over_classes(benchmarks: Path) -> None:
     statistics = loaded("ranking_statistics")
     target = np.arange(12.0)
-    groups = np.array(["2M"] * 6 + ["4M"] * 6)
+    groups = np.array(["2M"] * 6 + ["3M"] * 6)
     backwards = statistics.Comparison(-target, target, groups, "within")
     assert backwards.lost() == 1  # the sixth of six is the best
     assert statistics.Comparison(-target, target, groups, "all").lost() == 11 - 4
@@ -86,9 +86,9 @@ def test_classes_are_budgets_and_any_beginning_has_all(benchmarks: Path) -> None
     networks = loaded("ranking_networks")
     study = networks.study()
     assert len({word for _, word in study}) == len(study) == 100
-    for count in (5, 25, 50, 100):
+    for count, named in ((9, 1), (45, 5), (90, 10), (100, 20)):
         groups = [group for group, _ in study[:count]]
-        assert [groups.count(name) for name in ("2M", "4M", "named")] == [2 * count // 5, 2 * count // 5, count // 5]
+        assert groups.count("2M") == groups.count("3M") == (count - named) // 2
     for least, most in networks.CLASSES.values():
         assert most == 1.25 * least
 
