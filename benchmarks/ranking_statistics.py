@@ -1,4 +1,7 @@
-"""Statistics of the ranking study: Kendall's tau over pairs with bootstrap intervals, and linear fits."""
+"""Statistics of the ranking study: Kendall's tau over pairs with bootstrap intervals, and linear fits.
+
+Dimensions: N networks, S signals.
+"""
 
 from __future__ import annotations
 
@@ -14,44 +17,50 @@ RIDGE = 1.0
 """Added to the diagonal, in networks: as if that many networks said that a coefficient is zero."""
 
 
+def signs_of(values: Array) -> Array:
+    """Returns the signs of all differences, [N, N]; NaN where a network has no value."""
+    return np.sign(values[:, None] - values[None])
+
+
 def tau(signs: Array, truth: Array) -> float:
-    """Kendall's tau-b, from the signs of differences of pairs."""
+    """Returns Kendall's tau-b, from the signs of differences of pairs."""
     lengths = np.sqrt(float((signs**2).sum()) * float((truth**2).sum()))
     return float((signs * truth).sum() / lengths) if lengths else 0.0
 
 
-def signs_of(values: Array) -> Array:
-    """The signs of all differences, [N, N]; values that are close are tied only if equal."""
-    return np.sign(values[:, None] - values[None])
-
-
 class Comparison:
-    """A signal against a target over pairs of networks: `all`, `within` budget classes, or those of one class."""
+    """An order against a target over pairs of networks: `all`, `within` budget classes, or those of one class.
 
-    def __init__(self, values: Array, target: Array, groups: npt.NDArray[np.str_], pairs: str) -> None:
-        known = ~np.isnan(values)
+    Args:
+        signs: Which of two networks is better, [N, N], as `signs_of` gives.
+        target: [N].
+        groups: The class of each network.
+        pairs: As above.
+    """
+
+    def __init__(self, signs: Array, target: Array, groups: npt.NDArray[np.str_], pairs: str) -> None:
+        known = ~np.isnan(np.diag(signs))
         if pairs == "within":
             known &= np.isin(groups, list(CLASSES))
         elif pairs != "all":
             known &= groups == pairs
-        self.values, self.target, self.groups = values[known], target[known], groups[known]
-        self.same = pairs == "within"
-        self._signs, self._truth = signs_of(self.values), signs_of(self.target)
+        self.target, self.groups, self.same = target[known], groups[known], pairs == "within"
+        self._signs, self._truth = signs[np.ix_(known, known)], signs_of(self.target)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.target)
 
     def tau(self, chosen: npt.NDArray[np.int64] | None = None) -> float:
+        """Returns tau, or that of a sample of the networks; one that is drawn twice is tied with itself."""
         chosen = np.arange(len(self)) if chosen is None else chosen
         grid = np.ix_(chosen, chosen)
-        # A network that is drawn twice is no pair with itself.
-        mask = chosen[:, None] != chosen[None]
+        counted = np.ones((len(chosen), len(chosen)), bool)
         if self.same:
-            mask &= self.groups[chosen][:, None] == self.groups[chosen][None]
-        return tau(self._signs[grid][mask], self._truth[grid][mask])
+            counted = self.groups[chosen][:, None] == self.groups[chosen][None]
+        return tau(self._signs[grid][counted], self._truth[grid][counted])
 
     def interval(self) -> tuple[float, float]:
-        """95 %; networks are drawn within their class."""
+        """Returns the 95 % interval; networks are drawn within their class."""
         generator = np.random.default_rng(0)
         places = [np.flatnonzero(self.groups == group) for group in np.unique(self.groups)]
         taus = [
@@ -61,31 +70,38 @@ class Comparison:
         return float(low), float(high)
 
     def lost(self) -> float:
-        """Points that the best of the signal's first TOP has less than the best of all; a mean over classes."""
-        groups = np.unique(self.groups) if self.same else [None]
+        """Returns how many points the best of the first TOP has less than the best of all; a mean over classes."""
         losses = []
-        for group in groups:
+        for group in np.unique(self.groups) if self.same else [None]:
             here = np.arange(len(self)) if group is None else np.flatnonzero(self.groups == group)
-            first = here[np.argsort(-self.values[here], kind="stable")[:TOP]]
+            wins = self._signs[np.ix_(here, here)].sum(1)
+            first = here[np.argsort(-wins, kind="stable")[:TOP]]
             losses.append(self.target[here].max() - self.target[first].max())
         return float(np.mean(losses))
 
 
-def fit(columns: Array, target: Array) -> tuple[Array, float]:
-    """Least squares with a ridge on standardised columns: coefficients of the columns as they are, and the constant."""
-    mean, scale = columns.mean(0), columns.std(0)
+def fit(columns: Array, target: Array) -> Array:
+    """Returns the coefficients [S] of columns [N, S]: least squares with a ridge, columns standardised."""
+    centred = columns - columns.mean(0)
+    scale = centred.std(0)
     scale[scale == 0] = 1
-    x = (columns - mean) / scale
-    weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (target - target.mean())) / scale
-    return weights, float(target.mean() - mean @ weights)
+    x = centred / scale
+    weights: Array = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (target - target.mean())) / scale
+    return weights
 
 
-def left_out(columns: Array, target: Array) -> Array:
-    """The fitted value of each network from all others; NaN where a signal is missing."""
-    found = np.full(len(target), np.nan)
+def signs_of_fits(columns: Array, target: Array) -> Array:
+    """Returns which of two networks is better by a fit to all others, [N, N]; NaN where a signal is missing.
+
+    Leaving out both is what a user does who ranks new networks. (Leaving out one would not do: without a good network
+    the mean of the others is lower, and so is its value.)
+    """
+    found = np.full((len(target), len(target)), np.nan)
     known = np.flatnonzero(~np.isnan(columns).any(1))
-    for one in known:
-        others = known[known != one]
-        weights, constant = fit(columns[others], target[others])
-        found[one] = columns[one] @ weights + constant
+    found[known, known] = 0
+    for position, i in enumerate(known):
+        for j in known[:position]:
+            others = known[(known != i) & (known != j)]
+            found[i, j] = np.sign((columns[i] - columns[j]) @ fit(columns[others], target[others]))
+            found[j, i] = -found[i, j]
     return found

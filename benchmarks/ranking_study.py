@@ -9,8 +9,7 @@ ranks by (src/ghnq/search/evidence.json) is made from them, too.
 The target is the accuracy of a network trained through quantization at w4a4. Kendall's tau (b) is over all networks,
 over the named ones, and within budget classes: over the pairs of networks of one class, where size alone cannot
 decide. Intervals: 95 %, bootstrap of the networks within their classes. A linear fit is least squares on the signals,
-each divided by its standard deviation, with a small ridge; its values are those of networks that it was not fitted to
-(leave one out).
+each divided by its standard deviation, with a small ridge; two networks are compared by the fit to all others.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from rich.console import Console
 
 from ghnq.files import write_text
 from ranking_networks import CLASSES, NAMED_CLASS
-from ranking_statistics import Array, Comparison, fit, left_out
+from ranking_statistics import Array, Comparison, fit, signs_of, signs_of_fits
 from ranking_tables import fill
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,11 +124,11 @@ def _named(measure: str, values: Mapping[str, float | None]) -> Iterator[tuple[s
         yield f"{kind}-{seconds} loss", values["loss"]
 
 
-def row_of(name: str, values: Array, study: Study, seconds: float) -> dict[str, Any]:
+def row_of(name: str, signs: Array, study: Study, seconds: float) -> dict[str, Any]:
     """What a signal's order is worth."""
-    over_all = Comparison(values, study.target, study.groups, "all")
-    within = Comparison(values, study.target, study.groups, "within")
-    named = Comparison(values, study.target, study.groups, NAMED_CLASS)
+    over_all, within, named = (
+        Comparison(signs, study.target, study.groups, pairs) for pairs in ("all", "within", NAMED_CLASS)
+    )
     return {
         "signal": name,
         "networks": len(over_all),
@@ -138,7 +137,7 @@ def row_of(name: str, values: Array, study: Study, seconds: float) -> dict[str, 
         "within_budget": round(within.tau(), 3),
         "within_interval": [round(each, 3) for each in within.interval()],
         "named": round(named.tau(), 3) if len(named) > 2 else None,
-        "float": round(Comparison(values, study.in_float, study.groups, "within").tau(), 3),
+        "float": round(Comparison(signs, study.in_float, study.groups, "within").tau(), 3),
         "lost_by_top_5": round(within.lost(), 2),
         "cpu_seconds": round(seconds, 2),
     }
@@ -146,18 +145,21 @@ def row_of(name: str, values: Array, study: Study, seconds: float) -> dict[str, 
 
 def rows_of(study: Study) -> Iterator[dict[str, Any]]:
     for name, values in study.signals.items():
-        yield row_of(name, values, study, study.seconds[name])
+        yield row_of(name, signs_of(values), study, study.seconds[name])
     for name, terms in FITS.items():
         if all(term in study.signals for term in terms):
-            columns = np.stack([study.signals[term] for term in terms], 1)
-            yield row_of(name, left_out(columns, study.target), study, sum(study.seconds[term] for term in terms))
+            signs = signs_of_fits(np.stack([study.signals[term] for term in terms], 1), study.target)
+            yield row_of(name, signs, study, sum(study.seconds[term] for term in terms))
 
 
 def stability(study: Study) -> dict[str, Any]:
     """How far the truth agrees with itself: half the epochs, float and w4a4, and the drop."""
 
     def of(first: Array, second: Array) -> dict[str, float]:
-        return {pairs: round(Comparison(first, second, study.groups, pairs).tau(), 3) for pairs in ("all", "within")}
+        return {
+            pairs: round(Comparison(signs_of(first), second, study.groups, pairs).tau(), 3)
+            for pairs in ("all", "within")
+        }
 
     drop = study.signals.get("robustness: minus the predicted drop")
     return {
@@ -194,10 +196,11 @@ def evidence_of(document: dict[str, Any], study: Study, default: str) -> dict[st
     terms = FITS.get(default, (default,))
     columns = np.stack([study.signals[term] for term in terms], 1)
     known = ~np.isnan(columns).any(1)
-    weights = fit(columns[known], study.target[known])[0] if len(terms) > 1 else np.ones(1)
+    weights = fit(columns[known], study.target[known]) if len(terms) > 1 else np.ones(1)
     counts = Counter(study.groups.tolist())
-    note = f"least squares on {known.sum()} networks; tau is of networks left out" if len(terms) > 1 else (
-        "no combination orders networks better")  # fmt: skip
+    note = "no combination orders networks better"
+    if len(terms) > 1:
+        note = f"least squares on {known.sum()} networks; tau is of networks that it was not fitted to"
     return {
         "target": f"accuracy at w4a4 of {len(study.words)} networks ({counts['2M']} and {counts['3M']} members of "
         f"convnets/val in two budget classes, {counts[NAMED_CLASS]} of named families) trained from random weights on "

@@ -35,9 +35,10 @@ def test_tau_is_kendalls_tau_b(benchmarks: Path) -> None:
     values, target = generator.integers(0, 9, 33).astype(float), generator.integers(0, 9, 33).astype(float)
     values[3] = np.nan  # a signal that a network does not have
     known = ~np.isnan(values)
-    over_all = statistics.Comparison(values, target, groups, "all")
+    signs = statistics.signs_of(values)
+    over_all = statistics.Comparison(signs, target, groups, "all")
     assert over_all.tau() == pytest.approx(kendalltau(values[known], target[known]).statistic, abs=1e-12)
-    named = statistics.Comparison(values, target, groups, "named")
+    named = statistics.Comparison(signs, target, groups, "named")
     assert named.tau() == pytest.approx(kendalltau(values[-8:], target[-8:]).statistic, abs=1e-12)
     low, high = over_all.interval()
     assert low < over_all.tau() < high
@@ -48,38 +49,52 @@ def test_within_a_budget_only_pairs_of_one_class_count(benchmarks: Path) -> None
     target = np.array([1.0, 2, 3, 101, 102, 103])
     groups = np.array(["2M"] * 3 + ["3M"] * 3)
     reversed_within = np.array([3.0, 2, 1, 103, 102, 101])
-    assert statistics.Comparison(reversed_within, target, groups, "within").tau() == -1
-    assert statistics.Comparison(reversed_within, target, groups, "all").tau() == pytest.approx((9 - 6) / 15)
+    assert statistics.Comparison(statistics.signs_of(reversed_within), target, groups, "within").tau() == -1
+    assert statistics.Comparison(statistics.signs_of(reversed_within), target, groups, "all").tau() == pytest.approx(
+        (9 - 6) / 15
+    )
     # One of three is right in the first class, and two of three in the second: 3 right, 3 wrong.
     mixed = np.array([3.0, 1, 2, 101, 103, 102])
-    assert statistics.Comparison(mixed, target, groups, "within").tau() == pytest.approx((1 - 2 + 2 - 1) / 6)
+    assert statistics.Comparison(statistics.signs_of(mixed), target, groups, "within").tau() == pytest.approx(
+        (1 - 2 + 2 - 1) / 6
+    )
 
 
 def test_the_loss_of_the_first_five_is_a_mean_over_classes(benchmarks: Path) -> None:
     statistics = loaded("ranking_statistics")
     target = np.arange(12.0)
     groups = np.array(["2M"] * 6 + ["3M"] * 6)
-    backwards = statistics.Comparison(-target, target, groups, "within")
-    assert backwards.lost() == 1  # the sixth of six is the best
-    assert statistics.Comparison(-target, target, groups, "all").lost() == 11 - 4
-    assert statistics.Comparison(target, target, groups, "within").lost() == 0
+    forwards, backwards = statistics.signs_of(target), statistics.signs_of(-target)
+    assert statistics.Comparison(backwards, target, groups, "within").lost() == 1  # the sixth of six is the best
+    assert statistics.Comparison(backwards, target, groups, "all").lost() == 11 - 4
+    assert statistics.Comparison(forwards, target, groups, "within").lost() == 0
 
 
-def test_a_network_is_not_in_its_own_fit(benchmarks: Path) -> None:
+def test_two_networks_are_not_in_the_fit_that_compares_them(benchmarks: Path) -> None:
     statistics = loaded("ranking_statistics")
     generator = np.random.default_rng(1)
     columns = generator.normal(size=(30, 2)) * [1, 1000]
     target = columns @ [2, -0.003] + 7
-    weights, constant = statistics.fit(columns, target)
-    assert weights == pytest.approx([2, -0.003], rel=0.1)
-    assert columns @ weights + constant == pytest.approx(target, abs=0.5)
-    before = statistics.left_out(columns, target)
+    assert statistics.fit(columns, target) == pytest.approx([2, -0.003], rel=0.1)
+    before = statistics.signs_of_fits(columns, target)
+    assert (before == -before.T).all()
+    assert (before == np.sign(target[:, None] - target)).mean() > 0.97
     moved = target.copy()
     moved[4] += 1000
-    assert statistics.left_out(columns, moved)[4] == before[4]
+    moved[9] -= 1000
+    assert statistics.signs_of_fits(columns, moved)[4, 9] == before[4, 9]
     missing = columns.copy()
     missing[7, 1] = np.nan
-    assert np.flatnonzero(np.isnan(statistics.left_out(missing, target))).tolist() == [7]
+    assert np.flatnonzero(np.isnan(np.diag(statistics.signs_of_fits(missing, target)))).tolist() == [7]
+
+
+def test_a_fit_of_noise_orders_nothing(benchmarks: Path) -> None:
+    statistics = loaded("ranking_statistics")
+    generator, groups, taus = np.random.default_rng(2), np.array(["2M"] * 16), []
+    for _ in range(60):
+        columns, target = generator.normal(size=(16, 2)), generator.normal(size=16)
+        taus.append(statistics.Comparison(statistics.signs_of_fits(columns, target), target, groups, "all").tau())
+    assert abs(np.mean(taus)) < 0.1  # leaving out one network only gives about -0.3
 
 
 def test_classes_are_budgets_and_any_beginning_has_all(benchmarks: Path) -> None:
