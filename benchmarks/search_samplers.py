@@ -2,6 +2,7 @@
 
     python benchmarks/search_samplers.py --minutes 20
     cp runs/search-samplers/rows.jsonl results/search/samplers/rows.jsonl
+    python benchmarks/search_samplers.py --table
 
 The objectives are real ones: accuracy at w4a8 of the network that `digits` predicts, on 64 held-out images of the
 digits, and multiply-adds, at most MAX_MACS. The hypervolume is the share of the rectangle from LEAST to MAX_MACS (log
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated, Any
 
 import torch
@@ -43,6 +45,7 @@ from ghnq.spaces.convnets.specs import Spec
 
 IMAGES = 64
 LEAST, MAX_MACS = 100_000, 2_000_000
+STORED = Path(__file__).resolve().parent.parent / "results" / "search" / "samplers" / "rows.jsonl"
 OBJECTIVES = ("accuracy", "macs")
 SCHEME = "w4a8"
 SAMPLERS = ("random", "nsga2", "regularized-evolution")
@@ -81,8 +84,12 @@ def main(
     evaluations: Annotated[int, typer.Option()] = 60,
     seeds: Annotated[int, typer.Option()] = 5,
     minutes: Annotated[float, typer.Option(help="No search is begun after so many minutes.")] = 30.0,
+    table: Annotated[bool, typer.Option("--table", help="Print the table of the stored rows.")] = False,
 ) -> None:
     """Makes the searches that are missing."""
+    if table:
+        print("\n".join(markdown(STORED)))
+        return
     torch.set_num_threads(1)
     keep_freed_memory()
     ghn = GHN.from_pretrained("digits")
@@ -147,13 +154,28 @@ def hypervolume(points: Iterable[tuple[float, float]]) -> float:
     return area
 
 
+def markdown(file: Path) -> Iterator[str]:
+    """Yields a table of hypervolumes: mean and standard error over seeds."""
+    found = dict(curves(file))
+    at = range(20, len(next(iter(found.values()))[0]) + 1, 20)
+    yield f"| sampler | seeds | {' | '.join(f'after {count}' for count in at)} |"
+    yield f"|---|---|{'---|' * len(at)}"
+    for sampler, seeds in found.items():
+        cells = []
+        for count in at:
+            values = [each[count - 1] for each in seeds]
+            cells.append(f"{mean(values):.3f} ± {stdev(values) / math.sqrt(len(values)):.3f}")
+        yield f"| `{sampler}` | {len(seeds)} | {' | '.join(cells)} |"
+
+
 def curves(file: Path) -> Iterator[tuple[str, list[list[float]]]]:
-    """Yields each sampler with the curves of its seeds."""
+    """Yields each sampler that has two seeds or more, with their curves."""
     rows = [json.loads(line) for line in file.read_text().splitlines()[1:]]
     for sampler in SAMPLERS:
         mine = [row for row in rows if row.get("sampler") == sampler]
         seeds = sorted({row["seed"] for row in mine})
-        yield sampler, [curve([row for row in mine if row["seed"] == seed]) for seed in seeds]
+        if len(seeds) > 1:
+            yield sampler, [curve([row for row in mine if row["seed"] == seed]) for seed in seeds]
 
 
 if __name__ == "__main__":

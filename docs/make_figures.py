@@ -23,10 +23,8 @@ from ghnq.spaces import convnets
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from ranking_study import FOLDER, Study, read_rows  # noqa: E402
-from search_samplers import curves  # noqa: E402
+from search_samplers import STORED, curves  # noqa: E402
 
-RESULTS = ROOT / "results"
 FIGURES = ROOT / "docs" / "figures"
 LABELS = {"w2a2+stem.conv=w8a8+classifier=w8a8": "w2a2\n(first and last\nlayer w8a8)"}
 COLOURS = ("#00695c", "#00897b", "#26a69a", "#ef6c00", "#c62828")
@@ -78,29 +76,10 @@ def quantization_grid() -> None:
     save(figure, "quantization_grid")
 
 
-def ranking() -> None:
-    """What networks reach when they are trained, against what they are ranked by before."""
-    study = Study(*(read_rows(FOLDER / name / "rows.jsonl") for name in ("truth", "signals")))
-    shown = {
-        "macs": "log10 multiply-adds",
-        "accuracy, 2,000 images": "predicted accuracy at w4a4, %",
-        "finetune-30": "after 30 s of fine-tuning, %",
-    }
-    figure, panels = plt.subplots(1, len(shown), figsize=(9, 3.2), sharey=True)
-    for axes, (name, title) in zip(panels, shown.items(), strict=True):
-        for group, colour in (("2M", COLOURS[0]), ("3M", COLOURS[3]), ("named", "grey")):
-            here = study.groups == group
-            axes.scatter(study.signals[name][here], study.target[here], s=16, color=colour, label=group, linewidths=0)
-        axes.set_xlabel(title)
-    panels[0].set_ylabel("trained through w4a4, %")
-    panels[0].legend(fontsize=8)
-    save(figure, "ranking")
-
-
 def search_samplers() -> None:
     """Hypervolume of samplers against evaluations: means over seeds, and their standard errors."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
-    for (sampler, found), colour in zip(curves(RESULTS / "search" / "samplers" / "rows.jsonl"), PLAIN, strict=True):
+    for (sampler, found), colour in zip(curves(STORED), PLAIN, strict=False):
         values = np.array(found)
         mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
         evaluations = np.arange(1, values.shape[1] + 1)
@@ -126,7 +105,6 @@ if __name__ == "__main__":
     matplotlib.rcParams.update({"svg.hashsalt": "ghnq", "svg.fonttype": "none", "font.family": "sans-serif"})
     accuracy_by_scheme()
     quantization_grid()
-    ranking()
     search_samplers()
     module = convnets.build(convnets.spec("test", 17), in_channels=3, num_classes=10, device="meta")
     draw(trace(module, (3, 32, 32)), FIGURES / "graph.svg")
