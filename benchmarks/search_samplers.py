@@ -105,7 +105,7 @@ def main(
     known: dict[str, float] = {}
     console, end = Console(soft_wrap=True), time.monotonic() + 60 * minutes
     with SearchLedger(out, fingerprint, machine()) as ledger:
-        # Random search and the default first, seed by seed.
+        # Random search and NSGA-II first, seed by seed.
         first = [(seed, sampler) for seed in range(seeds) for sampler in SAMPLERS[:2]]
         for seed, sampler in [*first, *((seed, sampler) for sampler in SAMPLERS[2:] for seed in range(seeds))]:
             if (sampler, seed, evaluations - 1) in ledger or time.monotonic() > end:

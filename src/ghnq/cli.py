@@ -275,7 +275,7 @@ def search(
     head: Head = None,
     sampler: Annotated[
         str, typer.Option(metavar="NAME", help="nsga2, tpe, random or regularized-evolution.")
-    ] = "nsga2",
+    ] = "regularized-evolution",
     by: Annotated[
         str, typer.Option(metavar="SIGNAL", help="What accuracy is: accuracy, loss or finetune.")
     ] = "accuracy",
