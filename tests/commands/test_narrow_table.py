@@ -54,7 +54,7 @@ def table() -> Table:
     return made
 
 
-@pytest.mark.parametrize("width", [30, 40, 53])
+@pytest.mark.parametrize("width", [30, 40, 52])
 def test_a_row_is_a_block_where_a_word_does_not_fit(table: Table, width: int) -> None:
     text = printed(table, width)
     assert [line.rstrip() for line in text.splitlines()] == [
@@ -74,7 +74,22 @@ def test_a_row_is_a_block_where_a_word_does_not_fit(table: Table, width: int) ->
     ]
 
 
-@pytest.mark.parametrize("width", [62, 100])
+@pytest.mark.parametrize("width", [53, 60])
+def test_the_frame_goes_first(table: Table, width: int) -> None:
+    text = printed(table, width)
+    assert [line.split() for line in text.splitlines() if line.strip()] == [
+        ["accuracies", "of", "two"],
+        ["drop", "from"],
+        ["model", "accuracy", "float32", "multiply-adds"],
+        ["─" * 53],
+        ["m.py:Net", "float32", "66.67", "202,768"],
+        ["w4a4", "41.67", "25.00"],
+        ["in", "percent"],
+    ]
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [61, 100])
 def test_a_table_that_fits_is_a_table(table: Table, width: int) -> None:
     console = Console(file=io.StringIO(), width=width)
     assert list(fitted(table, console)) == [table]

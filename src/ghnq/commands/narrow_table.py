@@ -1,9 +1,11 @@
-"""Tables on a terminal that is narrower than their words and numbers: one block of lines for each row."""
+"""Tables on a terminal that is narrower than their words and numbers: without frames, or one block for each row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -15,14 +17,23 @@ _UNLIMITED = 10_000  # columns
 def fitted(part: RenderableType, console: Console) -> Iterator[RenderableType]:
     """Yields what is printed in place of a part of the output: mostly itself.
 
-    A table with headings in which a word or number would be cut at the width of the console becomes lines
-    `heading: cell`, in one block for each row. Only in columns with `overflow="fold"` (names of layers, schemes) may
-    words go on in the next line.
+    A table with headings in which a word or number would be cut at the width of the console loses its frame; where
+    that is not enough, it becomes lines `heading: cell`, in one block for each row. Only in columns with
+    `overflow="fold"` (names of layers, schemes) may words go on in the next line.
     """
-    if isinstance(part, Table) and part.show_header and not _fits(part, console):
-        yield from _blocks(part, console)
-    else:
+    if not isinstance(part, Table) or not part.show_header or _fits(part, console):
         yield part
+    elif _fits(slim := _without_frame(part), console):
+        yield slim
+    else:
+        yield from _blocks(part, console)
+
+
+def _without_frame(table: Table) -> Table:
+    slim = copy(table)
+    slim.box, slim.show_edge = box.SIMPLE_HEAD, False
+    slim.padding, slim.pad_edge = (0, 1, 0, 0), False
+    return slim
 
 
 def _fits(table: Table, console: Console) -> bool:
@@ -34,7 +45,7 @@ def _fits(table: Table, console: Console) -> bool:
 
 
 def _render(table: Table, console: Console, width: int) -> list[list[Segment]]:
-    return console.render_lines(table, console.options.update(width=width), pad=False)
+    return list(Segment.split_lines(console.render(table, console.options.update(width=width))))
 
 
 def _ellipses(lines: list[list[Segment]]) -> int:
