@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "ranking"
 EVIDENCE = ROOT / "src" / "ghnq" / "search" / "evidence.json"
 PAGE = ROOT / "docs" / "results" / "ranking.md"
+FEWEST = 10
+"""Networks, below which an order is not worth a figure."""
 OURS = {"finetune-30": "finetune"} | {n: n for n in ("accuracy", "loss", "macs", "params", "synflow", "naswot")}
 """Signals of the study that `ghnq rank --by` has, and their names there."""
 FITS: Mapping[str, tuple[str, ...]] = {
@@ -228,6 +230,8 @@ def main(
     checkpoint: Annotated[str | None, typer.Option(help="Hash of the hypernetwork; the last one if absent.")] = None,
 ) -> None:
     study = Study(read_rows(FOLDER / "truth" / "rows.jsonl"), read_rows(FOLDER / "signals" / "rows.jsonl"), checkpoint)
+    if len(study.words) < FEWEST:
+        raise typer.BadParameter(f"{len(study.words)} networks are trained; a study needs at least {FEWEST}")
     document = document_of(study)
     write_text(FOLDER / "study.json", json.dumps(document, indent=1) + "\n")
     if PAGE.exists():
