@@ -168,7 +168,10 @@ def main(
     own_hash = weights_hash(ghn)
     rows = [row for row in read_rows(out / ROWS) if is_of(row, sha256 or own_hash)]
     if table:
-        print("\n".join(tables(rows)))
+        shown = [row for row in rows if row["rate"] in split(rates)]
+        for start in split(starts):
+            if start != "kaiming":
+                print("\n".join(tables(shown, start)))
         return
     torch.set_num_threads(1)
     trainings = Trainings(ghn, subset(dataset_for(ghn, data), images, test_images))
