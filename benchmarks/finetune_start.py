@@ -4,13 +4,14 @@ python benchmarks/finetune_start.py cifar10 --data DATA --images 10000 --out run
 python benchmarks/finetune_start.py cifar10 --data DATA --out runs/finetune-start --table
 
 Every architecture is trained from predicted and from random weights, for every budget and seed, as `ghnq finetune`
-trains (tests/test_benchmark_rows.py): the same steps, the same schedule, the learning rate of the same range test. Rows
+trains (tests/test_benchmark_rows.py): the same steps, the same schedule, the same learning rate. Rows
 are appended to rows.jsonl as they are made, short budgets first; a later call goes on with those that are missing. Rows
 of predicted weights hold for one checkpoint, which is known by its hash, not by its name. One thread.
 
 Starts: `predicted` (for the scheme that is trained through), `predicted_float32` (for float32 whatever the scheme),
-`predicted_as_is` (filters not rescaled), `kaiming`. Rates: a number, `auto` (the range test from these weights),
-`kaiming` (the range test from random weights of the seed). A budget of 0 epochs is the network before training.
+`predicted_as_is` (filters not rescaled), `kaiming`. Rates: a number, `auto` (that of `ghnq finetune`), `range_test`
+(from these weights), `kaiming` (the range test from random weights of the seed). A budget of 0 epochs is the network
+before training.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ghnq.finetune.build import trainable_network
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner, Snapshot
 from ghnq.finetune.measure import accuracy
-from ghnq.finetune.rate import find_rate
+from ghnq.finetune.rate import find_rate, rate_of_predicted
 from ghnq.finetune.schedule import one_cycle
 from ghnq.finetune.statistics import estimate_statistics
 from ghnq.graph import ArchGraph
@@ -94,9 +95,9 @@ class Trainings:
     def row(self, cell: Cell) -> Row:
         """Returns accuracies after one training, percent, and its seconds."""
         learner, initial = self.ready(cell.architecture, cell.scheme, cell.start, cell.seed)
-        lr = self._rate(cell) if cell.epochs else 0.0
         settings = Settings(epochs=cell.epochs or None, batch_size=self.batch_size)
         steps = settings.steps(len(self.train_set.train)) if cell.epochs else 0
+        lr = self._rate(cell, steps) if steps else 0.0
         learner.restore(initial)
         started = time.perf_counter()
         for step in range(steps):
@@ -108,8 +109,10 @@ class Trainings:
             estimate_statistics(learner, steps)
         return {"found_lr": lr, "seconds": round(seconds, 1), **self._measured(learner, cell.scheme)}
 
-    def _rate(self, cell: Cell) -> float:
-        if cell.rate in ("auto", "kaiming"):
+    def _rate(self, cell: Cell, steps: int) -> float:
+        if cell.rate == "auto" and cell.start in ("predicted", "predicted_float32"):
+            return rate_of_predicted(steps, self.batch_size)
+        if cell.rate in ("auto", "range_test", "kaiming"):
             start = "kaiming" if cell.rate == "kaiming" else cell.start
             return self.found_rate(cell.architecture, cell.scheme, start, cell.seed)
         return float(cell.rate)

@@ -6,7 +6,7 @@
 Networks are of a space or of benchmarks/named.py, with their first and last layer made for the images. Three starts:
 `transferred` (`ghnq.transfer`), `kaiming_solved` (random body, norms calibrated on the same images, head solved from
 the same images), `kaiming` (random, as networks are trained from scratch). Accuracy on test images, percent, at once
-and after training as `ghnq finetune` trains, at one rate for all, or each at that of its own range test (`auto`).
+and after training as `ghnq finetune` trains, at one rate for all, or at that which the command takes (`auto`).
 Held-out training images are used by none. The seed decides random weights, and the images of each step. Rows in FILE
 are not measured again, if checkpoint (by its hash), images, rate and seed are the same; others are kept beside. One
 thread.
@@ -34,7 +34,7 @@ from ghnq.finetune import Settings
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner
 from ghnq.finetune.measure import accuracy
-from ghnq.finetune.rate import find_rate
+from ghnq.finetune.rate import find_rate, rate_of_predicted
 from ghnq.finetune.schedule import one_cycle
 from ghnq.finetune.start import rescaled
 from ghnq.finetune.statistics import estimate_statistics
@@ -149,7 +149,10 @@ def main(
         return start_of(start, build(name, dataset), ghn, dataset, seed)
 
     @cache
-    def found_rate(start: str, name: str, seed: int) -> float:
+    def found_rate(start: str, name: str, seed: int, count: int) -> float:
+        if start == "transferred":
+            steps = Settings(epochs=count).steps(len(hold_out(dataset)[0].train))
+            return rate_of_predicted(steps, Settings.batch_size)
         learner = learner_of(copy.deepcopy(start_network(start, name, seed)), dataset, seed)
         return find_rate(learner, max_seconds=None).lr
 
@@ -165,7 +168,7 @@ def main(
             continue
         network = copy.deepcopy(start_network(start, name, seed))
         if count:
-            peak = found_rate(start, name, seed) if lr == "auto" else float(lr)
+            peak = found_rate(start, name, seed, count) if lr == "auto" else float(lr)
             train(network, dataset, count, peak, seed)
         figure = accuracy(network.float_network(), dataset, test)
         rows.append(cell | {"accuracy": figure})

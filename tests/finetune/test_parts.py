@@ -16,7 +16,7 @@ from ghnq.finetune.build import trainable_network
 from ghnq.finetune.job import Settings
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner
-from ghnq.finetune.rate import HIGHEST, LOWEST, find_rate
+from ghnq.finetune.rate import HIGHEST, LOWEST, find_rate, rate_of_predicted
 from ghnq.finetune.schedule import LAST, RISE, Plan, one_cycle, steps_within
 from ghnq.graph import trace
 from ghnq.prediction import Network, StoredWeights
@@ -104,6 +104,16 @@ def test_a_range_test_finds_a_usable_rate_and_changes_nothing(network: Network) 
     after = student.snapshot()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_rate_of_predicted_weights_grows_with_the_budget_and_the_batch() -> None:
+    rates = [rate_of_predicted(steps, 128) for steps in (1, 70, 351, 700, 1000, 10**6)]
+    assert rates == sorted(rates)
+    assert rates[2] == pytest.approx(0.1, rel=0.01)  # 45,000 images
+    assert rates[0] == pytest.approx(rates[2] / 351)
+    assert rates[-2:] == [0.2, 0.2]
+    assert rate_of_predicted(10**6, 64) == 0.1
+    assert rate_of_predicted(100, 64) == rate_of_predicted(50, 128) / 2  # as many images
 
 
 def test_the_step_is_nesterovs_on_the_augmented_batch_with_decay_of_weights_only(network: Network) -> None:

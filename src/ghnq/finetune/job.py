@@ -23,7 +23,7 @@ class Settings:
         epochs: Passes over the training images; None without this budget.
         max_minutes: Minutes of training, with everything but the measurements before and after; None without.
         batch_size: Images of a step, over all processes.
-        lr: Peak of the learning rate; None finds it by a range test.
+        lr: Peak of the learning rate; None finds it by a range test, and for predicted weights by the budget.
         seed: Decides order and augmentation of the images.
         start: How predicted weights are changed before training, a name of `ghnq.finetune.start.STARTS`.
         momentum: Of SGD, in Nesterov's form.

@@ -1,7 +1,11 @@
-"""The learning rate, by a range test (Smith 2017, arXiv 1506.01186): a few steps at rising rates, then back.
+"""The learning rate: by a range test, or, for predicted weights, by the budget.
 
-The rate rises geometrically from step to step. Below the right one the loss hardly falls; far above, it explodes. The
-peak of the schedule becomes a fixed part of the rate at which the smoothed loss is least.
+The range test (Smith 2017, arXiv 1506.01186) makes a few steps at rising rates, then goes back. The rate rises
+geometrically from step to step. Below the right one the loss hardly falls; far above, it explodes. The peak of the
+schedule becomes a fixed part of the rate at which the smoothed loss is least.
+
+Predicted weights are near a minimum, which rates worth training at leave at first: a test of few steps finds rates that
+are right for few steps. How far they should go grows with the budget (docs/results/finetuning.md, section on rates).
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ FRACTION_OF_BEST = 1.0
 """The rate, as a part of the rate of least loss in the test."""
 FALLBACK = 0.05
 """The rate where the budget is too small for a test."""
+PREDICTED_RATE, PREDICTED_IMAGES, PREDICTED_HIGHEST = 0.1, 45_000, 0.2
+"""The rate of predicted weights for a budget of that many images, in proportion to it, and its limit."""
+PREDICTED_BATCH = 128
+"""Images of a step for which these rates hold; others have them in proportion (Goyal et al. 2017, arXiv 1706.02677)."""
 _SMOOTHING = 0.8
 _EXPLODED = 1.5  # times the least loss
 
@@ -65,6 +73,12 @@ def find_rate(learner: Learner, *, max_seconds: float | None) -> RangeTest:
     learner.restore(before)
     lr = FRACTION_OF_BEST * best if enough else FALLBACK
     return RangeTest(lr, sorted(seconds)[len(seconds) // 2], len(seconds))
+
+
+def rate_of_predicted(steps: int, batch_size: int) -> float:
+    """Returns the peak of the learning rate for rescaled predicted weights and a budget of steps."""
+    rate = PREDICTED_RATE * steps * batch_size / PREDICTED_IMAGES
+    return min(rate, PREDICTED_HIGHEST) * batch_size / PREDICTED_BATCH
 
 
 def measure_step(learner: Learner, steps: int = 6) -> float:
