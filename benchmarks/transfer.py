@@ -149,10 +149,7 @@ def main(
         return start_of(start, build(name, dataset), ghn, dataset, seed)
 
     @cache
-    def found_rate(start: str, name: str, seed: int, count: int) -> float:
-        if start == "transferred":
-            steps = Settings(epochs=count).steps(len(hold_out(dataset)[0].train))
-            return rate_of_predicted(steps, Settings.batch_size)
+    def found_rate(start: str, name: str, seed: int) -> float:
         learner = learner_of(copy.deepcopy(start_network(start, name, seed)), dataset, seed)
         return find_rate(learner, max_seconds=None).lr
 
@@ -168,7 +165,10 @@ def main(
             continue
         network = copy.deepcopy(start_network(start, name, seed))
         if count:
-            peak = found_rate(start, name, seed, count) if lr == "auto" else float(lr)
+            peak = found_rate(start, name, seed) if lr == "auto" else float(lr)
+            if lr == "auto" and start == "transferred":
+                steps = Settings(epochs=count).steps(len(hold_out(dataset)[0].train))
+                peak = max(peak, rate_of_predicted(steps, Settings.batch_size))
             train(network, dataset, count, peak, seed)
         figure = accuracy(network.float_network(), dataset, test)
         rows.append(cell | {"accuracy": figure})

@@ -18,7 +18,7 @@ from ghnq.finetune.job import Job
 from ghnq.finetune.learner import Learner, StepReport
 from ghnq.finetune.measure import accuracies, accuracy
 from ghnq.finetune.progress_bar import FinetuneBar
-from ghnq.finetune.rate import find_rate, measure_step, rate_of_predicted
+from ghnq.finetune.rate import RangeTest, find_rate, measure_step, rate_of_predicted
 from ghnq.finetune.result import Result
 from ghnq.finetune.schedule import Plan, one_cycle, steps_within
 from ghnq.finetune.state import Progress, State, load_state, save_state
@@ -126,8 +126,6 @@ class _Run:
         imitated = None if teacher is None else Teacher(teacher, group.device)
         self.learner = Learner(trainable, self.train_set, self.settings, imitated, group)
         self.progress = Progress()
-        predicted = network.weights.standardise and self.settings.start == "rescaled"
-        self.rate_is_tested = self.settings.lr is None and not predicted
         budget = self.settings.max_minutes
         self.budget_seconds = None if budget is None else 60 * budget
 
@@ -182,26 +180,31 @@ class _Run:
     def _plan(self, bar: FinetuneBar) -> None:
         """Decides on the learning rate and on the number of steps."""
         settings, progress, budget = self.settings, self.progress, self.budget_seconds
-        seconds, found = None, "as given"
-        if self.rate_is_tested:
+        test = None
+        if settings.lr is None:
             test = find_rate(self.learner, max_seconds=None if budget is None else TEST_SHARE * budget)
-            progress.lr, seconds = test.lr, test.step_seconds
-            found = f"by a range test of {test.steps} steps"
         if budget is None:
             progress.plan = Plan(settings.steps(len(self.train_set.train)))
         else:
-            step_seconds = measure_step(self.learner) if seconds is None else seconds
+            step_seconds = measure_step(self.learner) if test is None else test.step_seconds
             progress.plan = Plan(steps_within(budget - self._seconds(), step_seconds))
-        if settings.lr is not None:
-            progress.lr = settings.lr
-        elif not self.rate_is_tested:
-            progress.lr = rate_of_predicted(progress.plan.total, settings.batch_size)
-            found = "by the budget, as the weights are predicted"
+        progress.lr, found = self._rate(test)
         epochs = progress.plan.total * settings.batch_size / len(self.train_set.train)
         bar.say(
             f"{'' if budget is None else 'about '}{progress.plan.total} steps ({epochs:.1f} epochs) of "
             f"{settings.batch_size} images; learning rate up to {progress.lr:.3g}, {found}"
         )
+
+    def _rate(self, test: RangeTest | None) -> tuple[float, str]:
+        """Returns the peak of the learning rate for the plan, and how it was found."""
+        if test is None:
+            assert self.settings.lr is not None
+            return self.settings.lr, "as given"
+        if self.network.weights.standardise and self.settings.start == "rescaled":  # as predicted weights are
+            rate = rate_of_predicted(self.progress.plan.total, self.settings.batch_size)
+            if rate > test.lr or not test.enough:
+                return rate, "by the budget, as the weights are predicted"
+        return test.lr, f"by a range test of {test.steps} steps"
 
     def _orders(self) -> Orders:
         """Returns what the other processes do before the first step."""
@@ -209,8 +212,8 @@ class _Run:
         return Orders(
             step=self.progress.step,
             finished=not unknown and self.progress.step >= self.progress.plan.total,
-            find_rate=unknown and self.rate_is_tested,
-            measure=unknown and not self.rate_is_tested and self.budget_seconds is not None,
+            find_rate=unknown and self.settings.lr is None,
+            measure=unknown and self.settings.lr is not None and self.budget_seconds is not None,
         )
 
     def _step(self, log: MetricsLog, bar: FinetuneBar, *, stop: bool) -> bool:

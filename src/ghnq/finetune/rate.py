@@ -1,11 +1,12 @@
-"""The learning rate: by a range test, or, for predicted weights, by the budget.
+"""The learning rate: by a range test, and for predicted weights at least what the budget is worth.
 
 The range test (Smith 2017, arXiv 1506.01186) makes a few steps at rising rates, then goes back. The rate rises
 geometrically from step to step. Below the right one the loss hardly falls; far above, it explodes. The peak of the
 schedule becomes a fixed part of the rate at which the smoothed loss is least.
 
-Predicted weights are near a minimum, which rates worth training at leave at first: a test of few steps finds rates that
-are right for few steps. How far they should go grows with the budget (docs/results/finetuning.md, section on rates).
+Predicted weights on the images they were predicted for are near a minimum, which rates worth training at leave at
+first: a test of few steps finds rates that are right for few steps. How far they should go grows with the budget
+(docs/results/finetuning.md, section on rates).
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class RangeTest:
         lr: The rate found.
         step_seconds: Time of a step, median.
         steps: Steps made.
+        enough: Whether there was time for the test; else `lr` is FALLBACK.
     """
 
     lr: float
     step_seconds: float
     steps: int
+    enough: bool
 
 
 def find_rate(learner: Learner, *, max_seconds: float | None) -> RangeTest:
@@ -72,7 +75,7 @@ def find_rate(learner: Learner, *, max_seconds: float | None) -> RangeTest:
             break
     learner.restore(before)
     lr = FRACTION_OF_BEST * best if enough else FALLBACK
-    return RangeTest(lr, sorted(seconds)[len(seconds) // 2], len(seconds))
+    return RangeTest(lr, sorted(seconds)[len(seconds) // 2], len(seconds), enough)
 
 
 def rate_of_predicted(steps: int, batch_size: int) -> float:
