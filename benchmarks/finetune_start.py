@@ -110,13 +110,12 @@ class Trainings:
         return {"found_lr": lr, "seconds": round(seconds, 1), **self._measured(learner, cell.scheme)}
 
     def _rate(self, cell: Cell, steps: int) -> float:
-        if cell.rate not in ("auto", "range_test", "kaiming"):
-            return float(cell.rate)
-        start = "kaiming" if cell.rate == "kaiming" else cell.start
-        found = self.found_rate(cell.architecture, cell.scheme, start, cell.seed)
-        if cell.rate == "auto" and start in ("predicted", "predicted_float32"):
-            return max(found, rate_of_predicted(steps, self.batch_size))
-        return found
+        if cell.rate == "auto" and cell.start in ("predicted", "predicted_float32"):
+            return rate_of_predicted(steps, self.batch_size)
+        if cell.rate in ("auto", "range_test", "kaiming"):
+            start = "kaiming" if cell.rate == "kaiming" else cell.start
+            return self.found_rate(cell.architecture, cell.scheme, start, cell.seed)
+        return float(cell.rate)
 
     def _found_rate(self, architecture: str, scheme: str, start: str, seed: int) -> float:
         learner, initial = self.ready(architecture, scheme, start, seed)

@@ -126,6 +126,10 @@ class _Run:
         imitated = None if teacher is None else Teacher(teacher, group.device)
         self.learner = Learner(trainable, self.train_set, self.settings, imitated, group)
         self.progress = Progress()
+        self.predicted = network.weights.standardise and self.settings.start == "rescaled"
+        # On images of its own task a predicted network is near a minimum; where the head had to be solved it is not.
+        near_minimum = self.predicted and job.head is None
+        self.rate_is_tested = self.settings.lr is None and not near_minimum
         budget = self.settings.max_minutes
         self.budget_seconds = None if budget is None else 60 * budget
 
@@ -181,7 +185,7 @@ class _Run:
         """Decides on the learning rate and on the number of steps."""
         settings, progress, budget = self.settings, self.progress, self.budget_seconds
         test = None
-        if settings.lr is None:
+        if self.rate_is_tested:
             test = find_rate(self.learner, max_seconds=None if budget is None else TEST_SHARE * budget)
         if budget is None:
             progress.plan = Plan(settings.steps(len(self.train_set.train)))
@@ -197,13 +201,11 @@ class _Run:
 
     def _rate(self, test: RangeTest | None) -> tuple[float, str]:
         """Returns the peak of the learning rate for the plan, and how it was found."""
-        if test is None:
-            assert self.settings.lr is not None
+        if self.settings.lr is not None:
             return self.settings.lr, "as given"
-        if self.network.weights.standardise and self.settings.start == "rescaled":  # as predicted weights are
-            rate = rate_of_predicted(self.progress.plan.total, self.settings.batch_size)
-            if rate > test.lr or not test.enough:
-                return rate, "by the budget, as the weights are predicted"
+        by_budget = rate_of_predicted(self.progress.plan.total, self.settings.batch_size) if self.predicted else 0.0
+        if test is None or by_budget > test.lr or (self.predicted and not test.enough):
+            return by_budget, "by the budget, as the weights are predicted"
         return test.lr, f"by a range test of {test.steps} steps"
 
     def _orders(self) -> Orders:
@@ -212,8 +214,8 @@ class _Run:
         return Orders(
             step=self.progress.step,
             finished=not unknown and self.progress.step >= self.progress.plan.total,
-            find_rate=unknown and self.settings.lr is None,
-            measure=unknown and self.settings.lr is not None and self.budget_seconds is not None,
+            find_rate=unknown and self.rate_is_tested,
+            measure=unknown and not self.rate_is_tested and self.budget_seconds is not None,
         )
 
     def _step(self, log: MetricsLog, bar: FinetuneBar, *, stop: bool) -> bool:

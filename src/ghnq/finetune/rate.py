@@ -1,12 +1,12 @@
-"""The learning rate: by a range test, and for predicted weights at least what the budget is worth.
+"""The learning rate: by a range test, and for predicted weights by the budget.
 
 The range test (Smith 2017, arXiv 1506.01186) makes a few steps at rising rates, then goes back. The rate rises
 geometrically from step to step. Below the right one the loss hardly falls; far above, it explodes. The peak of the
 schedule becomes a fixed part of the rate at which the smoothed loss is least.
 
 Predicted weights on the images they were predicted for are near a minimum, which rates worth training at leave at
-first: a test of few steps finds rates that are right for few steps. How far they should go grows with the budget
-(docs/results/finetuning.md, section on rates).
+first: a test of few steps finds rates that are right for few steps, or, on few images, those that learn these by
+heart. How far predicted weights should go grows with the budget (docs/results/finetuning.md, section on rates).
 """
 
 from __future__ import annotations
