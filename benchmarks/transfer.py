@@ -34,7 +34,7 @@ from ghnq.finetune import Settings
 from ghnq.finetune.kaiming import KaimingWeights
 from ghnq.finetune.learner import Learner
 from ghnq.finetune.measure import accuracy
-from ghnq.finetune.rate import find_rate, rate_of_predicted
+from ghnq.finetune.rate import RangeTest, find_rate, rate_of_predicted
 from ghnq.finetune.schedule import one_cycle
 from ghnq.finetune.start import rescaled
 from ghnq.finetune.statistics import estimate_statistics
@@ -149,9 +149,18 @@ def main(
         return start_of(start, build(name, dataset), ghn, dataset, seed)
 
     @cache
-    def found_rate(start: str, name: str, seed: int) -> float:
+    def range_test(start: str, name: str, seed: int) -> RangeTest:
         learner = learner_of(copy.deepcopy(start_network(start, name, seed)), dataset, seed)
-        return find_rate(learner, max_seconds=None).lr
+        return find_rate(learner, max_seconds=None)
+
+    def peak_rate(start: str, name: str, seed: int, count: int) -> float:
+        if lr != "auto":
+            return float(lr)
+        test = range_test(start, name, seed)
+        if start != "transferred":
+            return test.lr
+        steps = Settings(epochs=count).steps(len(hold_out(dataset)[0].train))
+        return rate_of_predicted(steps, Settings.batch_size, test)
 
     cells = product(map(int, epochs.split(",")), map(int, seeds.split(",")), networks.split(","), STARTS)
     for count, seed, name, start in cells:
@@ -165,11 +174,7 @@ def main(
             continue
         network = copy.deepcopy(start_network(start, name, seed))
         if count:
-            peak = found_rate(start, name, seed) if lr == "auto" else float(lr)
-            if lr == "auto" and start == "transferred":
-                steps = Settings(epochs=count).steps(len(hold_out(dataset)[0].train))
-                peak = max(peak, rate_of_predicted(steps, Settings.batch_size))
-            train(network, dataset, count, peak, seed)
+            train(network, dataset, count, peak_rate(start, name, seed, count), seed)
         figure = accuracy(network.float_network(), dataset, test)
         rows.append(cell | {"accuracy": figure})
         kept.append(rows[-1])

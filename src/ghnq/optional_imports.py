@@ -24,8 +24,11 @@ EXTRAS = {
 }
 
 
-def import_optional(name: str) -> Any:
+def import_optional(name: str, context: str = "") -> Any:
     """Returns the module `name`, which belongs to one of the libraries in `EXTRAS`.
+
+    Args:
+        context: The beginning of the message, up to "this needs", where it says why the library is needed.
 
     Raises:
         MissingExtraError: The library is not installed, or cannot be imported. The message names the extra.
@@ -39,12 +42,12 @@ def import_optional(name: str) -> Any:
         # A broken installation raises whatever its parts raise while they are imported.
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise MissingExtraError(
-                f"this needs {package}, which is not installed; install it with: pip install 'ghnq[{extra}]'"
+                f"{context}this needs {package}, which is not installed; install it with: pip install 'ghnq[{extra}]'"
             ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise MissingExtraError(
-            f"this needs {name}, and {package} is installed but cannot be imported: {reason}; install it again with: "
-            f"pip uninstall {package} && pip install 'ghnq[{extra}]'"
+            f"{context}this needs {name}, and {package} is installed but cannot be imported: {reason}; install it "
+            f"again with: pip uninstall {package} && pip install 'ghnq[{extra}]'"
         ) from error
 
 

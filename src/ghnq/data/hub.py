@@ -10,7 +10,7 @@ from ghnq.data.assemble import assemble
 from ghnq.data.images import ImageDataset
 from ghnq.data.read_options import ReadOptions
 from ghnq.data.tables import encoded_splits
-from ghnq.errors import DataError, MissingExtraError
+from ghnq.errors import DataError
 from ghnq.optional_imports import import_optional
 from ghnq.shadowing import check_not_shadowed
 
@@ -47,12 +47,7 @@ def read_from_hub(name: str, options: ReadOptions, hint: str = "") -> tuple[Imag
 
 
 def _load(name: str, hint: str) -> dict[str, datasets.Dataset]:
-    try:
-        import_optional("datasets")
-    except MissingExtraError as error:
-        raise MissingExtraError(
-            f"there is no directory '{name}'{hint}, and to load it from the hub, {error}"
-        ) from error
+    import_optional("datasets", f"there is no directory '{name}'{hint}, and to load it from the hub, ")
     import datasets
     import pyarrow as pa
 

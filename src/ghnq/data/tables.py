@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ghnq.data.assemble import EncodedSplit
 from ghnq.data.decode import EncodedImage
-from ghnq.errors import DataError, MissingExtraError, nearest
+from ghnq.errors import DataError, nearest
 from ghnq.optional_imports import import_optional
 from ghnq.shadowing import check_not_shadowed
 
@@ -31,10 +31,7 @@ def read_parquet(file: Path) -> datasets.Dataset:
         GhnqError: A file of the user's is imported in place of `datasets`.
         MissingExtraError: `datasets` is not installed.
     """
-    try:
-        import_optional("datasets")
-    except MissingExtraError as error:
-        raise MissingExtraError(f"'{file.parent}' holds parquet files, and {error}") from error
+    import_optional("datasets", f"'{file.parent}' holds parquet files, and ")
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -203,9 +203,11 @@ class _Run:
         """Returns the peak of the learning rate for the plan, and how it was found."""
         if self.settings.lr is not None:
             return self.settings.lr, "as given"
-        by_budget = rate_of_predicted(self.progress.plan.total, self.settings.batch_size) if self.predicted else 0.0
-        if test is None or by_budget > test.lr or (self.predicted and not test.enough):
-            return by_budget, "by the budget, as the weights are predicted"
+        if self.predicted:
+            rate = rate_of_predicted(self.progress.plan.total, self.settings.batch_size, test)
+            if test is None or rate != test.lr:
+                return rate, "by the budget, as the weights are predicted"
+        assert test is not None
         return test.lr, f"by a range test of {test.steps} steps"
 
     def _orders(self) -> Orders:

@@ -78,10 +78,14 @@ def find_rate(learner: Learner, *, max_seconds: float | None) -> RangeTest:
     return RangeTest(lr, sorted(seconds)[len(seconds) // 2], len(seconds), enough)
 
 
-def rate_of_predicted(steps: int, batch_size: int) -> float:
-    """Returns the peak of the learning rate for rescaled predicted weights and a budget of steps."""
-    rate = PREDICTED_RATE * steps * batch_size / PREDICTED_IMAGES
-    return min(rate, PREDICTED_HIGHEST) * batch_size / PREDICTED_BATCH
+def rate_of_predicted(steps: int, batch_size: int, test: RangeTest | None = None) -> float:
+    """Returns the peak of the learning rate for rescaled predicted weights and a budget of steps.
+
+    Args:
+        test: Where the head was solved, so that the weights are no minimum; the larger rate of the two counts.
+    """
+    rate = min(PREDICTED_RATE * steps * batch_size / PREDICTED_IMAGES, PREDICTED_HIGHEST) * batch_size / PREDICTED_BATCH
+    return max(rate, test.lr) if test is not None and test.enough else rate
 
 
 def measure_step(learner: Learner, steps: int = 6) -> float:

@@ -47,9 +47,8 @@ def drop_cut_line(file: Path) -> None:
         while position > 0 and not whole:
             start = max(0, position - _BLOCK)
             opened.seek(start)
-            whole = start + opened.read(position - start).rfind(b"\n") + 1
-            if whole == start and start > 0:  # no end of a line in this block
-                whole = 0
+            found = opened.read(position - start).rfind(b"\n")
+            whole = 0 if found < 0 else start + found + 1
             position = start
         if whole < end:
             opened.truncate(whole)
