@@ -83,7 +83,8 @@ ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("loop",),
     ),
     "report": (
-        ("graph_file", "ranking_part", "search_part"),
+        ("columns", "graph_file"),
+        ("ranking_part", "search_part"),
         ("document",),
         ("readers",),
         ("architectures",),

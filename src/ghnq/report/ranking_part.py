@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from ghnq.report.columns import columns_of
 
 SIZES = ("parameters", "multiply_adds", "bytes", "peak_memory")
 """Of a candidate at the scheme that is ranked by."""
@@ -111,6 +113,4 @@ class RankingPart:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the ranking as JSON; the candidates as columns."""
-        names = ("model", "limit", "round", "value", "place", *SIZES)
-        columns = {name: [getattr(row, name) for row in self.candidates] for name in names}
-        return asdict(self) | {"candidates": columns}
+        return asdict(replace(self, candidates=[])) | {"candidates": columns_of(self.candidates, CandidateRow)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from ghnq.report.columns import columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,4 @@ class SearchPart:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the search as JSON; the trials as columns."""
-        names = ("trial", "values", "parameters", "depth", "family", "model")
-        columns = {name: [getattr(row, name) for row in self.trials] for name in names}
-        return asdict(self) | {"trials": columns}
+        return asdict(replace(self, trials=[])) | {"trials": columns_of(self.trials, TrialRow)}

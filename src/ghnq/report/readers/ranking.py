@@ -17,7 +17,7 @@ from ghnq.report.readers.reader import (
     number,
     protocol_and_steps,
     read_lines,
-    read_object,
+    read_with_lines,
     reading,
     steps_fact,
 )
@@ -43,10 +43,7 @@ def _read(folder: Path) -> Document:
             f"'{folder}' is half-written: {max(kept, 0):,} lines of {ROWS_FILE}, and no {FILE}; the command that made "
             "it goes on from these when it is run again"
         )
-    content = read_object(folder / FILE, _KEYS)
-    if not (folder / CANDIDATES_FILE).is_file():
-        raise DataError(f"'{folder}' is half-written: it has {FILE}, but no {CANDIDATES_FILE}; run the ranking again")
-    lines = read_lines(folder / CANDIDATES_FILE)
+    content, lines = read_with_lines(folder, FILE, _KEYS, CANDIDATES_FILE, again="run the ranking again")
     return reading(folder / FILE, lambda: _document(folder, content, lines))
 
 

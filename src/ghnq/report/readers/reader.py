@@ -67,6 +67,23 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def read_with_lines(
+    folder: Path, file: str, required: Sequence[str], lines_file: str, *, again: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Reads a result (`read_object`) and the lines beside it (`read_lines`).
+
+    Args:
+        again: What to do where the lines are not there.
+
+    Raises:
+        DataError: One of the two is missing, or cannot be read.
+    """
+    content = read_object(folder / file, required)
+    if not (folder / lines_file).is_file():
+        raise DataError(f"'{folder}' is half-written: it has {file}, but no {lines_file}; {again}")
+    return content, read_lines(folder / lines_file)
+
+
 def reading(file: Path, make: Callable[[], Document]) -> Document:
     """Returns what `make` makes of the content of a file; a value of an unexpected kind is told as another version.
 

@@ -14,8 +14,7 @@ from ghnq.report.readers.reader import (
     facts,
     number,
     protocol_and_steps,
-    read_lines,
-    read_object,
+    read_with_lines,
     reading,
     steps_fact,
 )
@@ -38,10 +37,7 @@ def _read(folder: Path) -> Document:
         raise DataError(
             f"'{folder}' is half-written: it has a study, but no {FILE}; the command that made it goes on with --resume"
         )
-    content = read_object(folder / FILE, _KEYS)
-    if not (folder / TRIALS_FILE).is_file():
-        raise DataError(f"'{folder}' is half-written: it has {FILE}, but no {TRIALS_FILE}; go on with --resume")
-    lines = read_lines(folder / TRIALS_FILE)
+    content, lines = read_with_lines(folder, FILE, _KEYS, TRIALS_FILE, again="go on with --resume")
     return reading(folder / FILE, lambda: _document(folder, content, lines))
 
 
