@@ -35,7 +35,9 @@ EVIDENCE = ROOT / "src" / "ghnq" / "search" / "evidence.json"
 PAGE = ROOT / "docs" / "results" / "ranking.md"
 FEWEST = 10
 """Networks, below which an order is not worth a figure."""
-OURS = {"finetune-30": "finetune"} | {n: n for n in ("accuracy", "loss", "macs", "params", "synflow", "naswot")}
+OURS = {"finetune-30": "finetune", "kaiming-30": "train"} | {
+    n: n for n in ("accuracy", "loss", "macs", "params", "synflow", "naswot")
+}
 """Signals of the study that `ghnq rank --by` has, and their names there."""
 FITS: Mapping[str, tuple[str, ...]] = {
     "fit of sizes": ("macs", "params"),
@@ -74,6 +76,8 @@ class Study:
         self.checkpoint = checkpoint or _last_checkpoint(signals)
         usable = [row for row in signals if row["checkpoint_sha256"] in ("", self.checkpoint)]
         self.signals, self.seconds = _columns(self.words, usable)
+        for name, (values, seconds) in _means(self.words, signals).items():
+            self.signals[name], self.seconds[name] = values, seconds
 
     def _stage(self, stages: Mapping[tuple[str, str], Mapping[str, Any]], stage: str) -> Array:
         return np.array([stages[word, stage]["accuracy"] for word in self.words], float)
@@ -101,6 +105,24 @@ def _columns(words: Sequence[str], rows: Rows) -> tuple[dict[str, Array], dict[s
         columns["slope, 10 to 30 s"] = columns["finetune-30"] - columns["finetune-10"]
         means["slope, 10 to 30 s"] = means["finetune-10"] + means["finetune-30"]
     return columns, means
+
+
+def _means(words: Sequence[str], rows: Rows) -> dict[str, tuple[Array, float]]:
+    """Returns predicted accuracy and loss, means over all checkpoints, and the seconds; none for one checkpoint."""
+    predicted = [row for row in rows if row["measure"] == "predicted"]
+    columns = [
+        _columns(words, [row for row in predicted if row["checkpoint_sha256"] == each])
+        for each in sorted({row["checkpoint_sha256"] for row in predicted})
+    ]
+    if len(columns) < 2:
+        return {}
+    return {
+        f"{name}, mean of {len(columns)} checkpoints": (
+            np.mean([values[name] for values, _ in columns], axis=0),
+            sum(seconds[name] for _, seconds in columns),
+        )
+        for name in ("accuracy", "loss")
+    }
 
 
 def _named(measure: str, values: Mapping[str, float | None]) -> Iterator[tuple[str, float | None]]:

@@ -128,3 +128,29 @@ def test_rows_of_ledgers_are_read_without_their_first_line(benchmarks: Path, tmp
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     study = loaded("ranking_study")
     assert list(study.trained(study.read_rows(tmp_path / "rows.jsonl"))) == ["a"]
+
+
+def test_predictions_of_several_checkpoints_are_averaged(benchmarks: Path) -> None:
+    study = loaded("ranking_study")
+    truth = [
+        {"network": word, "class": "2M", "stage": stage, "accuracy": 60.0, "quantized": {"float32": 60, "w4a4": 55}}
+        for word in ("a", "b")
+        for stage in ("half", "float", "w4a4")
+    ]
+    names = ("accuracy", "loss", "accuracy_500", "loss_500", "float_accuracy")
+    signals = [
+        {
+            "network": word, "measure": "predicted", "checkpoint_sha256": checkpoint, "cpu_seconds": 1.5,
+            "values": dict.fromkeys(names, value),
+        }
+        for checkpoint, values in (("old", (10.0, None)), ("new", (20.0, 40.0)))
+        for word, value in zip(("a", "b"), values, strict=True)
+    ]  # fmt: skip
+    found = study.Study(truth, signals)
+    assert found.checkpoint == "new"
+    assert found.signals["accuracy"].tolist() == [20, 40]
+    mean = found.signals["accuracy, mean of 2 checkpoints"]
+    assert mean[0] == 15
+    assert np.isnan(mean[1])  # where one has no value there is no mean
+    assert found.seconds["loss, mean of 2 checkpoints"] == 3
+    assert "accuracy, mean of 2 checkpoints" not in study.Study(truth, signals[2:]).signals

@@ -220,12 +220,14 @@ def rank(
     ] = None,
     by: Annotated[
         str,
-        typer.Option(metavar="SIGNAL", help="fitted, accuracy, loss, finetune, macs, params, synflow or naswot."),
+        typer.Option(
+            metavar="SIGNAL", help="fitted, accuracy, loss, finetune, train, macs, params, synflow or naswot."
+        ),
     ] = "fitted",
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best.")] = 10,
     images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 500,
     minutes: Annotated[
-        float, typer.Option(metavar="M", help="Of fine-tuning for each of the best, with --by finetune.")
+        float, typer.Option(metavar="M", help="Of training for each of the best, with --by finetune or train.")
     ] = 0.5,
     no_halving: Annotated[
         bool, typer.Option("--no-halving", help="Give all candidates the images and minutes of the best.")
@@ -277,10 +279,12 @@ def search(
         str, typer.Option(metavar="NAME", help="nsga2, tpe, random or regularized-evolution.")
     ] = "regularized-evolution",
     by: Annotated[
-        str, typer.Option(metavar="SIGNAL", help="What accuracy is: accuracy, loss or finetune.")
+        str, typer.Option(metavar="SIGNAL", help="What accuracy is: accuracy, loss, finetune or train.")
     ] = "accuracy",
     images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for each.")] = 500,
-    minutes: Annotated[float, typer.Option(metavar="M", help="Of fine-tuning for each, with --by finetune.")] = 0.5,
+    minutes: Annotated[
+        float, typer.Option(metavar="M", help="Of training for each, with --by finetune or train.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of everything random.")] = 0,
     max_params: Annotated[int | None, typer.Option(metavar="P", help="Parameters.", show_default="any")] = None,
     max_macs: Annotated[int | None, typer.Option(metavar="M", help="Multiply-adds.", show_default="any")] = None,

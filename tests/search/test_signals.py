@@ -124,6 +124,18 @@ def test_finetuning_learns_and_does_not_depend_on_the_clock(bench: Bench) -> Non
     assert after[0] > before + 20
 
 
+def test_training_from_random_weights_does_not_know_the_hypernetwork(bench: Bench) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 16, 10)
+    )
+    found = SIGNALS["train"].measure(subject(bench, module, seconds=1.0))
+    random = Bench.of(KaimingWeights(bench.seed), bench.dataset, bench.seed)
+    assert found == SIGNALS["finetune"].measure(subject(random, module, seconds=1.0))
+    assert found != SIGNALS["finetune"].measure(subject(bench, module, seconds=1.0))
+    assert found is not None
+    assert found > 30
+
+
 def test_a_budget_of_seconds_is_work() -> None:
     assert steps_of(1e-9, 10**9) == 1
     assert steps_of(60, 10**6) > steps_of(60, 10**7) > steps_of(60, 10**8)

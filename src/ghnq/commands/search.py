@@ -89,7 +89,9 @@ class Options:
         if not 0 < self.minutes < float("inf"):
             raise GhnqError(f"--minutes is {self.minutes:g}; give a positive number")
         if signal_of(self.by).effort < Effort.IMAGES:
-            raise GhnqError(f"--by {self.by} is a size, which no search is needed for; give accuracy, loss or finetune")
+            raise GhnqError(
+                f"--by {self.by} is a size, which no search is needed for; give accuracy, loss, finetune or train"
+            )
 
 
 def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:

@@ -22,18 +22,18 @@ MAX_VALUES = 2**27
 """Of large images, as many as have so many values together: half a gigabyte."""
 
 
-def estimate_statistics(learner: Learner, step: int) -> None:
+def estimate_statistics(learner: Learner, step: int, max_images: int = MAX_IMAGES) -> None:
     """Estimates the statistics of all norms of the network in place, on the images that steps from `step` on would see.
 
     Every process that calls this gets the same, however many there are.
     """
-    images = statistics_images(learner.dataset, learner.settings, step)
+    images = statistics_images(learner.dataset, learner.settings, step, max_images)
     estimate_in_place(learner.network.network, images, learner.settings.batch_size, keep_buffers=True)
 
 
-def statistics_images(dataset: ImageDataset, settings: Settings, step: int) -> Tensor:
+def statistics_images(dataset: ImageDataset, settings: Settings, step: int, max_images: int = MAX_IMAGES) -> Tensor:
     """Returns the images [B, C, H, W]: whole batches, at least one."""
     batch = settings.batch_size
-    images = min(MAX_IMAGES, MAX_VALUES // prod(dataset.input_shape))
+    images = min(max_images, MAX_VALUES // prod(dataset.input_shape))
     numbers = range(step, step + max(1, images // batch))
     return torch.cat([dataset.train_batch(number, batch, settings.seed)[0] for number in numbers])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ghnq.errors import GhnqError, NotFiniteError, nearest
 from ghnq.prediction import logits_of
 from ghnq.search.evidence import evidence
-from ghnq.search.short_finetuning import finetuned_accuracy
+from ghnq.search.short_finetuning import finetuned_accuracy, trained_accuracy
 from ghnq.search.subject import Subject
 from ghnq.search.zero_cost import naswot, synflow
 
@@ -100,6 +100,7 @@ def _signals() -> dict[str, Signal]:
         Signal("accuracy", "predicted accuracy, %", Effort.IMAGES, accuracy),
         Signal("loss", "minus predicted loss, nats", Effort.IMAGES, negative_loss),
         Signal("finetune", "accuracy after a short fine-tuning, %", Effort.TRAINING, finetuned_accuracy),
+        Signal("train", "accuracy after a short training, %", Effort.TRAINING, trained_accuracy),
         Signal("macs", "log10 multiply-adds", Effort.GRAPH, log_multiply_adds),
         Signal("params", "log10 parameters", Effort.GRAPH, log_parameters),
         Signal("synflow", "log10 synaptic flow", Effort.FIXED, synflow),
