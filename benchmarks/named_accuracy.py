@@ -1,6 +1,7 @@
 """Accuracy of predicted weights for networks with names that are in no space (benchmarks/named.py).
 
-    python benchmarks/named_accuracy.py CHECKPOINT --data ../shared/data [--images 2000] [--steps A,B] [--out FILE.json]
+    python benchmarks/named_accuracy.py CHECKPOINT --data ../shared/data [--images 2000] [--steps A,B]
+        [--networks resnet8,resnet20] [--calibration 512] [--out FILE.json]
 
 Each network under each scheme and both protocols, with no training of the networks. `--steps` are post-training steps
 of protocol `deploy`. At w2a2 the first and the last layer stay at 8 bits.
@@ -37,11 +38,13 @@ def ends_at_8_bits(scheme: str, network: nn.Module) -> str:
     return f"{scheme}+{layers[0]}=w8a8+{layers[-1]}=w8a8"
 
 
-def accuracy(ghn: GHN, module: nn.Module, scheme: QuantScheme, dataset: ImageDataset, images: int) -> float:
+def accuracy(
+    ghn: GHN, module: nn.Module, scheme: QuantScheme, dataset: ImageDataset, images: int, calibration: int
+) -> float:
     """In percent; 0 for a network that overflows."""
     network = initialize(module, ghn, dataset.input_shape, scheme=scheme)
     try:
-        quantized = prepare(network, dataset.calibration(512, 0)).quantize(scheme)
+        quantized = prepare(network, dataset.calibration(calibration, 0)).quantize(scheme)
     except NotFiniteError:
         return 0.0
     return 100 * count_correct(quantized, dataset, dataset.test.first(images)).correct / images
@@ -61,6 +64,8 @@ def main(
     data: Annotated[str | None, typer.Option(help="Directory or hub id; absent: the checkpoint's.")] = None,
     images: Annotated[int, typer.Option(help="Test images.")] = 2000,
     steps: Annotated[str, typer.Option(help="Post-training steps of `deploy`, comma-separated.")] = "",
+    networks: Annotated[str, typer.Option(help="Names in benchmarks/named.py, comma-separated.")] = ",".join(NAMED),
+    calibration: Annotated[int, typer.Option(help="Calibration images.")] = 512,
     out: Annotated[Path | None, typer.Option(help="Keep the rows here.")] = None,
 ) -> None:
     """Prints a table."""
@@ -69,11 +74,11 @@ def main(
     dataset = dataset_for(ghn, data)
     rows: list[dict[str, Any]] = []
     for protocol, chosen in (("deploy", tuple(filter(None, steps.split(",")))), ("paper", ())):
-        for name, build in NAMED.items():
-            module, row = build(), {"network": name, "protocol": protocol}
+        for network in networks.split(","):
+            module, row = NAMED[network](), {"network": network, "protocol": protocol}
             for name in SCHEMES:
                 scheme = QuantScheme.parse(ends_at_8_bits(name, module), protocol=protocol, steps=chosen)
-                row[name] = accuracy(ghn, module, scheme, dataset, images)
+                row[name] = accuracy(ghn, module, scheme, dataset, images, calibration)
             rows.append(row)
     if out is not None:
         about = {"images": images, "steps": steps, "checkpoint_hash": checkpoint_hash(checkpoint), "rows": rows}

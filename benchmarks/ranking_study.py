@@ -1,10 +1,10 @@
 """How well signals order networks: rank correlations with what training makes of them.
 
-    python benchmarks/ranking_study.py [--evidence]
+    python benchmarks/ranking_study.py [--evidence SIGNAL]
 
-Reads the rows of `benchmarks/ranking_truth.py` and `benchmarks/ranking_signals.py` in results/ranking, and writes
-results/ranking/study.json and the tables of docs/results/ranking.md. With --evidence SIGNAL, what `ghnq rank` says and
-ranks by (src/ghnq/search/evidence.json) is made from them, too.
+Called in the root of the checkout. Reads the rows of `benchmarks/ranking_truth.py` and `benchmarks/ranking_signals.py`
+in results/ranking, and writes results/ranking/study.json and the tables of docs/results/ranking.md. With --evidence
+SIGNAL, what `ghnq rank` says and ranks by (src/ghnq/search/evidence.json) is made from them, too.
 
 The target is the accuracy of a network trained through quantization at w4a4. Kendall's tau (b) is over all networks,
 over the named ones, and within budget classes: over the pairs of networks of one class, where size alone cannot
@@ -29,12 +29,9 @@ from ranking_networks import CLASSES, NAMED_CLASS
 from ranking_statistics import Array, Comparison, fit, signs_of, signs_of_fits
 from ranking_tables import fill
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "results" / "ranking"
-EVIDENCE = ROOT / "src" / "ghnq" / "search" / "evidence.json"
-PAGE = ROOT / "docs" / "results" / "ranking.md"
-FEWEST = 10
-"""Networks, below which an order is not worth a figure."""
+FOLDER = Path("results/ranking")
+EVIDENCE = Path("src/ghnq/search/evidence.json")
+PAGE = Path("docs/results/ranking.md")
 OURS = {"finetune-30": "finetune", "kaiming-30": "train"} | {
     n: n for n in ("accuracy", "loss", "macs", "params", "synflow", "naswot")
 }
@@ -250,10 +247,11 @@ def worth(row: Mapping[str, Any]) -> dict[str, Any]:
 def main(
     default: Annotated[str | None, typer.Option("--evidence", help="The signal or fit that `ghnq rank` uses.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Hash of the hypernetwork; the last one if absent.")] = None,
+    fewest: Annotated[int, typer.Option(help="Networks, below which an order is not worth a figure.")] = 10,
 ) -> None:
     study = Study(read_rows(FOLDER / "truth" / "rows.jsonl"), read_rows(FOLDER / "signals" / "rows.jsonl"), checkpoint)
-    if len(study.words) < FEWEST:
-        raise typer.BadParameter(f"{len(study.words)} networks are trained; a study needs at least {FEWEST}")
+    if len(study.words) < fewest:
+        raise typer.BadParameter(f"{len(study.words)} networks are trained; a study needs at least {fewest}")
     document = document_of(study)
     write_text(FOLDER / "study.json", json.dumps(document, indent=1) + "\n")
     if PAGE.exists():

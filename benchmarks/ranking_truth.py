@@ -100,6 +100,7 @@ def main(
     images: Annotated[int, typer.Option(help="Training images.")] = 10_000,
     epochs: Annotated[float, typer.Option()] = 15.0,
     test_images: Annotated[int, typer.Option()] = 10_000,
+    networks: Annotated[int | None, typer.Option(help="So many of the order; all if absent.")] = None,
     minutes: Annotated[float, typer.Option(help="No network is begun after so many minutes.")] = 60.0,
 ) -> None:
     """Trains the networks that are missing, in the order of the study."""
@@ -116,7 +117,7 @@ def main(
     }  # fmt: skip
     console, end = Console(soft_wrap=True), time.monotonic() + 60 * minutes
     with TruthLedger(out, fingerprint, machine()) as ledger:
-        for group, word in study():
+        for group, word in study()[:networks]:
             if (word, "w4a4") in ledger or time.monotonic() > end:
                 continue
             for row in train(word, dataset, recipe, out, begun=(word, "float") in ledger):

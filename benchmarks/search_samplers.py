@@ -45,7 +45,7 @@ from ghnq.spaces.convnets.specs import Spec
 
 IMAGES = 64
 LEAST, MAX_MACS = 100_000, 2_000_000
-STORED = Path(__file__).resolve().parent.parent / "results" / "search" / "samplers" / "rows.jsonl"
+STORED = Path("results/search/samplers/rows.jsonl")
 OBJECTIVES = ("accuracy", "macs")
 SCHEME = "w4a8"
 SAMPLERS = ("random", "nsga2", "regularized-evolution")

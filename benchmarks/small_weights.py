@@ -1,6 +1,6 @@
 """Why a network can be better with 4-bit weights than in float: MobileNetV2 without its smallest weights.
 
-    python benchmarks/small_weights.py CHECKPOINT --data ../shared/data [--images 500]
+    python benchmarks/small_weights.py CHECKPOINT --data ../shared/data [--images 500] [--calibration 256]
 
 Rounding to 4 bits sets the weights below half a step, a fourteenth of the largest of their filter, to zero. Here only
 that is done, in float, in some layers of MobileNetV2 (benchmarks/named.py) with predicted weights; then the network is
@@ -25,7 +25,6 @@ from ghnq.prediction import dataset_for
 from ghnq.quant import QuantScheme, prepare
 from named import mobilenet_v2
 
-CALIBRATION = 256
 WIDEST_IN_TRAIN = 256  # channels, in training of the checkpoints this was written for
 
 
@@ -44,14 +43,19 @@ def without_small_weights(network: nn.Module, names: Collection[str]) -> nn.Modu
     return copied
 
 
-def accuracy(network: nn.Module, dataset: ImageDataset, images: int, scheme: str = "float32") -> float:
+def accuracy(
+    network: nn.Module, dataset: ImageDataset, images: int, calibration: int, scheme: str = "float32"
+) -> float:
     """Returns the accuracy in percent of a network that is calibrated first."""
-    quantized = prepare(network, dataset.calibration(CALIBRATION, 0)).quantize(QuantScheme.parse(scheme))
+    quantized = prepare(network, dataset.calibration(calibration, 0)).quantize(QuantScheme.parse(scheme))
     return 100 * count_correct(quantized, dataset, dataset.test.first(images)).correct / images
 
 
 def main(
-    checkpoint: str, data: Annotated[str | None, typer.Option()] = None, images: Annotated[int, typer.Option()] = 500
+    checkpoint: str,
+    data: Annotated[str | None, typer.Option()] = None,
+    images: Annotated[int, typer.Option(help="Test images.")] = 500,
+    calibration: Annotated[int, typer.Option(help="Calibration images.")] = 256,
 ) -> None:
     """Prints what the projections look like, then the accuracies."""
     torch.set_num_threads(1)
@@ -70,13 +74,13 @@ def main(
         print(
             f"{name}: {weight.shape[1]} inputs, {kept:.1f} remain, sum of the others {sums[0] / sums[1]:.2f} of theirs"
         )
-    print(f"float32 {accuracy(network, dataset, images):.1f}")
-    print(f"w4a8 {accuracy(network, dataset, images, 'w4a8'):.1f}")
+    print(f"float32 {accuracy(network, dataset, images, calibration):.1f}")
+    print(f"w4a8 {accuracy(network, dataset, images, calibration, 'w4a8'):.1f}")
     narrow = set(projections) - set(wide)
     rows = {"all layers": set(layers), "projections": set(projections), "narrow ones": narrow, "wide ones": set(wide)}
     for label, names in rows.items():
-        altered = without_small_weights(network, names)
-        print(f"float32 without the small weights of {label} {accuracy(altered, dataset, images):.1f}")
+        altered = accuracy(without_small_weights(network, names), dataset, images, calibration)
+        print(f"float32 without the small weights of {label} {altered:.1f}")
 
 
 if __name__ == "__main__":

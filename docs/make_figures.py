@@ -79,7 +79,7 @@ def quantization_grid() -> None:
 def search_samplers() -> None:
     """Hypervolume of samplers against evaluations: means over seeds, and their standard errors."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
-    for (sampler, found), colour in zip(curves(STORED), PLAIN, strict=False):
+    for (sampler, found), colour in zip(curves(ROOT / STORED), PLAIN, strict=False):
         values = np.array(found)
         mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
         evaluations = np.arange(1, values.shape[1] + 1)
