@@ -4,12 +4,19 @@ A block of `text` says what the `python` or `sh` block before it prints on stdou
 100 and more may differ by a twentieth, those with a decimal point by 2, times by any amount: pages are read on other
 processors than they were written on. All else is exact. A block of `yaml` is read as a scheme file, `toml` as TOML.
 
-A page runs in an empty folder in which `benchmarks`, `examples` and `recipes` are those of the checkout, and
-`uoft-cs/cifar10` is a folder of its images, where the checkout has one beside it. Comments above a block:
+A page runs in an empty folder in which `benchmarks`, `examples` and `recipes` are those of the checkout, `results` is a
+copy, and `uoft-cs/cifar10` is a folder of its images, where the checkout has one beside it. A comment directly above a
+block says how it runs:
 
-- `<!-- slow -->`: belongs to the slow tests, with the text block after it;
-- `<!-- skip: next "why" -->`: does not run;
-- `<!-- skip: next if(not cifar10, reason="...") -->`: runs only where the images are.
+- `<!-- slow -->`: it belongs to the slow tests, with the text block after it;
+- `<!-- shortened: ... -->`: so it does, and each line of the comment, such as `--images 2000 => --images 50`, replaces
+  what is left of the arrow by what is right of it, before the block runs. All that is left of an arrow must occur in
+  the block. In a block of `text`, `...` may take the place of what depends on the processor;
+- `<!-- skip: next if(not cifar10, reason="...") -->`, above one of these: it runs only where the images are; with
+  `not compiler`, only where there is a C++ compiler;
+- `<!-- skip: next "why" -->`: it does not run. `tests/test_documented_commands.py` still reads its commands.
+
+An `<!-- invisible-code-block: python` makes the files that a reader of the page would have.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,12 +38,17 @@ from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from sybil.region import Lexeme
 
 from ghnq.quant.scheme_file import load_scheme
 
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR10 = ROOT.parent / "shared" / "data"
-PRELUDE = 'set -euo pipefail; ghnq() { "$PYTHON" -m ghnq "$@"; }; python() { "$PYTHON" "$@"; }\n'
+PRELUDE = """set -euo pipefail
+ghnq() { "$PYTHON" -m ghnq "$@"; }
+python() { "$PYTHON" "$@"; }
+torchrun() { "$PYTHON" -m torch.distributed.run "$@"; }
+"""
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 TIME = re.compile(r"\s*(?:s|ms|min|minutes|seconds|milliseconds)\b")
 
@@ -46,8 +59,11 @@ def set_up(namespace: dict[str, Any]) -> None:
     for name in ("benchmarks", "examples", "recipes"):
         if (ROOT / name).is_dir():
             (Path(folder.name) / name).symlink_to(ROOT / name)
+    if (ROOT / "results").is_dir():  # pages write there
+        shutil.copytree(ROOT / "results", Path(folder.name) / "results")
     sys.path.insert(0, folder.name)
     namespace["cifar10"] = CIFAR10.is_dir()
+    namespace["compiler"] = shutil.which(os.environ.get("CXX", "g++")) is not None  # torch.compile's
     if CIFAR10.is_dir():
         (Path(folder.name) / "uoft-cs").mkdir()
         (Path(folder.name) / "uoft-cs" / "cifar10").symlink_to(CIFAR10)
@@ -63,7 +79,38 @@ def tear_down(namespace: dict[str, Any]) -> None:
     folder.cleanup()
 
 
+def comment_above(document: Document, start: int) -> str:
+    """Returns what the comment says that ends where a block starts; an empty string where there is none."""
+    before = document.text[:start].rstrip()
+    return before[before.rindex("<!--") + 4 : -3].strip() if before.endswith("-->") else ""
+
+
+def shortened(code: str, comment: str) -> str:
+    """Returns the code of a block as the comment above it wants it run.
+
+    Raises:
+        ValueError: A line of the comment has no arrow, or replaces what does not occur in the block.
+    """
+    title, *lines = comment.splitlines() or [""]
+    if title != "shortened:":
+        return code
+    replacements = {left.strip(): right.strip() for left, right in (line.split("=>") for line in lines)}
+    # All at once, longer ones first, so that none changes what another one has put in.
+    pattern = "|".join(re.escape(left) for left in sorted(replacements, key=len, reverse=True))
+    if missing := replacements.keys() - set(re.findall(pattern, code)):
+        raise ValueError(f"the comment above the block replaces what is not in it: {sorted(missing)}")
+    return re.sub(pattern, lambda match: replacements[match[0]], code)
+
+
+def code_of(example: Example) -> Lexeme:
+    """Returns the code that runs for a block."""
+    parsed = example.parsed
+    code = shortened(parsed, comment_above(example.document, example.start))
+    return Lexeme(code, parsed.offset, parsed.line_offset)
+
+
 def run_python(example: Example) -> None:
+    example.parsed = code_of(example)
     printed = io.StringIO()
     with contextlib.chdir(example.namespace["_folder"].name), contextlib.redirect_stdout(printed):
         PythonEvaluator()(example)
@@ -72,7 +119,7 @@ def run_python(example: Example) -> None:
 
 def run_shell(example: Example) -> str | None:
     done = subprocess.run(
-        ["bash", "-c", PRELUDE + example.parsed],
+        ["bash", "-c", PRELUDE + code_of(example)],
         cwd=example.namespace["_folder"].name,
         env=os.environ | {"PYTHON": sys.executable, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -85,7 +132,7 @@ def run_shell(example: Example) -> str | None:
 
 def compare(example: Example) -> str | None:
     printed = example.namespace.get("_printed", "nothing has run before this block")
-    if same_output(example.parsed, printed):
+    if same_output(code_of(example), printed):
         return None
     return f"the page says\n\n{example.parsed}\nprinted is\n\n{printed}"
 
@@ -128,19 +175,16 @@ def literal(text: str) -> str:
     return lead + r"\s+".join(words).replace("──", "[─━]+") + (trail if text.strip() else "")
 
 
-def in_slow_set(document: Document, start: int) -> bool:
-    return document.text[:start].rstrip().endswith("<!-- slow -->")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the blocks under `<!-- slow -->`, and the output that belongs to them."""
+    """Marks the blocks under `<!-- slow -->` and `<!-- shortened: ... -->`, and the output that belongs to them."""
     slow = False
     for item in items:
         if isinstance(item, SybilItem):
             example = item.example
             is_output = example.region.evaluator is compare
-            slow = slow if is_output else in_slow_set(example.document, example.start)
+            comment = comment_above(example.document, example.start)
+            slow = slow if is_output else comment == "slow" or comment.startswith("shortened:")
             if slow:
                 item.add_marker(pytest.mark.slow)
 

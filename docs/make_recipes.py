@@ -21,7 +21,9 @@ HEAD = """# Recipes
 A recipe is a YAML file with everything that decides a training run. Unknown keys and values out of range are refused
 before anything starts. `ghnq train RECIPE --set KEY=VALUE` changes single keys (dotted keys, YAML values):
 
-<!-- skip: next "minutes" -->
+<!-- shortened:
+--out runs/mine => --out runs/mine --set steps=2 --set workers=1 --set validation.architectures=1
+-->
 ```sh
 ghnq train recipes/digits.yaml --out runs/mine --set seed=1 --set optimizer.lr=5e-4
 ```

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 import types
@@ -80,26 +79,6 @@ def test_the_reference_has_every_command_with_every_option(repo_root: Path) -> N
     for name, command in all_commands().items():
         documented = set(re.findall(r"`(--?[a-z0-9-]+)`", sections[name]))
         assert documented == {o for p in command.params if p.param_type_name == "option" for o in p.opts}, name
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_of_pages_can_be_called(repo_root: Path, page: str) -> None:
-    """Also those that the tests do not run: names and options exist, and what is required is there."""
-    blocks = re.findall(r"```sh\n(.*?)```", (repo_root / page).read_text(), re.DOTALL)
-    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-        for part in line.split("&&"):
-            words = shlex.split(part, comments=True)
-            if words[:2] == ["python", words[1] if len(words) > 1 else ""] and words[1].startswith("benchmarks/"):
-                program = (repo_root / words[1]).read_text()
-                options = [word for word in words[2:] if word.startswith("--")]
-                assert [o for o in options if o not in program and o[2:].replace("-", "_") not in program] == [], part
-            words = words[words.index("ghnq") + 1 :] if "ghnq" in words else []
-            words = [word for word in words if not word.startswith(("2>", ">"))]
-            if not words or words[0].startswith("-"):
-                continue
-            name = next(name for name in all_commands() if words[: len(name.split())] == name.split())
-            rest = words[len(name.split()) :]
-            all_commands()[name].make_context(name, rest)
 
 
 @pytest.mark.parametrize("page", PAGES)

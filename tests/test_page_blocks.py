@@ -55,3 +55,29 @@ def test_accepted(same: Callable[[str, str], bool], page: str, printed: str) -> 
 )
 def test_refused(same: Callable[[str, str], bool], page: str, printed: str) -> None:
     assert not same(page, printed)
+
+
+@pytest.fixture(scope="module")
+def shortened(repo_root: Path) -> Callable[[str, str], str]:
+    function: Callable[[str, str], str] = runpy.run_path(str(repo_root / "docs" / "conftest.py"))["shortened"]
+    return function
+
+
+def test_a_block_is_shortened_by_the_comment_above_it(shortened: Callable[[str, str], str]) -> None:
+    code = "ghnq a --n 100 --n 1000\nghnq b CHECKPOINT --json\n"
+    comment = "shortened:\n--n 1000 => --n 1\n--n 100 => --n 1000\nCHECKPOINT=>digits\n--json =>"
+    assert shortened(code, comment) == "ghnq a --n 1000 --n 1\nghnq b digits \n"
+    assert shortened(code, "slow") == shortened(code, "") == code
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("--n 100 => --n 1\n--m 3 => --m 1", "is not in it: .'--m 3'"),
+        ("--N 100 => --n 1", "is not in it"),
+        ("--n 100", "unpack"),
+    ],
+)
+def test_a_comment_that_replaces_nothing_fails(shortened: Callable[[str, str], str], lines: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shortened("ghnq a --n 100", f"shortened:\n{lines}")
