@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -47,9 +48,11 @@ class TrainingBar:
 
     def validated(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Prints the result of a validation."""
+        error = metrics["val/sem"]  # NaN for one architecture
+        spread = f" ± {error:.2f}" if math.isfinite(error) else ""
         self.console.print(
             f"step {progress.step:>6}  {progress.seconds / 60:5.1f} min  {self._speed:5.1f} networks/s  "
-            f"val [bold]{metrics['val/accuracy']:.2f}[/] ± {metrics['val/sem']:.2f} %  max {metrics['val/max']:.1f} %"
+            f"val [bold]{metrics['val/accuracy']:.2f}[/]{spread} %  max {metrics['val/max']:.1f} %"
         )
 
     def __enter__(self) -> TrainingBar:
