@@ -148,9 +148,9 @@ def test_predictions_of_several_checkpoints_are_averaged(benchmarks: Path) -> No
     ]  # fmt: skip
     found = study.Study(truth, signals)
     assert found.checkpoint == "new"
-    assert found.signals["accuracy"].tolist() == [20, 40]
-    mean = found.signals["accuracy, mean of 2 checkpoints"]
+    assert found.signals["accuracy, 2,000 images"].tolist() == [20, 40]
+    mean = found.signals["accuracy, 2,000 images, mean of 2 checkpoints"]
     assert mean[0] == 15
     assert np.isnan(mean[1])  # where one has no value there is no mean
-    assert found.seconds["loss, mean of 2 checkpoints"] == 3
-    assert "accuracy, mean of 2 checkpoints" not in study.Study(truth, signals[2:]).signals
+    assert found.seconds["loss, 2,000 images, mean of 2 checkpoints"] == 3
+    assert "accuracy, 2,000 images, mean of 2 checkpoints" not in study.Study(truth, signals[2:]).signals

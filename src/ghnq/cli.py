@@ -225,7 +225,7 @@ def rank(
         ),
     ] = "fitted",
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best.")] = 10,
-    images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 500,
+    images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 2000,
     minutes: Annotated[
         float, typer.Option(metavar="M", help="Of training for each of the best, with --by finetune or train.")
     ] = 0.5,

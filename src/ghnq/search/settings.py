@@ -10,7 +10,7 @@ from ghnq.search.limits import Limits
 from ghnq.search.signals import Signal
 from ghnq.search.subject import Budget
 
-DEFAULT_BUDGET = Budget(500, 30.0)
+DEFAULT_BUDGET = Budget(2000, 30.0)
 
 
 @dataclass(frozen=True, kw_only=True)
