@@ -1,10 +1,10 @@
 """How well signals order networks: rank correlations with what training makes of them.
 
-    python benchmarks/ranking_study.py [--evidence SIGNAL]
+    python benchmarks/ranking_study.py [--evidence]
 
 Called in the root of the checkout. Reads the rows of `benchmarks/ranking_truth.py` and `benchmarks/ranking_signals.py`
-in results/ranking, and writes results/ranking/study.json and the tables of docs/results/ranking.md. With --evidence
-SIGNAL, what `ghnq rank` says and ranks by (src/ghnq/search/evidence.json) is made from them, too.
+in results/ranking, and writes results/ranking/study.json and the tables of docs/results/ranking.md. With --evidence,
+what `ghnq rank` says and ranks by (src/ghnq/search/evidence.json) is made from them, too.
 
 The target is the accuracy of a network trained through quantization at w4a4. Kendall's tau (b) is over all networks,
 over the named ones, and within budget classes: over the pairs of networks of one class, where size alone cannot
@@ -36,7 +36,7 @@ NEARLY_ALL = 0.9
 """The part of the networks that a signal must have, to be compared with others in what `ghnq rank` says."""
 ACCURACY, LOSS = "accuracy, 2,000 images", "loss, 2,000 images"
 """Of all images that are held out, as `ghnq rank` measures the best."""
-OURS = {ACCURACY: "accuracy", LOSS: "loss", "finetune-30": "finetune", "kaiming-30": "train"} | {
+OURS = {ACCURACY: "accuracy", LOSS: "loss", "finetune-10": "finetune", "kaiming-10": "train"} | {
     name: name for name in ("macs", "params", "synflow", "naswot")
 }
 """Signals of the study that `ghnq rank --by` has, and their names there."""
@@ -49,7 +49,14 @@ FITS: Mapping[str, tuple[str, ...]] = {
     "fit of sizes and fine-tuning 10 s": ("macs", "params", "finetune-10"),
     "fit of sizes and fine-tuning 30 s": ("macs", "params", "finetune-30"),
     "fit of sizes and Kaiming 10 s": ("macs", "params", "kaiming-10"),
+    "fit of multiply-adds and both trainings, 10 s": ("macs", "finetune-10", "kaiming-10"),
+    "fit of multiply-adds and both trainings, 30 s": ("macs", "finetune-30", "kaiming-30"),
 }
+FITS_OF_RANK = {
+    "fitted": "fit of multiply-adds and predicted accuracy",
+    "fitted-training": "fit of multiply-adds and both trainings, 10 s",
+}
+"""Fits that `ghnq rank --by` has; `fitted` is its default."""
 Rows = list[dict[str, Any]]
 
 
@@ -216,17 +223,10 @@ def document_of(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def evidence_of(document: dict[str, Any], study: Study, default: str) -> dict[str, Any]:
-    """The file that `ghnq rank` reads: its signals, and the combination that it ranks by if nothing else is asked."""
+def evidence_of(document: dict[str, Any], study: Study) -> dict[str, Any]:
+    """The file that `ghnq rank` reads: its signals, and the combinations of them that it can rank by."""
     rows = {row["signal"]: row for row in document["signals"]}
-    terms = FITS.get(default, (default,))
-    columns = np.stack([study.signals[term] for term in terms], 1)
-    known = ~np.isnan(columns).any(1)
-    weights = fit(columns[known], study.target[known]) if len(terms) > 1 else np.ones(1)
     counts = Counter(study.groups.tolist())
-    note = "no combination orders networks better"
-    if len(terms) > 1:
-        note = f"least squares on {known.sum()} networks; tau is of networks that it was not fitted to"
     return {
         "target": f"accuracy at w4a4 of {len(study.words)} networks ({counts['2M']} and {counts['3M']} members of "
         f"convnets/val in two budget classes, {counts[NAMED_CLASS]} of named families) trained from random weights on "
@@ -241,11 +241,20 @@ def evidence_of(document: dict[str, Any], study: Study, default: str) -> dict[st
             for name, ours in OURS.items()
             if name in rows and rows[name]["networks"] >= NEARLY_ALL * len(study.words)
         },
-        "fitted": {
-            "terms": {OURS[term]: float(f"{w:.4g}") for term, w in zip(terms, weights, strict=True)},
-            **worth(rows[default]), "note": note,
-        },
+        "fits": {ours: fitted(study, name) | worth(rows[name]) for ours, name in FITS_OF_RANK.items()},
     }  # fmt: skip
+
+
+def fitted(study: Study, name: str) -> dict[str, Any]:
+    """The coefficients of a fit, by the names that `ghnq rank` has."""
+    terms = FITS[name]
+    columns = np.stack([study.signals[term] for term in terms], 1)
+    known = ~np.isnan(columns).any(1)
+    weights = fit(columns[known], study.target[known])
+    return {
+        "terms": {OURS[term]: float(f"{w:.4g}") for term, w in zip(terms, weights, strict=True)},
+        "note": f"least squares on {known.sum()} networks; tau is of networks that it was not fitted to",
+    }
 
 
 def worth(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,7 +263,7 @@ def worth(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(
-    default: Annotated[str | None, typer.Option("--evidence", help="The signal or fit that `ghnq rank` uses.")] = None,
+    evidence: Annotated[bool, typer.Option(help="Make what `ghnq rank` says and ranks by anew, too.")] = False,
     checkpoint: Annotated[str | None, typer.Option(help="Hash of the hypernetwork; the last one if absent.")] = None,
     fewest: Annotated[int, typer.Option(help="Networks, below which an order is not worth a figure.")] = 10,
 ) -> None:
@@ -266,8 +275,8 @@ def main(
     if PAGE.exists():
         write_text(PAGE, fill(PAGE.read_text(), document))
     Console(width=160).print(document, highlight=False)
-    if default is not None:
-        write_text(EVIDENCE, json.dumps(evidence_of(document, study, default), indent=2) + "\n")
+    if evidence:
+        write_text(EVIDENCE, json.dumps(evidence_of(document, study), indent=2) + "\n")
 
 
 if __name__ == "__main__":

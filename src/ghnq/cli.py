@@ -221,13 +221,14 @@ def rank(
     by: Annotated[
         str,
         typer.Option(
-            metavar="SIGNAL", help="fitted, accuracy, loss, finetune, train, macs, params, synflow or naswot."
+            metavar="SIGNAL",
+            help="fitted, fitted-training, accuracy, loss, finetune, train, macs, params, synflow or naswot.",
         ),
     ] = "fitted",
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best.")] = 10,
     images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 2000,
     minutes: Annotated[
-        float, typer.Option(metavar="M", help="Of training for each of the best, with --by finetune or train.")
+        float, typer.Option(metavar="M", help="Of training for each of the best, where the signal trains.")
     ] = 0.5,
     no_halving: Annotated[
         bool, typer.Option("--no-halving", help="Give all candidates the images and minutes of the best.")

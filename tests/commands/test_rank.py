@@ -47,7 +47,7 @@ def test_the_document_the_files_and_the_next_commands(ghnq: Cli, nets: Path, tin
     assert {each["model"] for each in document["failed"]} == {"nets.py:ZOO[wrong]", "nets.py:ZOO[number]"}
     assert document["candidates"] == 4
     assert document["by"] == "fitted"
-    assert document["worth"]["tau"] == evidence().fitted.tau
+    assert document["worth"]["tau"] == evidence().fits["fitted"].tau
     slug = {"convnets/test/6": "01-convnets-test-6", "nets.py:ZOO[wide]": "02-nets.py-ZOO-wide"}
     for row in document["rows"]:
         score = ghnq(
@@ -86,7 +86,7 @@ def test_the_table_says_what_its_order_is_worth(ghnq: Cli, nets: Path, tiny_chec
     options = ("--checkpoint", tiny_checkpoint, "--images", 60, "--workers", 1)
     call = ghnq("rank", "nets.py:ZOO", *options)
     assert call.code == 0, call.err
-    assert f"Kendall's tau of 'fitted' is {evidence().fitted.tau:.2f}" in call.out
+    assert f"Kendall's tau of 'fitted' is {evidence().fits['fitted'].tau:.2f}" in call.out
     assert evidence().caution in call.out
     assert "nets.py:ZOO[wide]" in call.out  # not taken for markup
     assert "2 candidates failed:" in call.out

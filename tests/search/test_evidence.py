@@ -19,7 +19,7 @@ def made_up(**fitted: object) -> Evidence:
             {
                 "target": "accuracy of three networks", "networks": 3, "caution": "Only three.",
                 "signals": {"macs": {"tau": 0.5}, "loss": MEASURED},
-                "fitted": {"terms": {"macs": 1.0, "loss": -0.5}, "note": "a fit", **MEASURED, **fitted},
+                "fits": {"fitted": {"terms": {"macs": 1.0, "loss": -0.5}, "note": "a fit", **MEASURED, **fitted}},
             },
             strict=False,
         ).model_dump_json()
@@ -28,8 +28,8 @@ def made_up(**fitted: object) -> Evidence:
 
 def test_the_shipped_evidence_knows_what_it_ranks_by() -> None:
     found = evidence()
-    assert found.worth("fitted") is found.fitted
-    for worth in (found.fitted, *found.signals.values()):
+    assert found.worth("fitted") is found.fits["fitted"]
+    for worth in (*found.fits.values(), *found.signals.values()):
         for value, bounds in ((worth.tau, worth.interval), (worth.within_budget, worth.within_interval)):
             if value is not None and bounds is not None:
                 assert bounds[0] <= value <= bounds[1]

@@ -54,14 +54,15 @@ def test_sizes_are_logarithms(bench: Bench) -> None:
     assert SIGNALS["macs"].measure(measured) == math.log10(12 * 9 * 64 + 120)
 
 
-def test_fitted_is_the_combination_in_the_evidence(bench: Bench) -> None:
-    measured = subject(bench, small(12))
-    terms = evidence().fitted.terms
-    assert terms.keys() <= SIGNALS.keys() - {DEFAULT}
-    values = {name: SIGNALS[name].measure(measured) for name in terms}
+@pytest.mark.parametrize("name", evidence().fits)
+def test_fits_are_the_combinations_in_the_evidence(bench: Bench, name: str) -> None:
+    measured = subject(bench, small(12), seconds=0.5)
+    terms = evidence().fits[name].terms
+    assert terms.keys() <= SIGNALS.keys() - evidence().fits.keys()
+    values = {term: SIGNALS[term].measure(measured) for term in terms}
     assert all(value is not None for value in values.values())
-    assert SIGNALS["fitted"].measure(measured) == sum(terms[name] * (values[name] or 0.0) for name in terms)
-    assert SIGNALS["fitted"].effort == max(SIGNALS[name].effort for name in terms)
+    assert SIGNALS[name].measure(measured) == sum(terms[term] * (values[term] or 0.0) for term in terms)
+    assert SIGNALS[name].effort == max(SIGNALS[term].effort for term in terms)
 
 
 def test_the_flow_of_a_linear_network_is_one_path_sum_for_each_layer(bench: Bench) -> None:
@@ -158,7 +159,7 @@ def test_the_default_is_not_what_was_measured_to_order_nothing() -> None:
     found = evidence()
     assert found.worth(DEFAULT) is not None
     best = max(worth.tau for worth in found.signals.values())
-    assert found.fitted.tau >= best
+    assert found.fits[DEFAULT].tau >= best
     assert found.signals["accuracy"].tau < best
     said = found.lines("accuracy")
     assert f"tau of 'accuracy' is {found.signals['accuracy'].tau:.2f}" in said[0]

@@ -1,4 +1,4 @@
-"""What the order of each signal was measured to be worth, and the fitted combination: data, in `evidence.json`.
+"""What the order of each signal was measured to be worth, and the fitted combinations: data, in `evidence.json`.
 
 A study replaces that file; nothing here has to change.
 """
@@ -66,33 +66,33 @@ class Evidence(_Value):
         networks: How many networks.
         caution: What the comparison does not say.
         signals: By the name of the signal; a signal without an entry was not measured.
-        fitted: The combination that `--by fitted` uses.
+        fits: Combinations of signals, by the name that `--by` takes; `fitted` is the default.
     """
 
     target: str
     networks: int
     caution: str
     signals: dict[str, Worth]
-    fitted: Fitted
+    fits: dict[str, Fitted] = Field(min_length=1)
 
     def documents(self) -> dict[str, dict[str, object]]:
         """Returns the rank correlations of every signal that was measured, for JSON."""
         kept = {"tau", "interval", "within_budget", "within_interval"}
-        return {name: each.model_dump(include=kept, mode="json") for name, each in self.signals.items()} | {
-            "fitted": self.fitted.model_dump(include=kept, mode="json")
+        return {
+            name: each.model_dump(include=kept, mode="json") for name, each in {**self.signals, **self.fits}.items()
         }
 
     def worth(self, signal: str) -> Worth | None:
         """Returns what is known of a signal."""
-        return self.fitted if signal == "fitted" else self.signals.get(signal)
+        return self.fits.get(signal) or self.signals.get(signal)
 
     def lines(self, signal: str) -> list[str]:
         """Returns how far the order of a signal can be trusted, in a few sentences."""
         worth = self.worth(signal)
         if worth is None:
             return [f"How well '{signal}' orders networks has not been measured.", self.caution]
-        formula = f" It is {_formula(self.fitted)} ({self.fitted.note})." if signal == "fitted" else ""
-        others = ", ".join(_short(name, each) for name, each in self.signals.items() if name != signal)
+        formula = f" It is {_formula(worth)} ({worth.note})." if isinstance(worth, Fitted) else ""
+        others = ", ".join(_short(name, each) for name, each in {**self.signals, **self.fits}.items() if name != signal)
         return [
             f"{worth.sentence(signal)}{formula} Of others{self._which()}: {others}. 1 is the right order, 0 is chance.",
             f"It was compared with the {self.target}.",

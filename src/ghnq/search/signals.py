@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import torch.nn.functional as F
 
 from ghnq.errors import GhnqError, NotFiniteError, nearest
 from ghnq.prediction import logits_of
-from ghnq.search.evidence import evidence
+from ghnq.search.evidence import Fitted, evidence
 from ghnq.search.short_finetuning import finetuned_accuracy, trained_accuracy
 from ghnq.search.subject import Subject
 from ghnq.search.zero_cost import naswot, synflow
@@ -80,10 +81,10 @@ def log_parameters(subject: Subject) -> float | None:
     return _log10(subject.sizes.parameters)
 
 
-def fitted(subject: Subject) -> float | None:
-    """Returns the linear combination of other signals in `evidence.json`; None where one of them is None."""
+def combined(fit: Fitted, subject: Subject) -> float | None:
+    """Returns a linear combination of other signals; None where one of them is None."""
     total = 0.0
-    for name, weight in evidence().fitted.terms.items():
+    for name, weight in fit.terms.items():
         value = SIGNALS[name].measure(subject)
         if value is None:
             return None
@@ -107,8 +108,11 @@ def _signals() -> dict[str, Signal]:
         Signal("naswot", "naswot", Effort.FIXED, naswot),
     ]
     found = {each.name: each for each in single}
-    effort = max(found[name].effort for name in evidence().fitted.terms)
-    return found | {DEFAULT: Signal(DEFAULT, "sum of signals as fitted", effort, fitted)}
+    fits = [
+        Signal(name, "sum of signals as fitted", max(found[term].effort for term in fit.terms), partial(combined, fit))
+        for name, fit in evidence().fits.items()
+    ]
+    return found | {fit.name: fit for fit in fits}
 
 
 SIGNALS: Mapping[str, Signal] = _signals()
