@@ -36,7 +36,7 @@ NEARLY_ALL = 0.9
 """The part of the networks that a signal must have, to be compared with others in what `ghnq rank` says."""
 ACCURACY, LOSS = "accuracy, 2,000 images", "loss, 2,000 images"
 """Of all images that are held out, as `ghnq rank` measures the best."""
-OURS = {ACCURACY: "accuracy", LOSS: "loss", "finetune-10": "finetune", "kaiming-10": "train"} | {
+OURS = {ACCURACY: "accuracy", LOSS: "loss", "finetune-30": "finetune", "kaiming-30": "train"} | {
     name: name for name in ("macs", "params", "synflow", "naswot")
 }
 """Signals of the study that `ghnq rank --by` has, and their names there."""
@@ -54,7 +54,7 @@ FITS: Mapping[str, tuple[str, ...]] = {
 }
 FITS_OF_RANK = {
     "fitted": "fit of multiply-adds and predicted accuracy",
-    "fitted-training": "fit of multiply-adds and both trainings, 10 s",
+    "fitted-training": "fit of multiply-adds and both trainings, 30 s",
 }
 """Fits that `ghnq rank --by` has; `fitted` is its default."""
 Rows = list[dict[str, Any]]

@@ -155,12 +155,12 @@ def test_a_network_that_overflows_has_no_value(bench: Bench) -> None:
     assert SIGNALS["accuracy"].measure(subject(bench, Overflows())) == 0
 
 
-def test_the_default_is_not_what_was_measured_to_order_nothing() -> None:
+def test_the_default_orders_better_than_size() -> None:
     found = evidence()
-    assert found.worth(DEFAULT) is not None
-    best = max(worth.tau for worth in found.signals.values())
-    assert found.fits[DEFAULT].tau >= best
-    assert found.signals["accuracy"].tau < best
+    default = found.fits[DEFAULT]
+    for size in ("macs", "params"):
+        assert default.tau > found.signals[size].tau
+        assert (default.within_budget or -1) > (found.signals[size].within_budget or -1)
     said = found.lines("accuracy")
     assert f"tau of 'accuracy' is {found.signals['accuracy'].tau:.2f}" in said[0]
     assert found.caution in said
