@@ -4,7 +4,7 @@
     cp runs/ranking-signals/rows.jsonl results/ranking/signals/rows.jsonl
 
 Only networks that `results/ranking/truth` has trained are measured. All signals are for w4a4, on the 2,000 training
-images that `ghnq rank` holds out (and on the first 500 of them, its default). Measures:
+images that `ghnq rank` holds out (and on the first 500 of them). Measures:
 
     sizes       parameters and multiply-adds
     random      synflow and naswot, of random weights

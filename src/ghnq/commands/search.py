@@ -41,6 +41,11 @@ from ghnq.spaces.spec_file import write_spec_file
 FRONT_FOLDER = "front"
 
 
+SEARCHED = ("accuracy", "loss", "finetune", "train")
+"""Signals that the objective `accuracy` can be."""
+SEARCHED_WORDS = f"{', '.join(SEARCHED[:-1])} or {SEARCHED[-1]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of the command, as they are given."""
@@ -88,10 +93,8 @@ class Options:
             raise GhnqError(f"--images is {self.images}; give at least 1")
         if not 0 < self.minutes < float("inf"):
             raise GhnqError(f"--minutes is {self.minutes:g}; give a positive number")
-        if signal_of(self.by).effort < Effort.IMAGES:
-            raise GhnqError(
-                f"--by {self.by} is a size, which no search is needed for; give accuracy, loss, finetune or train"
-            )
+        if signal_of(self.by).name not in SEARCHED:
+            raise GhnqError(f"--by {self.by} is no accuracy of a network that is searched for; give {SEARCHED_WORDS}")
 
 
 def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:
