@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import ghnq
+from ghnq.search.evidence import evidence
 
 SCRIPTS = ("own_network_to_int8.py", "qat_loop.py", "rank_candidates.py", "transfer_to_own_folder.py")
 
@@ -56,10 +59,17 @@ def test_qat_loop(repo_root: Path, tmp_path: Path) -> None:
 def test_rank_candidates(repo_root: Path, tmp_path: Path) -> None:
     printed = run(repo_root, tmp_path, "rank_candidates.py", "--max-macs", "200000")
     assert "6 of 18 candidates have at most 200,000 multiply-adds" in printed
-    sizes = [int(text.replace(",", "")) for text in re.findall(r"CANDIDATES\[\d+x\d\] +([\d,]+) macs", printed)]
+    best = re.findall(r"CANDIDATES\[\d+x\d\] +([\d,]+) macs, +([\d.]+) %", printed)
+    sizes = [int(text.replace(",", "")) for text, _ in best]
     assert len(sizes) == 5
-    assert sizes == sorted(sizes, reverse=True)  # so far, multiply-adds are what orders best
     assert max(sizes) <= 200_000
+    terms = evidence().fits["fitted"].terms
+    assert terms.keys() == {"macs", "accuracy"}
+    values = [
+        terms["macs"] * math.log10(size) + terms["accuracy"] * float(accuracy)
+        for size, (_, accuracy) in zip(sizes, best, strict=True)
+    ]
+    assert all(first > second - 0.01 for first, second in pairwise(values))  # accuracies are printed to 0.1
     assert "Kendall's tau of 'fitted'" in printed
 
 
