@@ -85,8 +85,12 @@ class Study:
         self.checkpoint = checkpoint or _last_checkpoint(signals)
         usable = [row for row in signals if row["checkpoint_sha256"] in ("", self.checkpoint)]
         self.signals, self.seconds = _columns(self.words, usable)
-        for name, (values, seconds) in _means(self.words, signals).items():
-            self.signals[name], self.seconds[name] = values, seconds
+        means, seconds = _means(self.words, signals)
+        self.signals, self.seconds = self.signals | means, self.seconds | seconds
+
+    def columns(self, terms: Sequence[str]) -> Array:
+        """Returns signals side by side, [N, S]."""
+        return np.stack([self.signals[term] for term in terms], 1)
 
     def _stage(self, stages: Mapping[tuple[str, str], Mapping[str, Any]], stage: str) -> Array:
         return np.array([stages[word, stage]["accuracy"] for word in self.words], float)
@@ -116,22 +120,20 @@ def _columns(words: Sequence[str], rows: Rows) -> tuple[dict[str, Array], dict[s
     return columns, means
 
 
-def _means(words: Sequence[str], rows: Rows) -> dict[str, tuple[Array, float]]:
-    """Returns predicted accuracy and loss, means over all checkpoints, and the seconds; none for one checkpoint."""
+def _means(words: Sequence[str], rows: Rows) -> tuple[dict[str, Array], dict[str, float]]:
+    """Returns, as `_columns`, predicted accuracy and loss as means over all checkpoints; none for one checkpoint."""
     predicted = [row for row in rows if row["measure"] == "predicted"]
     columns = [
         _columns(words, [row for row in predicted if row["checkpoint_sha256"] == each])
         for each in sorted({row["checkpoint_sha256"] for row in predicted})
     ]
     if len(columns) < 2:
-        return {}
-    return {
-        f"{name}, mean of {len(columns)} checkpoints": (
-            np.mean([values[name] for values, _ in columns], axis=0),
-            sum(seconds[name] for _, seconds in columns),
-        )
-        for name in (ACCURACY, LOSS)
-    }
+        return {}, {}
+    names = {f"{name}, mean of {len(columns)} checkpoints": name for name in (ACCURACY, LOSS)}
+    return (
+        {long: np.mean([values[name] for values, _ in columns], axis=0) for long, name in names.items()},
+        {long: sum(seconds[name] for _, seconds in columns) for long, name in names.items()},
+    )
 
 
 def _named(measure: str, values: Mapping[str, float | None]) -> Iterator[tuple[str, float | None]]:
@@ -181,7 +183,7 @@ def rows_of(study: Study) -> Iterator[dict[str, Any]]:
         yield row_of(name, signs_of(values), study, study.seconds[name])
     for name, terms in FITS.items():
         if all(term in study.signals for term in terms):
-            signs = signs_of_fits(np.stack([study.signals[term] for term in terms], 1), study.target)
+            signs = signs_of_fits(study.columns(terms), study.target)
             yield row_of(name, signs, study, sum(study.seconds[term] for term in terms))
 
 
@@ -248,7 +250,7 @@ def evidence_of(document: dict[str, Any], study: Study) -> dict[str, Any]:
 def fitted(study: Study, name: str) -> dict[str, Any]:
     """The coefficients of a fit, by the names that `ghnq rank` has."""
     terms = FITS[name]
-    columns = np.stack([study.signals[term] for term in terms], 1)
+    columns = study.columns(terms)
     known = ~np.isnan(columns).any(1)
     weights = fit(columns[known], study.target[known])
     return {

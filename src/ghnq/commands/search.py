@@ -28,22 +28,18 @@ from ghnq.report.readers.search import FILE as RESULT_FILE
 from ghnq.report.readers.search import TRIALS_FILE
 from ghnq.search.candidates import Candidate
 from ghnq.search.encoding.convnets import DECISIONS
+from ghnq.search.evidence import evidence
 from ghnq.search.limits import Limits
 from ghnq.search.loop import Problem, Search, evaluated
 from ghnq.search.samplers import distributions, make_sampler
 from ghnq.search.shared_study import SharedStudy
-from ghnq.search.signals import Effort, signal_of
+from ghnq.search.signals import SIGNALS, Effort, signal_of
 from ghnq.search.spec_measurer import SpecMeasurer, check_space
 from ghnq.search.study import JOURNAL, check_objectives, open_storage, open_study, register_process
 from ghnq.search.subject import Bench, Budget
 from ghnq.spaces.spec_file import write_spec_file
 
 FRONT_FOLDER = "front"
-
-
-SEARCHED = ("accuracy", "loss", "finetune", "train")
-"""Signals that the objective `accuracy` can be."""
-SEARCHED_WORDS = f"{', '.join(SEARCHED[:-1])} or {SEARCHED[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +89,11 @@ class Options:
             raise GhnqError(f"--images is {self.images}; give at least 1")
         if not 0 < self.minutes < float("inf"):
             raise GhnqError(f"--minutes is {self.minutes:g}; give a positive number")
-        if signal_of(self.by).name not in SEARCHED:
-            raise GhnqError(f"--by {self.by} is no accuracy of a network that is searched for; give {SEARCHED_WORDS}")
+        *known, last = (name for name, signal in SIGNALS.items() if signal.needs_images and name not in evidence().fits)
+        if signal_of(self.by).name not in (*known, last):
+            raise GhnqError(
+                f"--by {self.by} is no accuracy of a network that is searched for; give {', '.join(known)} or {last}"
+            )
 
 
 def search(options: Options, *, out: Path, resume: bool, as_json: bool) -> None:

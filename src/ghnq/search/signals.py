@@ -42,12 +42,14 @@ class Signal:
         summary: For help and tables.
         effort: What it takes.
         measure: Its value for a candidate; None for one that is not finite.
+        worst: Below any value, for what takes no None.
     """
 
     name: str
     summary: str
     effort: Effort
     measure: Callable[[Subject], float | None]
+    worst: float = 0.0
 
     @property
     def needs_images(self) -> bool:
@@ -99,7 +101,7 @@ def _log10(value: int) -> float | None:
 def _signals() -> dict[str, Signal]:
     single = [
         Signal("accuracy", "predicted accuracy, %", Effort.IMAGES, accuracy),
-        Signal("loss", "minus predicted loss, nats", Effort.IMAGES, negative_loss),
+        Signal("loss", "minus predicted loss, nats", Effort.IMAGES, negative_loss, worst=-1000.0),
         Signal("finetune", "accuracy after a short fine-tuning, %", Effort.TRAINING, finetuned_accuracy),
         Signal("train", "accuracy after a short training, %", Effort.TRAINING, trained_accuracy),
         Signal("macs", "log10 multiply-adds", Effort.GRAPH, log_multiply_adds),

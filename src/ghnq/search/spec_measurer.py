@@ -13,12 +13,10 @@ from ghnq.graph import trace
 from ghnq.quant import QuantScheme
 from ghnq.search.candidates import Candidate, Failure
 from ghnq.search.measuring import Measurer, Task
+from ghnq.search.signals import SIGNALS
 from ghnq.search.sizes import Sizes, sizes_of
 from ghnq.search.subject import Bench, Budget
 from ghnq.spaces import Spec
-
-WORST = {"loss": -1000.0}
-"""The value of an architecture whose predicted network is not finite, where it is not 0 %: below any other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ class SpecMeasurer:
                 if isinstance(result, Failure):
                     raise GhnqError(f"{candidates[result.name].name} cannot be measured: {result.reason}")
                 value = result["value"]
-                found[result["candidate"]] = WORST.get(self.signal, 0.0) if value is None else value
+                found[result["candidate"]] = SIGNALS[self.signal].worst if value is None else value
         yield from (found[spec.structure_hash] for spec in specs)
 
     def _candidate(self, spec: Spec) -> Candidate:
