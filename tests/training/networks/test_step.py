@@ -1,6 +1,7 @@
 """A step's gradient against one autograd graph through hypernetwork and networks; streams and schedules."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +14,7 @@ from ghnq.data import load
 from ghnq.hypernet.config import GHNConfig
 from ghnq.hypernet.model import GHN
 from ghnq.spaces import convnets
-from ghnq.training.networks.architecture_stream import ArchitectureStream
+from ghnq.training.networks.architecture_stream import BLOCK, ArchitectureStream
 from ghnq.training.networks.step import accumulate_gradients
 from ghnq.training.recipe import Schedule
 from ghnq.training.run.lr_schedule import rate_factor
@@ -75,13 +76,28 @@ def test_the_stream_is_a_pure_function_of_the_step() -> None:
 
 @pytest.mark.parametrize("reuse", [1, 4])
 def test_architectures_are_used_as_often_as_asked_and_never_twice_in_a_step(reuse: int) -> None:
-    source = stream(size=5, reuse=reuse)
-    steps = 400
-    indices = [source.indices(step) for step in range(steps)]
-    assert all(len(set(step)) == 5 for step in indices)
-    distinct = {i for step in indices for i in step}
-    assert 5 * steps / len(distinct) == pytest.approx(reuse, rel=0.1)
-    assert max(distinct) < 5 * steps / reuse + 5 * reuse
+    source, steps = stream(size=5, reuse=reuse), 3 * BLOCK * reuse
+    used = Counter(i for step in range(steps) for i in source.indices(step))
+    assert set(used.values()) == {reuse}
+    assert set(used) == set(range(3 * BLOCK * 5))
+    assert all(len(set(source.indices(step))) == 5 for step in range(steps))
+
+
+def test_an_architecture_comes_back_in_another_order_and_all_new_ones_come_at_once() -> None:
+    source = stream(size=5, reuse=3)
+    passes = [[source.indices(step) for step in range(i * BLOCK, (i + 1) * BLOCK)] for i in range(4)]
+    first, second, third, new = [{i for step in each for i in step} for each in passes]
+    assert first == second == third
+    assert not first & new
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_with_a_fixed_assignment_every_process_has_equally_many_networks() -> None:
+    parts = [stream(size=6, reuse=2, rank=rank, world_size=3, fixed_assignment=True) for rank in range(3)]
+    assert {len(part.positions(step)) for part in parts for step in range(40)} == {2}
+    owners = [{i: rank for rank, part in enumerate(parts) for i in part.meta_batch_at(s).indices} for s in range(32)]
+    for index in {i for step in owners for i in step}:
+        assert len({step[index] for step in owners if index in step}) == 1
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -26,6 +26,9 @@ Shape3 = tuple[int, int, int]
 _INDEX_STRIDE = 100_003  # no common factor with the size of the split, so that every member is reached
 _ALL = Curriculum()
 
+BLOCK = 16
+"""Steps in which every architecture of a block is used once, where architectures are reused."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetaBatch:
@@ -51,8 +54,9 @@ class ArchitectureStream:
         size: Networks of a step, in all processes together; they do not depend on the number of processes.
         space: The search space that they come from.
         batch_size: Images of each network, on which the balance between processes depends.
-        reuse: An architecture takes part in `reuse` steps on average, all near each other; each process that trains it
-            builds and traces it once.
+        reuse: An architecture takes part in `reuse` steps. Blocks of `BLOCK * size` architectures follow each other,
+            each passed over `reuse` times in a new order, so that all new architectures come at once and none of the
+            processes waits for another that builds one. Each process that trains an architecture builds it once.
         curriculum: Which architectures are drawn at first.
         fixed_assignment: Whether an architecture is trained by the same process in every step, unless that leaves
             another process without a network, instead of by the one with the least to do.
@@ -86,8 +90,12 @@ class ArchitectureStream:
         if self.reuse == 1:
             chosen = np.arange(step * self.size, (step + 1) * self.size)
         else:
-            rng = np.random.default_rng((self.seed, 0, step))
-            chosen = step * self.size // self.reuse + rng.choice(self.size * self.reuse, self.size, replace=False)
+            passes, row = divmod(step, BLOCK)
+            members = np.arange(BLOCK * self.size).reshape(BLOCK, self.size)
+            # Each column in an order of its own: a step has one index of every remainder modulo the size, and
+            # `fixed_assignment` gives every process equally many.
+            rng = np.random.default_rng((self.seed, 0, passes))
+            chosen = passes // self.reuse * BLOCK * self.size + rng.permuted(members, axis=0)[row]
         indices: list[int] = (chosen % self.space.splits["train"]).tolist()
         if step < self.curriculum.steps:
             return tuple(self._first_admitted(index) for index in indices)
@@ -153,7 +161,7 @@ class ArchitectureStream:
         return self._costs[index]
 
     def _evict(self, cache: OrderedDict[int, Any]) -> None:
-        while len(cache) > 8 * self.size * self.reuse:
+        while len(cache) > 2 * BLOCK * self.size:
             cache.popitem(last=False)
 
 

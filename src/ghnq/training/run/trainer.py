@@ -19,7 +19,7 @@ from ghnq.memory import keep_freed_memory
 from ghnq.quant.scheme import QuantScheme
 from ghnq.runs.distributed.worker_group import WorkerGroup
 from ghnq.torch_compat import interpolate_tensors
-from ghnq.training.networks.architecture_stream import ArchitectureStream, MetaBatch
+from ghnq.training.networks.architecture_stream import BLOCK, ArchitectureStream, MetaBatch
 from ghnq.training.networks.cuda_graphs import CudaGraphCache
 from ghnq.training.networks.fake_quant import quantizable_layers
 from ghnq.training.networks.prefetch import Prefetcher
@@ -101,9 +101,7 @@ class Trainer:
             world_size=group.world_size,
             fixed_assignment=record,
         )
-        capacity = (
-            2 * recipe.meta_batch * recipe.reuse // group.world_size
-        )  # few architectures are reused later than that
+        capacity = (BLOCK + 1) * recipe.meta_batch // group.world_size  # those of a block, and some of the next one
         self.cuda_graphs = CudaGraphCache(capacity) if record else None
         default_depth = 2 if group.device.type == "cuda" else 0
         self.batches = Prefetcher(self._batch, default_depth if recipe.prefetch is None else recipe.prefetch)
