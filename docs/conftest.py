@@ -26,6 +26,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ PRELUDE = """set -euo pipefail
 ghnq() { "$PYTHON" -m ghnq "$@"; }
 python() { "$PYTHON" "$@"; }
 torchrun() { "$PYTHON" -m torch.distributed.run "$@"; }
+ray() { "$PYTHON" -m ray.scripts.scripts "$@"; }
 """
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 TIME = re.compile(r"\s*(?:s|ms|min|minutes|seconds|milliseconds)\b")
@@ -118,16 +120,29 @@ def run_python(example: Example) -> None:
 
 
 def run_shell(example: Example) -> str | None:
-    done = subprocess.run(
-        ["bash", "-c", PRELUDE + code_of(example)],
-        cwd=example.namespace["_folder"].name,
-        env=os.environ | {"PYTHON": sys.executable, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    example.namespace["_printed"] = done.stdout
-    return f"exit code {done.returncode}\n{done.stdout}{done.stderr}" if done.returncode else None
+    """Runs a block, and ends what it has left running in the background, such as a cluster of Ray."""
+    folder = example.namespace["_folder"].name
+    own = {"PYTHON": sys.executable, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "GHNQ_PAGE": folder}
+    ray = {"RAY_TMPDIR": folder, "RAY_AUTH_TOKEN": "0" * 64}  # else Ray would write a token into the user's home
+    # Not pipes: a process in the background would hold them open.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        command = ["bash", "-c", PRELUDE + code_of(example)]
+        try:
+            code = subprocess.run(command, cwd=folder, env=os.environ | own | ray, stdout=out, stderr=err).returncode
+        finally:
+            end_processes(f"GHNQ_PAGE={folder}")
+        out.seek(0)
+        err.seek(0)
+        example.namespace["_printed"] = printed = out.read()
+        return f"exit code {code}\n{printed}{err.read()}" if code else None
+
+
+def end_processes(variable: str) -> None:
+    """Kills the processes with a variable in their environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def compare(example: Example) -> str | None:
