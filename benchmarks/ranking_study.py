@@ -34,6 +34,7 @@ EVIDENCE = Path("src/ghnq/search/evidence.json")
 PAGE = Path("docs/results/ranking.md")
 NEARLY_ALL = 0.9
 """The part of the networks that a signal must have, to be compared with others in what `ghnq rank` says."""
+IMAGES = 2000
 ACCURACY, LOSS = "accuracy, 2,000 images", "loss, 2,000 images"
 """Of all images that are held out, as `ghnq rank` measures the best."""
 OURS = {ACCURACY: "accuracy", LOSS: "loss", "finetune-30": "finetune", "kaiming-30": "train"} | {
@@ -51,12 +52,15 @@ FITS: Mapping[str, tuple[str, ...]] = {
     "fit of sizes and Kaiming 10 s": ("macs", "params", "kaiming-10"),
     "fit of multiply-adds and both trainings, 10 s": ("macs", "finetune-10", "kaiming-10"),
     "fit of multiply-adds and both trainings, 30 s": ("macs", "finetune-30", "kaiming-30"),
+    "fit of multiply-adds and both trainings, 60 s": ("macs", "finetune-60", "kaiming-60"),
+    "fit of multiply-adds and Kaiming 30 s": ("macs", "kaiming-30"),
+    "fit of multiply-adds and Kaiming 60 s": ("macs", "kaiming-60"),
 }
 FITS_OF_RANK = {
     "fitted": "fit of multiply-adds and predicted accuracy",
     "fitted-training": "fit of multiply-adds and both trainings, 30 s",
 }
-"""Fits that `ghnq rank --by` has; `fitted` is its default."""
+"""Fits that `ghnq rank --by` has; `fitted-training` is its default."""
 Rows = list[dict[str, Any]]
 
 
@@ -235,6 +239,8 @@ def evidence_of(document: dict[str, Any], study: Study) -> dict[str, Any]:
         "10,000 images of CIFAR-10 for 15 epochs, and 3 through quantization; 10,000 test images; one seed; "
         f"predictions of the checkpoint {study.checkpoint[:12]}",
         "networks": len(study.words),
+        "images": IMAGES,
+        "training_seconds": 30.0,
         "caution": "A budget is multiply-adds within a quarter, where size hardly decides. Networks of 1 to 9 million "
         "multiply-adds on one data set, with few images and epochs: larger ones, other images or longer training may "
         "order otherwise.",

@@ -222,13 +222,14 @@ def rank(
         str,
         typer.Option(
             metavar="SIGNAL",
-            help="fitted, fitted-training, accuracy, loss, finetune, train, macs, params, synflow or naswot.",
+            help="fitted-training, fitted, accuracy, loss, finetune, train, macs, params, synflow or naswot; 'fitted' "
+            "takes seconds where those that train take minutes.",
         ),
-    ] = "fitted",
+    ] = "fitted-training",
     top: Annotated[int, typer.Option(metavar="K", help="How many of the best.")] = 10,
     images: Annotated[int, typer.Option(metavar="N", help="Training images that are held out, for the best.")] = 2000,
     minutes: Annotated[
-        float, typer.Option(metavar="M", help="Of training for each of the best, where the signal trains.")
+        float, typer.Option(metavar="M", help="Of training for each of the last round, where the signal trains.")
     ] = 0.5,
     no_halving: Annotated[
         bool, typer.Option("--no-halving", help="Give all candidates the images and minutes of the best.")

@@ -14,6 +14,7 @@ from ghnq.data import load
 from ghnq.models import load_model
 from ghnq.search.evidence import evidence
 from ghnq.search.measuring import Measurer, Task
+from ghnq.search.signals import DEFAULT
 from ghnq.spaces.spec_file import read_spec_file
 
 from .conftest import Cli
@@ -38,7 +39,7 @@ def nets(models: Path) -> Path:
 def test_the_document_the_files_and_the_next_commands(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     call = ghnq(
         "rank", "nets.py:ZOO", "convnets/test/6", "--checkpoint", tiny_checkpoint, "--scheme", "w4a8,w8a8",
-        "--images", 60, "--top", 2, "--out", "ranked", "--workers", 1, "--json",
+        "--images", 60, "--minutes", 0.02, "--top", 2, "--out", "ranked", "--workers", 1, "--json",
     )  # fmt: skip
     assert call.code == 0, call.err
     document = json.loads(call.out)
@@ -46,8 +47,10 @@ def test_the_document_the_files_and_the_next_commands(ghnq: Cli, nets: Path, tin
     assert [row["model"] for row in document["rows"]] == ["convnets/test/6", "nets.py:ZOO[wide]"]
     assert {each["model"] for each in document["failed"]} == {"nets.py:ZOO[wrong]", "nets.py:ZOO[number]"}
     assert document["candidates"] == 4
-    assert document["by"] == "fitted"
-    assert document["worth"]["tau"] == evidence().fits["fitted"].tau
+    assert document["by"] == DEFAULT
+    assert document["worth"]["tau"] == evidence().fits[DEFAULT].tau
+    assert any("here 60 and 1.2:" in sentence for sentence in document["worth"]["sentences"])
+    assert document["rounds"] == [{"candidates": 3, "by": DEFAULT, "images": 60, "seconds": pytest.approx(1.2)}]
     slug = {"convnets/test/6": "01-convnets-test-6", "nets.py:ZOO[wide]": "02-nets.py-ZOO-wide"}
     for row in document["rows"]:
         score = ghnq(
@@ -71,7 +74,8 @@ def test_the_document_the_files_and_the_next_commands(ghnq: Cli, nets: Path, tin
 
 @pytest.mark.slow
 def test_the_next_commands_run(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
-    call = ghnq("rank", "nets.py:ZOO", "--checkpoint", tiny_checkpoint, "--top", 1, "--out", "ranked", "--json")
+    words = ("--checkpoint", tiny_checkpoint, "--by", "fitted", "--top", 1, "--out", "ranked", "--json")
+    call = ghnq("rank", "nets.py:ZOO", *words)
     assert call.code == 0, call.err
     for command in json.loads(call.out)["next"]:
         words = shlex.split(command)[1:]
@@ -84,9 +88,10 @@ def test_the_next_commands_run(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> 
 
 def test_the_table_says_what_its_order_is_worth(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     options = ("--checkpoint", tiny_checkpoint, "--images", 60, "--workers", 1)
-    call = ghnq("rank", "nets.py:ZOO", *options)
+    call = ghnq("rank", "nets.py:ZOO", *options, "--minutes", 0.005)
     assert call.code == 0, call.err
-    assert f"Kendall's tau of 'fitted' is {evidence().fits['fitted'].tau:.2f}" in call.out
+    assert f"Kendall's tau of '{DEFAULT}' is {evidence().fits[DEFAULT].tau:.2f}" in call.out
+    assert "here 60 and 0.3: with less an order is worth less" in call.out
     assert evidence().caution in call.out
     assert "nets.py:ZOO[wide]" in call.out  # not taken for markup
     assert "2 candidates failed:" in call.out
@@ -155,6 +160,7 @@ def test_mistakes_are_told_without_a_traceback(
 def test_latency_is_that_of_the_integer_file(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     pytest.importorskip("onnxruntime")
     words = ("rank", "nets.py:Digits", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--scheme", "w8a8", "--json")
+    words += ("--by", "fitted")
     document = json.loads(ghnq(*words, "--max-latency", 1000).out)
     assert all(0 < row["latency_ms"] < 1000 for row in document["rows"])
     refused = ghnq(*words, "--max-latency", "1e-6")
@@ -164,6 +170,7 @@ def test_latency_is_that_of_the_integer_file(ghnq: Cli, nets: Path, tiny_checkpo
 
 def test_test_images_are_only_for_the_best(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     words = ("rank", "nets.py:Digits", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--scheme", "float32")
+    words += ("--by", "fitted")
     document = json.loads(ghnq(*words, "--top", 1, "--on", "test", "--workers", 1, "--json").out)
     (row,) = document["rows"]
     score = ghnq(
@@ -180,7 +187,9 @@ def test_written_files_do_not_name_folders(ghnq: Cli, nets: Path, tiny_checkpoin
     (folder / "nets.py").write_text(NETS + MORE)
     (folder / "damaged.json").write_text("{")
     (folder / "list.txt").write_text(f"{folder}/damaged.json\n{folder}/nets.py:ZOO\n")
-    call = ghnq("rank", folder / "list.txt", "--checkpoint", tiny_checkpoint, "--out", "ranked", "--json")
+    call = ghnq(
+        "rank", folder / "list.txt", "--by", "fitted", "--checkpoint", tiny_checkpoint, "--out", "ranked", "--json"
+    )
     assert call.code == 0, call.err
     document = json.loads(call.out)
     assert {row["model"] for row in document["rows"]} == {"nets.py:ZOO[small]", "nets.py:ZOO[wide]"}
@@ -192,6 +201,7 @@ def test_written_files_do_not_name_folders(ghnq: Cli, nets: Path, tiny_checkpoin
 
 def test_files_of_an_earlier_ranking_are_replaced(ghnq: Cli, nets: Path, tiny_checkpoint: Path) -> None:
     words = ("rank", "nets.py:Digits", "nets.py:wide", "--checkpoint", tiny_checkpoint, "--out", "ranked", "--json")
+    words += ("--by", "fitted")
     assert ghnq(*words).code == 0
     assert len(list(Path("ranked/best").iterdir())) == 2
     Path("ranked/best/mine.txt").write_text("kept")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ghnq.search.halving import SPARE
+from ghnq.search.signals import DEFAULT, SCREENING
 from tests.report import folders
 from tests.report.pages import content_of, rows_of
 
@@ -136,7 +138,7 @@ def test_rankings_and_searches_write_folders_that_are_read_back(
     ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     common = ["--checkpoint", tiny_checkpoint, "--images", 40, "--workers", 1, "--out"]
-    limit = ["--max-macs", 200_000]
+    limit = ["--max-macs", 200_000, "--by", "fitted"]
     rank = ghnq("rank", MODEL, "convnets/train", "--n", 8, "--scheme", "w4a8,float32", *limit, *common, tmp_path / "a")
     assert rank.code == 0, rank.err
     search = ghnq("search", "--scheme", "w4a8", "--trials", 3, *common, tmp_path / "b")
@@ -167,8 +169,24 @@ def test_rankings_and_searches_write_folders_that_are_read_back(
     assert [row["architecture"] for row in rows_of(searched)] == front
 
 
+def test_the_rounds_of_a_ranking_have_their_signals(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    call = ghnq(
+        "rank", "convnets/train", "--n", 5, "--top", 1, "--checkpoint", tiny_checkpoint, "--images", 40,
+        "--minutes", 0.005, "--workers", 1, "--out", tmp_path / "a",
+    )  # fmt: skip
+    assert call.code == 0, call.err
+    assert (
+        f"rounds: 5 by '{SCREENING}' on 40 images; {SPARE} by '{DEFAULT}' on 40 images, 0.3 s of training" in call.out
+    )
+    (document,) = content_of(tmp_path / "a" / "report.html")["documents"]
+    rounds = document["ranking"]["rounds"]
+    assert [(row["candidates"], row["signal"]) for row in rounds] == [(5, SCREENING), (SPARE, DEFAULT)]
+    assert document["ranking"]["candidates"]["round"].count(2) == SPARE
+
+
 def test_half_a_ranking_is_told(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    call = ghnq("rank", MODEL, "--checkpoint", tiny_checkpoint, "--workers", 1, "--out", tmp_path / "a")
+    words = ("--checkpoint", tiny_checkpoint, "--by", "fitted", "--workers", 1, "--out", tmp_path / "a")
+    call = ghnq("rank", MODEL, *words)
     assert call.code == 0, call.err
     (tmp_path / "a" / "ranking.json").unlink()
     half = ghnq("report", tmp_path / "a", "-o", tmp_path / "page.html")

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ghnq.search.evidence import Evidence, evidence
+from ghnq.search.signals import DEFAULT, SCREENING
 
 MEASURED = {
     "tau": 0.25, "interval": [-0.1, 0.5], "within_budget": 0.125, "within_interval": [-0.25, 0.375],
@@ -17,7 +18,8 @@ def made_up(**fitted: object) -> Evidence:
     return Evidence.model_validate_json(
         Evidence.model_validate(
             {
-                "target": "accuracy of three networks", "networks": 3, "caution": "Only three.",
+                "target": "accuracy of three networks", "networks": 3, "images": 2000, "training_seconds": 30.0,
+                "caution": "Only three.",
                 "signals": {"macs": {"tau": 0.5}, "loss": MEASURED},
                 "fits": {"fitted": {"terms": {"macs": 1.0, "loss": -0.5}, "note": "a fit", **MEASURED, **fitted}},
             },
@@ -28,7 +30,8 @@ def made_up(**fitted: object) -> Evidence:
 
 def test_the_shipped_evidence_knows_what_it_ranks_by() -> None:
     found = evidence()
-    assert found.worth("fitted") is found.fits["fitted"]
+    assert {DEFAULT, SCREENING} <= found.fits.keys()
+    assert found.worth(DEFAULT) is found.fits[DEFAULT]
     for worth in (*found.fits.values(), *found.signals.values()):
         for value, bounds in ((worth.tau, worth.interval), (worth.within_budget, worth.within_interval)):
             if value is not None and bounds is not None:
@@ -46,6 +49,14 @@ def test_all_that_was_measured_is_said() -> None:
     assert made_up().lines("loss")[0].startswith("Kendall's tau of 'loss' is 0.25 (-0.10 to 0.50), within")
     assert "'loss'" not in made_up().lines("loss")[0].partition("Of others")[2]
     assert made_up().lines("naswot")[0] == "How well 'naswot' orders networks has not been measured."
+
+
+def test_another_budget_than_that_of_the_study_is_said() -> None:
+    assert made_up().lines("loss", images=2000, training_seconds=30) == made_up().lines("loss")
+    _, _, said, caution = made_up().lines("loss", images=143, training_seconds=6.5)
+    assert said.startswith("These figures are of 2,000 images and 30 s of training, here 143 and 6.5:")
+    assert caution == "Only three."
+    assert "of 30 s of training, here 60:" in made_up().lines("loss", images=2000, training_seconds=60)[2]
 
 
 @pytest.mark.parametrize("wrong", [{"tau": 1.5}, {"within_budget": -2}, {"terms": {}}, {"p": 0.1}])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ghnq.search.halving import MIN_IMAGES, SPARE, Rung, best_first, plan
 from ghnq.search.pareto import front
-from ghnq.search.signals import Effort
+from ghnq.search.signals import SCREENING, SIGNALS, Effort
 from ghnq.search.subject import Budget
 
 FULL = Budget(500, 30.0)
@@ -18,14 +19,13 @@ FULL = Budget(500, 30.0)
 @given(
     candidates=st.integers(1, 5000),
     top=st.integers(1, 60),
-    effort=st.sampled_from([Effort.IMAGES, Effort.TRAINING]),
     images=st.integers(1, 5000),
 )
-def test_rounds_grow_in_budget_and_shrink_in_number(candidates: int, top: int, effort: Effort, images: int) -> None:
-    full = Budget(images, 30.0)
-    rungs = plan(candidates, top, effort, full)
+def test_rounds_grow_in_budget_and_shrink_in_number(candidates: int, top: int, images: int) -> None:
+    rungs = plan(candidates, top, SIGNALS["accuracy"], Budget(images, 30.0))
     assert rungs[0].candidates == candidates
-    assert rungs[-1].budget == (full if effort is Effort.TRAINING else Budget(images))
+    assert rungs[-1].budget == Budget(images)
+    assert {rung.signal for rung in rungs} == {"accuracy"}
     for before, after in pairwise(rungs):
         assert before.candidates >= after.candidates >= SPARE * top
         assert before.budget.images < after.budget.images
@@ -35,12 +35,23 @@ def test_rounds_grow_in_budget_and_shrink_in_number(candidates: int, top: int, e
 
 
 def test_a_thousand_to_twenty() -> None:
-    assert plan(1000, 20, Effort.IMAGES, FULL) == [
-        Rung(1000, Budget(56)), Rung(334, Budget(167)), Rung(112, Budget(500))
+    loss, macs = SIGNALS["loss"], SIGNALS["macs"]
+    assert plan(1000, 20, loss, FULL) == [
+        Rung(1000, "loss", Budget(56)), Rung(334, "loss", Budget(167)), Rung(112, "loss", Budget(500))
     ]  # fmt: skip
-    assert plan(1000, 20, Effort.IMAGES, FULL, halve=False) == [Rung(1000, Budget(500))]
-    assert plan(1000, 20, Effort.TRAINING, FULL)[0] == Rung(1000, Budget(56, 30 / 9))
-    assert plan(1000, 20, Effort.GRAPH, FULL) == [Rung(1000, Budget(0))]
+    assert plan(1000, 20, loss, FULL, halve=False) == [Rung(1000, "loss", Budget(500))]
+    assert plan(1000, 20, macs, FULL) == [Rung(1000, "macs", Budget(0))]
+
+
+@pytest.mark.parametrize("name", [name for name, each in SIGNALS.items() if each.effort is Effort.TRAINING])
+def test_few_are_trained_after_rounds_without_training(name: str) -> None:
+    signal = SIGNALS[name]
+    *screening, trained = plan(1000, 20, signal, FULL)
+    assert screening == plan(1000, SPARE * 20, SIGNALS[SCREENING], FULL)
+    assert trained == Rung(SPARE * 20, name, FULL)
+    assert SIGNALS[SCREENING].effort < Effort.TRAINING
+    assert plan(1000, 20, signal, FULL, halve=False) == [Rung(1000, name, FULL)]
+    assert plan(SPARE * 20, 20, signal, FULL) == [Rung(SPARE * 20, name, FULL)]
 
 
 @given(st.lists(st.none() | st.integers(-2, 2) | st.floats(-5, 5), max_size=8))

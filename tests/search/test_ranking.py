@@ -14,12 +14,14 @@ from ghnq.errors import GhnqError
 from ghnq.evaluation.engine import Processes
 from ghnq.prediction import Network
 from ghnq.search.candidates import Failure
+from ghnq.search.halving import SPARE
 from ghnq.search.latency import LatencyTest
 from ghnq.search.ledger import KeptRow, RankLedger
 from ghnq.search.limits import Limits
+from ghnq.search.measuring import Task
 from ghnq.search.ranking import Ranking, rank
 from ghnq.search.settings import Settings
-from ghnq.search.signals import SIGNALS
+from ghnq.search.signals import SCREENING, SIGNALS
 from ghnq.search.subject import Bench, Budget
 from tests.search.conftest import measurer_of, silent, small
 
@@ -83,6 +85,16 @@ def ranked(
             ledger=ledger,
             stage=silent,
         )
+
+
+def test_those_are_trained_that_are_best_without_training(bench: Bench) -> None:
+    engine, five = Counting(), {f"width {width}": small(width) for width in (3, 4, 5, 6, 7)}
+    found = ranked(bench, "train", engine, candidates=five, top=1)
+    assert [(rung.candidates, rung.signal) for rung in found.rungs] == [(5, SCREENING), (SPARE, "train")]
+    trained = [task.candidate for task in engine.tasks if isinstance(task, Task) and task.signal == "train"]
+    assert trained == [each.name for each in ranked(bench, SCREENING, candidates=five, top=SPARE).best]
+    alone = ranked(bench, "train", candidates={name: five[name] for name in trained}, top=1)
+    assert (found.best[0].name, found.best[0].value) == (alone.best[0].name, alone.best[0].value)
 
 
 def test_what_fails_is_listed_and_the_rest_is_ranked(bench: Bench) -> None:

@@ -33,6 +33,7 @@ from ghnq.report.readers.ranking import CANDIDATES_FILE
 from ghnq.report.readers.ranking import FILE as RESULT_FILE
 from ghnq.search.candidate_words import read_candidates
 from ghnq.search.candidates import Candidates
+from ghnq.search.evidence import evidence
 from ghnq.search.latency import LatencyTest
 from ghnq.search.ledger import RankLedger
 from ghnq.search.limits import Limits
@@ -140,7 +141,7 @@ def rank(words: Sequence[str], options: Options, *, out: Path | None, as_json: b
         terminal.finish(
             result,
             table(ranking, settings, chosen, measurer),
-            *lines(ranking, settings, out, page),
+            *lines(ranking, settings, bench, out, page),
             "next:",
             *(escape(f"  {command}") for command in commands),
         )
@@ -157,6 +158,7 @@ def _fingerprint(chosen: ChosenWeights, measurer: Measurer, options: Options) ->
         "image_shape": list(bench.dataset.input_shape),
         "protocol": options.protocol or "deploy",
         "steps": options.steps or "",
+        "fits": {name: dict(fit.terms) for name, fit in evidence().fits.items()},
         "seed": options.seed,
         "versions": versions(),
         **({} if options.output is None else {"output": options.output}),

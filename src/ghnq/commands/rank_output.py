@@ -17,10 +17,13 @@ from ghnq.data.read_options import current
 from ghnq.evaluation.named_schemes import describe_schemes
 from ghnq.recorded_names import model_names
 from ghnq.search.evidence import evidence
+from ghnq.search.halving import Rung
 from ghnq.search.limits import OPTIONS
 from ghnq.search.measuring import Measurer
 from ghnq.search.ranking import Ranked, Ranking
 from ghnq.search.settings import Settings
+from ghnq.search.signals import Effort
+from ghnq.search.subject import Bench
 
 MAX_NAME = 24
 """Characters of a candidate that are not broken to the next line."""
@@ -47,7 +50,7 @@ def document(
         "worth": {
             "tau": None if worth is None else worth.tau,
             "within_budget": None if worth is None else worth.within_budget,
-            "sentences": evidence().lines(settings.by.name),
+            "sentences": _worth(settings, bench),
             "signals": evidence().documents(),
         },
         "seed": seed,
@@ -63,7 +66,12 @@ def document(
             for each in ranking.failures
         ],
         "rounds": [
-            {"candidates": rung.candidates, "images": rung.budget.images, "seconds": rung.budget.seconds}
+            {
+                "candidates": rung.candidates,
+                "by": rung.signal,
+                "images": rung.budget.images,
+                "seconds": rung.budget.seconds,
+            }
             for rung in ranking.rungs
         ],
         "seconds": {name: round(seconds, 2) for name, seconds in ranking.seconds.items()},
@@ -159,16 +167,16 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def lines(ranking: Ranking, settings: Settings, out: Path | None, page: Path | None) -> list[str]:
+def lines(ranking: Ranking, settings: Settings, bench: Bench, out: Path | None, page: Path | None) -> list[str]:
     """Returns what the order is worth, what was left out, and where the result is."""
-    said = ["what this order is worth:", *(f"  {line}" for line in evidence().lines(settings.by.name))]
+    said = ["what this order is worth:", *(f"  {line}" for line in _worth(settings, bench))]
     if any(ranking.filtered.taken.values()):
         said.append(f"{ranking.filtered.explain(settings.limits)}; {len(ranking.filtered.kept):,} were left")
     if len(ranking.rungs) > 1:
-        rounds = ", ".join(f"{rung.candidates:,} on {rung.budget.images:,} images" for rung in ranking.rungs)
-        said.append(f"rounds: {rounds}")
+        said.append("rounds: " + "; ".join(_round(rung) for rung in ranking.rungs))
     if ranking.failures:
-        said.append(f"{len(ranking.failures):,} candidates failed:")
+        failed = len(ranking.failures)
+        said.append(f"{failed:,} candidate{'s' if failed > 1 else ''} failed:")
         said += [escape(f"  {each.name}: {each.reason}") for each in ranking.failures[:MAX_FAILURES]]
         if len(ranking.failures) > MAX_FAILURES:
             said.append(f"  and {len(ranking.failures) - MAX_FAILURES:,} more (all are in the --json document)")
@@ -177,3 +185,17 @@ def lines(ranking: Ranking, settings: Settings, out: Path | None, page: Path | N
     if page is not None:
         said.append(f"page: [cyan]{escape(str(page))}[/]")
     return said
+
+
+def _worth(settings: Settings, bench: Bench) -> list[str]:
+    signal, budget = settings.by, settings.budget
+    return evidence().lines(
+        signal.name,
+        images=min(budget.images, len(bench.measured)) if signal.needs_images else None,
+        training_seconds=budget.seconds if signal.effort is Effort.TRAINING else None,
+    )
+
+
+def _round(rung: Rung) -> str:
+    trained = f", {rung.budget.seconds:g} s of training" if rung.budget.seconds else ""
+    return f"{rung.candidates:,} by '{rung.signal}' on {rung.budget.images:,} images{trained}"

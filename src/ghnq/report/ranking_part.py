@@ -58,10 +58,12 @@ class RoundRow:
     """One round.
 
     Attributes:
-        seconds: Of fine-tuning for each candidate.
+        signal: What the candidates were ranked by.
+        seconds: Of training for each candidate.
     """
 
     candidates: int
+    signal: str
     images: int
     seconds: float
 

@@ -64,13 +64,18 @@ class Evidence(_Value):
     Attributes:
         target: What the signals were compared with.
         networks: How many networks.
+        images: Held-out images of the signals that take images.
+        training_seconds: Of those that take training.
         caution: What the comparison does not say.
         signals: By the name of the signal; a signal without an entry was not measured.
-        fits: Combinations of signals, by the name that `--by` takes; `fitted` is the default.
+        fits: Combinations of signals, by the name that `--by` takes; `fitted-training` is the default, and
+            `fitted` brings many candidates down to few before these are trained.
     """
 
     target: str
     networks: int
+    images: int
+    training_seconds: float
     caution: str
     signals: dict[str, Worth]
     fits: dict[str, Fitted] = Field(min_length=1)
@@ -86,8 +91,13 @@ class Evidence(_Value):
         """Returns what is known of a signal."""
         return self.fits.get(signal) or self.signals.get(signal)
 
-    def lines(self, signal: str) -> list[str]:
-        """Returns how far the order of a signal can be trusted, in a few sentences."""
+    def lines(self, signal: str, *, images: int | None = None, training_seconds: float | None = None) -> list[str]:
+        """Returns how far the order of a signal can be trusted, in a few sentences.
+
+        Args:
+            images: That the signal was measured on; None where they do not matter, or are as many as in the study.
+            training_seconds: Of each candidate; None likewise.
+        """
         worth = self.worth(signal)
         if worth is None:
             return [f"How well '{signal}' orders networks has not been measured.", self.caution]
@@ -96,8 +106,18 @@ class Evidence(_Value):
         return [
             f"{worth.sentence(signal)}{formula} Of others{self._which()}: {others}. 1 is the right order, 0 is chance.",
             f"It was compared with the {self.target}.",
+            *self._other_budget(images, training_seconds),
             self.caution,
         ]
+
+    def _other_budget(self, images: int | None, training_seconds: float | None) -> list[str]:
+        used = ((images, self.images, "images"), (training_seconds, self.training_seconds, "s of training"))
+        other = [each for each in used if each[0] not in (None, each[1])]
+        if not other:
+            return []
+        studied = " and ".join(f"{found:,g} {what}" for _, found, what in other)
+        here = " and ".join(f"{asked:,g}" for asked, _, _ in other)
+        return [f"These figures are of {studied}, here {here}: with less an order is worth less."]
 
     def _which(self) -> str:
         within = any(each.within_budget is not None for each in self.signals.values())

@@ -1,5 +1,6 @@
 """Successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv 1502.07943): all candidates get a small
-budget, the better part of them a larger one, and so on; only the last few get all of it.
+budget, the better part of them a larger one, and so on; only the last few get all of it. Where a signal takes training,
+rounds of one that takes images alone come first: in the seconds of a round's image budget a training shows less.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ghnq.search.signals import Effort
+from ghnq.search.signals import SCREENING, SIGNALS, Effort, Signal
 from ghnq.search.subject import Budget
 
 ETA = 3
@@ -21,43 +22,46 @@ MIN_IMAGES = 50
 
 @dataclass(frozen=True)
 class Rung:
-    """One round: so many candidates are measured with a budget.
+    """One round.
 
     Attributes:
-        candidates: How many.
+        candidates: How many are measured.
+        signal: The name of what is measured.
         budget: For each.
     """
 
     candidates: int
+    signal: str
     budget: Budget
 
 
-def plan(candidates: int, top: int, effort: Effort, full: Budget, *, halve: bool = True) -> list[Rung]:
+def plan(candidates: int, top: int, signal: Signal, full: Budget, *, halve: bool = True) -> list[Rung]:
     """Returns the rounds that bring candidates to the `top` best ones.
 
     Args:
-        effort: Of the signal: without images, or without training, a budget buys nothing, and there is one round.
-        full: The budget of the last round.
+        signal: What decides. One that takes no images has one round.
+        full: The budget of the last round; its seconds are for signals that take training.
         halve: Whether to halve at all; if not, all candidates get the full budget.
     """
-    if effort < Effort.IMAGES:
-        full = Budget(0)
-    elif effort < Effort.TRAINING:
-        full = Budget(full.images)
+    if signal.effort is Effort.TRAINING:
+        few = SPARE * top
+        if not halve or candidates <= few:
+            return [Rung(candidates, signal.name, full)]
+        return [*plan(candidates, few, SIGNALS[SCREENING], full), Rung(few, signal.name, full)]
+    full = Budget(full.images if signal.needs_images else 0)
     most = 1 + math.floor(math.log(max(full.images / MIN_IMAGES, 1), ETA) + 1e-9)
     if not halve or full.images == 0 or candidates <= SPARE * top:
-        return [Rung(candidates, full)]
-    plans = [_rungs(candidates, SPARE * top, full, number) for number in range(1, most + 1)]
+        return [Rung(candidates, signal.name, full)]
+    plans = [_rungs(candidates, SPARE * top, signal, full.images, number) for number in range(1, most + 1)]
     return min(plans, key=lambda rungs: sum(rung.candidates * rung.budget.images for rung in rungs))
 
 
-def _rungs(candidates: int, last: int, full: Budget, number: int) -> list[Rung]:
-    """Returns so many rounds, none but the first with fewer than `last` candidates."""
+def _rungs(candidates: int, last: int, signal: Signal, images: int, number: int) -> list[Rung]:
+    """Returns so many rounds, of which the last has all images and `last` candidates, or more."""
     shares = [ETA ** (number - 1 - position) for position in range(number)]
     counts = [max(last, math.ceil(candidates / ETA**position)) for position in range(number)]
     return [
-        Rung(count, Budget(math.ceil(full.images / share), full.seconds / share))
-        for count, share in zip(counts, shares, strict=True)
+        Rung(count, signal.name, Budget(math.ceil(images / share))) for count, share in zip(counts, shares, strict=True)
     ]
 
 

@@ -132,14 +132,13 @@ class _Run:
         names = list(self.measurer.candidates)
         filtered = self._filter(names)
         settings = self.settings
-        rungs = plan(len(filtered.kept), settings.top, settings.by.effort, self.budget, halve=settings.halve)
+        rungs = plan(len(filtered.kept), settings.top, settings.by, self.budget, halve=settings.halve)
         order, values = filtered.kept, dict[str, float | None]()
         measured: dict[str, tuple[int, float | None]] = {}
         for number, rung in enumerate(rungs, start=1):
-            what = f"candidates of round {number} of {len(rungs)}"
-            values = self._values(what, order[: rung.candidates], settings.by.name, [self.scheme], rung.budget)[
-                self.scheme
-            ]
+            what = f"candidates of round {number} of {len(rungs)} by '{rung.signal}'"
+            found = self._values(what, order[: rung.candidates], rung.signal, [self.scheme], rung.budget)
+            values = found[self.scheme]
             measured |= {name: (number, value) for name, value in values.items()}
             order = best_first([name for name in order if name in values], values)
             if not order:

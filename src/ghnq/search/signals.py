@@ -21,7 +21,9 @@ from ghnq.search.short_finetuning import finetuned_accuracy, trained_accuracy
 from ghnq.search.subject import Subject
 from ghnq.search.zero_cost import naswot, synflow
 
-DEFAULT = "fitted"
+DEFAULT = "fitted-training"
+SCREENING = "fitted"
+"""What brings many candidates down to few, before each of these is trained for a signal that takes training."""
 
 
 class Effort(IntEnum):
@@ -111,7 +113,7 @@ def _signals() -> dict[str, Signal]:
     ]
     found = {each.name: each for each in single}
     fits = [
-        Signal(name, "sum of signals as fitted", max(found[term].effort for term in fit.terms), partial(combined, fit))
+        Signal(name, "a weighted sum of signals", max(found[term].effort for term in fit.terms), partial(combined, fit))
         for name, fit in evidence().fits.items()
     ]
     return found | {fit.name: fit for fit in fits}

@@ -17,13 +17,13 @@ const shownCandidates = number => (!filters.documents.has(number) ? [] : candida
 
 const fate = row => (row.limit ? `taken by ${row.limit}` : row.place != null ? "among the best" : row.round == null ? "failed later" : "measured");
 const FATES = ["among the best", "measured", "failed later", ...Object.keys(LIMITED).map(option => `taken by ${option}`)];
-const aboutCandidate = (row, signal) => `${plain(row.model)}<br>${row.value == null ? "" : `${plain(signal)} ${decimals(row.value, 3)}, round ${row.round}`
+const aboutCandidate = (row, rounds) => `${plain(row.model)}<br>${row.value == null ? "" : `${plain(rounds[row.round - 1].signal)} ${decimals(row.value, 3)}, round ${row.round}`
   + (row.place == null ? "<br>" : `, place ${row.place}<br>`)}${quantity(row.multiply_adds)} multiply-adds, ${quantity(row.parameters)} parameters<br>`
   + `${quantity(row.bytes)}B of parameters, ${row.peak_memory == null ? "unknown" : quantity(row.peak_memory) + "B"} of activations<br>${fate(row)}`;
 
-function marksOf(rows, x, y, signal, name, marker) {
+function marksOf(rows, x, y, rounds, name, marker) {
   return { type: "scatter", mode: "markers", name, x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.model),
-    text: rows.map(row => aboutCandidate(row, signal)), hovertemplate: "%{text}<extra></extra>",
+    text: rows.map(row => aboutCandidate(row, rounds)), hovertemplate: "%{text}<extra></extra>",
     marker: { size: rows.length > 800 ? 5 : 8, opacity: rows.length > 800 ? 0.5 : 0.8, line: { width: 0.6, color: variable("--card") }, ...marker } };
 }
 
@@ -35,20 +35,22 @@ let rankCost = "multiply_adds", budgetSize = "bytes";
 
 function signalFigure(number) {
   const { ranking } = documents[number], last = ranking.rounds.length;
-  const shown = shownCandidates(number).filter(row => row.value != null && row[rankCost] > 0);
+  // Values of different signals are not on one scale.
+  const comparable = shownCandidates(number).filter(row => row.round != null && ranking.rounds[row.round - 1].signal === ranking.signal);
+  const shown = comparable.filter(row => row.value != null && row[rankCost] > 0);
   if (!shown.length) return null;
   const front = paretoFront(shown.filter(row => row.round === last).map(row => ({ x: row[rankCost], y: row.value, row })));
   const best = shown.filter(row => row.place != null), kept = spread(shown, MOST_POINTS, row => jitter(row.value));
   const data = ranking.rounds.map((_, i) => [i + 1, kept.filter(row => row.round === i + 1 && row.place == null)]).filter(([, inside]) => inside.length)
-    .map(([round, inside]) => marksOf(inside, rankCost, "value", ranking.signal, last > 1 ? `left in round ${round}` : "measured", { color: colour(round === last ? 1 : 6 + (last - round) % 2), symbol: SYMBOLS[last - round] ?? "circle" }));
-  if (best.length) data.push(marksOf(best, rankCost, "value", ranking.signal, "the best", { color: colour(3), symbol: "star", size: 12 }));
+    .map(([round, inside]) => marksOf(inside, rankCost, "value", ranking.rounds, last > 1 ? `left in round ${round}` : "measured", { color: colour(round === last ? 1 : 6 + (last - round) % 2), symbol: SYMBOLS[last - round] ?? "circle" }));
+  if (best.length) data.push(marksOf(best, rankCost, "value", ranking.rounds, "the best", { color: colour(3), symbol: "star", size: 12 }));
   data.push({ type: "scatter", mode: "lines", x: front.map(point => point.x), y: front.map(point => point.y), name: "Pareto front",
     line: { shape: "hv", color: variable("--ink"), width: 1.6, dash: "dot" }, hoverinfo: "skip" });
   const layout = baseLayout(narrow() ? 420 : 480);
   Object.assign(layout.xaxis, logAxis(shown.map(row => row[rankCost]), SIZES[rankCost].unit), { title: { text: axisTitle(SIZES[rankCost]) } });
   Object.assign(layout.yaxis, { title: { text: plain(ranking.signal) } });
   layout.showlegend = true;
-  const rounds = ranking.rounds.map(round => `${counted(round.candidates, "candidate")} ${round.images ? `on ${counted(round.images, "image")}` : "from their graphs"}${round.seconds ? ` with ${round.seconds} s of fine-tuning` : ""}`);
+  const rounds = ranking.rounds.map(round => `${counted(round.candidates, "candidate")} by “${round.signal}” ${round.images ? `on ${counted(round.images, "image")}` : "from their graphs"}${round.seconds ? ` with ${round.seconds} s of training` : ""}`);
   return {
     data, layout, columns: candidateColumns, table: candidateTable(shown),
     caption: `${counted(shown.length, "candidate")} with a value of “${ranking.signal}” at ${ranking.scheme}; larger is better. ${last > 1 ? "Rounds" : "One round"}: ${rounds.join("; ")}`
@@ -63,7 +65,7 @@ function budgetFigure(number) {
   if (!shown.length) return null;
   const kept = spread(shown, MOST_POINTS, row => jitter(row.multiply_adds));
   const data = FATES.map((name, i) => [name, i, kept.filter(row => fate(row) === name)]).filter(([, , inside]) => inside.length)
-    .map(([name, i, inside]) => marksOf(inside, "multiply_adds", budgetSize, ranking.signal, name, { color: colour([3, 1, 7, 2, 5, 4, 6][i]), symbol: ["star", ...SYMBOLS][i], size: i ? 8 : 12 }));
+    .map(([name, i, inside]) => marksOf(inside, "multiply_adds", budgetSize, ranking.rounds, name, { color: colour([3, 1, 7, 2, 5, 4, 6][i]), symbol: ["star", ...SYMBOLS][i], size: i ? 8 : 12 }));
   const layout = baseLayout(narrow() ? 420 : 480), limits = Object.entries(ranking.limits).map(([option, limit]) => [LIMITED[option], limit]);
   const line = (limit, isX) => ({ type: "line", [isX ? "x0" : "y0"]: limit, [isX ? "x1" : "y1"]: limit, [isX ? "y0" : "x0"]: 0, [isX ? "y1" : "x1"]: 1,
     [isX ? "yref" : "xref"]: "paper", line: { color: variable("--soft"), width: 1.4, dash: "dash" } });

@@ -83,7 +83,12 @@ def _ranking(content: dict[str, Any], candidates: list[CandidateRow]) -> Ranking
         worth=[str(sentence) for sentence in content["worth"]["sentences"]],
         signals=[_worth(str(name), each) for name, each in content["worth"]["signals"].items()],
         rounds=[
-            RoundRow(candidates=int(row["candidates"]), images=int(row["images"]), seconds=float(row["seconds"]))
+            RoundRow(
+                candidates=int(row["candidates"]),
+                signal=str(row.get("by", content["by"])),
+                images=int(row["images"]),
+                seconds=float(row["seconds"]),
+            )
             for row in content["rounds"]
         ],
         best=[
