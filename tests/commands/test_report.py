@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ghnq.search.halving import SPARE
 from ghnq.search.signals import DEFAULT, SCREENING
 from tests.report import folders
 from tests.report.pages import content_of, rows_of
@@ -171,17 +170,15 @@ def test_rankings_and_searches_write_folders_that_are_read_back(
 
 def test_the_rounds_of_a_ranking_have_their_signals(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
     call = ghnq(
-        "rank", "convnets/train", "--n", 5, "--top", 1, "--checkpoint", tiny_checkpoint, "--images", 40,
+        "rank", "convnets/train", "--n", 10, "--top", 1, "--checkpoint", tiny_checkpoint, "--images", 40,
         "--minutes", 0.005, "--workers", 1, "--out", tmp_path / "a",
     )  # fmt: skip
     assert call.code == 0, call.err
-    assert (
-        f"rounds: 5 by '{SCREENING}' on 40 images; {SPARE} by '{DEFAULT}' on 40 images, 0.3 s of training" in call.out
-    )
+    assert f"rounds: 10 by '{SCREENING}' on 40 images; 9 by '{DEFAULT}' on 40 images, 0.1 s of training; " in call.out
     (document,) = content_of(tmp_path / "a" / "report.html")["documents"]
     rounds = document["ranking"]["rounds"]
-    assert [(row["candidates"], row["signal"]) for row in rounds] == [(5, SCREENING), (SPARE, DEFAULT)]
-    assert document["ranking"]["candidates"]["round"].count(2) == SPARE
+    assert [(row["candidates"], row["signal"]) for row in rounds] == [(10, SCREENING), (9, DEFAULT), (3, DEFAULT)]
+    assert document["ranking"]["candidates"]["round"].count(3) == 3
 
 
 def test_half_a_ranking_is_told(ghnq: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:

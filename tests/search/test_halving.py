@@ -46,10 +46,11 @@ def test_a_thousand_to_twenty() -> None:
 @pytest.mark.parametrize("name", [name for name, each in SIGNALS.items() if each.effort is Effort.TRAINING])
 def test_few_are_trained_after_rounds_without_training(name: str) -> None:
     signal = SIGNALS[name]
-    *screening, trained = plan(1000, 20, signal, FULL)
-    assert screening == plan(1000, SPARE * 20, SIGNALS[SCREENING], FULL)
-    assert trained == Rung(SPARE * 20, name, FULL)
+    *screening, short, trained = plan(1000, 20, signal, FULL)
+    assert screening == plan(1000, 180, SIGNALS[SCREENING], FULL)
+    assert (short, trained) == (Rung(180, name, Budget(500, 10.0)), Rung(60, name, FULL))
     assert SIGNALS[SCREENING].effort < Effort.TRAINING
+    assert plan(100, 20, signal, FULL) == [Rung(100, name, Budget(500, 10.0)), Rung(60, name, FULL)]
     assert plan(1000, 20, signal, FULL, halve=False) == [Rung(1000, name, FULL)]
     assert plan(SPARE * 20, 20, signal, FULL) == [Rung(SPARE * 20, name, FULL)]
 

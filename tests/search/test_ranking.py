@@ -14,7 +14,7 @@ from ghnq.errors import GhnqError
 from ghnq.evaluation.engine import Processes
 from ghnq.prediction import Network
 from ghnq.search.candidates import Failure
-from ghnq.search.halving import SPARE
+from ghnq.search.halving import ETA, SPARE
 from ghnq.search.latency import LatencyTest
 from ghnq.search.ledger import KeptRow, RankLedger
 from ghnq.search.limits import Limits
@@ -88,12 +88,15 @@ def ranked(
 
 
 def test_those_are_trained_that_are_best_without_training(bench: Bench) -> None:
-    engine, five = Counting(), {f"width {width}": small(width) for width in (3, 4, 5, 6, 7)}
-    found = ranked(bench, "train", engine, candidates=five, top=1)
-    assert [(rung.candidates, rung.signal) for rung in found.rungs] == [(5, SCREENING), (SPARE, "train")]
-    trained = [task.candidate for task in engine.tasks if isinstance(task, Task) and task.signal == "train"]
-    assert trained == [each.name for each in ranked(bench, SCREENING, candidates=five, top=SPARE).best]
-    alone = ranked(bench, "train", candidates={name: five[name] for name in trained}, top=1)
+    engine, many = Counting(), {f"width {width}": small(width) for width in range(3, 15)}
+    found = ranked(bench, "train", engine, candidates=many, top=1)
+    numbers = [(rung.candidates, rung.signal) for rung in found.rungs]
+    assert numbers == [(12, SCREENING), (ETA * SPARE, "train"), (SPARE, "train")]
+    tasks = [task for task in engine.tasks if isinstance(task, Task) and task.signal == "train"]
+    few, trained = [task.candidate for task in tasks[:-SPARE]], [task.candidate for task in tasks[-SPARE:]]
+    assert few == [each.name for each in ranked(bench, SCREENING, candidates=many, top=ETA * SPARE).best]
+    assert {task.budget.seconds for task in tasks[:-SPARE]} == {0.3 / ETA}
+    alone = ranked(bench, "train", candidates={name: many[name] for name in trained}, top=1)
     assert (found.best[0].name, found.best[0].value) == (alone.best[0].name, alone.best[0].value)
 
 

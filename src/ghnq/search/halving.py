@@ -1,6 +1,7 @@
 """Successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv 1502.07943): all candidates get a small
 budget, the better part of them a larger one, and so on; only the last few get all of it. Where a signal takes training,
-rounds of one that takes images alone come first: in the seconds of a round's image budget a training shows less.
+there are two rounds of it, before which a signal that takes images alone brings the candidates down: in the seconds
+that this takes, a training shows less.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ def plan(candidates: int, top: int, signal: Signal, full: Budget, *, halve: bool
         halve: Whether to halve at all; if not, all candidates get the full budget.
     """
     if signal.effort is Effort.TRAINING:
-        few = SPARE * top
+        few, more = SPARE * top, ETA * SPARE * top
         if not halve or candidates <= few:
             return [Rung(candidates, signal.name, full)]
-        return [*plan(candidates, few, SIGNALS[SCREENING], full), Rung(few, signal.name, full)]
+        screening = plan(candidates, more, SIGNALS[SCREENING], full) if candidates > more else []
+        short = Budget(full.images, full.seconds / ETA)
+        return [*screening, Rung(min(candidates, more), signal.name, short), Rung(few, signal.name, full)]
     full = Budget(full.images if signal.needs_images else 0)
     most = 1 + math.floor(math.log(max(full.images / MIN_IMAGES, 1), ETA) + 1e-9)
     if not halve or full.images == 0 or candidates <= SPARE * top:
