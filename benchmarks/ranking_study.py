@@ -58,7 +58,7 @@ FITS: Mapping[str, tuple[str, ...]] = {
 }
 FITS_OF_RANK = {
     "fitted": "fit of multiply-adds and predicted accuracy",
-    "fitted-training": "fit of multiply-adds and both trainings, 30 s",
+    "fitted-training": "fit of multiply-adds and Kaiming 30 s",
 }
 """Fits that `ghnq rank --by` has; `fitted-training` is its default."""
 Rows = list[dict[str, Any]]
