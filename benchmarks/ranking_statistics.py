@@ -5,6 +5,8 @@ Dimensions: N networks, S signals.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -71,13 +73,18 @@ class Comparison:
 
     def lost(self) -> float:
         """Returns how many points the best of the first TOP has less than the best of all; a mean over classes."""
-        losses = []
+        return float(np.mean([self.target[here].max() - self.target[here[:TOP]].max() for here in self._orders()]))
+
+    def mean_of_first(self, count: int) -> float:
+        """Returns the mean target of the first `count`; a mean over classes."""
+        return float(np.mean([self.target[here[:count]].mean() for here in self._orders()]))
+
+    def _orders(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yields the networks of each class, or all together, the best by the signal first."""
         for group in np.unique(self.groups) if self.same else [None]:
             here = np.arange(len(self)) if group is None else np.flatnonzero(self.groups == group)
             wins = self._signs[np.ix_(here, here)].sum(1)
-            first = here[np.argsort(-wins, kind="stable")[:TOP]]
-            losses.append(self.target[here].max() - self.target[first].max())
-        return float(np.mean(losses))
+            yield here[np.argsort(-wins, kind="stable")]
 
 
 def fit(columns: Array, target: Array) -> Array:

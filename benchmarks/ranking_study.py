@@ -178,6 +178,7 @@ def row_of(name: str, signs: Array, study: Study, seconds: float) -> dict[str, A
         "named": round(named.tau(), 3) if len(named) > 2 else None,
         "float": round(Comparison(signs, study.in_float, study.groups, "within").tau(), 3),
         "lost_by_top_5": round(within.lost(), 2),
+        "mean_of_first_10": round(within.mean_of_first(10), 2),
         "cpu_seconds": round(seconds, 2),
     }
 

@@ -44,7 +44,7 @@ def test_the_document_the_study_and_the_next_commands(ghnq: Cli, tmp_path: Path,
         )
     rank, finetune = (shlex.split(command) for command in document["next"])
     assert rank[1] == "rank"
-    assert ghnq("rank", rank[2], "--by", "macs", *rank[5:], "--images", 40).code == 0
+    assert ghnq(*rank[1:], "--by", "macs", "--images", 40).code == 0
     assert Path(finetune[2]).is_file()
 
     again = ("search", *QUICK, "--checkpoint", tiny_checkpoint, "--out", out)

@@ -22,8 +22,8 @@ from ghnq.search.limits import OPTIONS
 from ghnq.search.measuring import Measurer
 from ghnq.search.ranking import Ranked, Ranking
 from ghnq.search.settings import Settings
-from ghnq.search.signals import Effort
-from ghnq.search.subject import Bench
+from ghnq.search.signals import worth_lines
+from ghnq.search.subject import Bench, Budget
 
 MAX_NAME = 24
 """Characters of a candidate that are not broken to the next line."""
@@ -188,12 +188,8 @@ def lines(ranking: Ranking, settings: Settings, bench: Bench, out: Path | None, 
 
 
 def _worth(settings: Settings, bench: Bench) -> list[str]:
-    signal, budget = settings.by, settings.budget
-    return evidence().lines(
-        signal.name,
-        images=min(budget.images, len(bench.measured)) if signal.needs_images else None,
-        training_seconds=budget.seconds if signal.effort is Effort.TRAINING else None,
-    )
+    wanted = settings.budget
+    return worth_lines(settings.by, Budget(min(wanted.images, len(bench.measured)), wanted.seconds))
 
 
 def _round(rung: Rung) -> str:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from ghnq.commands.options import check_folder, check_protocol, parse_list, parse_steps
 from ghnq.commands.progress_display import measuring
 from ghnq.commands.report import write_folder_page
-from ghnq.commands.search_output import Found, document, front_of, lines, next_commands, table, trial_lines
+from ghnq.commands.search_output import ACCURACY, Found, document, front_of, lines, next_commands, table, trial_lines
 from ghnq.commands.terminal import Terminal
 from ghnq.commands.weight_options import ChosenWeights, about_condition, choose_weights
 from ghnq.errors import GhnqError
@@ -33,7 +33,7 @@ from ghnq.search.limits import Limits
 from ghnq.search.loop import Problem, Search, evaluated
 from ghnq.search.samplers import distributions, make_sampler
 from ghnq.search.shared_study import SharedStudy
-from ghnq.search.signals import SIGNALS, Effort, signal_of
+from ghnq.search.signals import SIGNALS, Effort, signal_of, worth_lines
 from ghnq.search.spec_measurer import SpecMeasurer, check_space
 from ghnq.search.study import JOURNAL, check_objectives, open_storage, open_study, register_process
 from ghnq.search.subject import Bench, Budget
@@ -172,9 +172,12 @@ def _finish(
         files.append(out / FRONT_FOLDER / f"{number:02d}-{each.spec.structure_hash[:12]}.json")
         write_spec_file(files[-1], options.space, each.spec)
     images = min(options.images, len(bench.measured))
-    training = signal_of(options.by).effort == Effort.TRAINING
+    signal = signal_of(options.by)
+    training = signal.effort == Effort.TRAINING
+    worth = worth_lines(signal, Budget(images, 60 * options.minutes)) if ACCURACY in objectives else []
     result = document(
-        front, files, trials, chosen, objectives, scheme=scheme, signal=options.by, images=images, seed=options.seed,
+        front, files, trials, chosen, objectives, scheme=scheme, signal=options.by, worth=worth, images=images,
+        seed=options.seed,
         sampler=options.sampler, space=options.space, protocol=options.protocol or "deploy", steps=options.steps or "",
         minutes=options.minutes if training else None,
     )  # fmt: skip
@@ -187,7 +190,7 @@ def _finish(
     terminal.finish(
         result,
         table(front, objectives, scheme, options.by, images, chosen, evaluated(study)),
-        *lines(options.by, out, page, options.storage),
+        *lines(worth, out, page, options.storage),
         "next:",
         *(escape(f"  {command}") for command in commands),
     )

@@ -15,7 +15,6 @@ from rich.table import Table
 from ghnq._version import __version__
 from ghnq.commands.weight_options import ChosenWeights
 from ghnq.data import ImageDataset
-from ghnq.search.evidence import evidence
 from ghnq.search.loop import EVALUATED, SPEC
 from ghnq.search.pareto import front
 from ghnq.search.study import OBJECTIVES, SIZES
@@ -72,6 +71,7 @@ def document(
     protocol: str,
     steps: str,
     signal: str,
+    worth: Sequence[str],
     images: int,
     minutes: float | None,
     seed: int,
@@ -90,7 +90,7 @@ def document(
         "objectives": list(objectives),
         "directions": {name: OBJECTIVES[name] for name in objectives},
         "signal": signal,
-        "worth": evidence().lines(signal),
+        "worth": list(worth),
         "images": images,
         "minutes": minutes,
         "sampler": sampler,
@@ -143,10 +143,11 @@ def table(
     trials: int,
 ) -> Table:
     """Returns the Pareto front as a table."""
+    what = f"the signal '{signal}' on {images:,} held-out training images of {chosen.dataset.name}, {chosen.title}"
+    accuracy = f"accuracy: {what}; " if ACCURACY in objectives else ""
     shown = Table(
         title=f"Pareto front of {trials:,} architectures at {scheme}",
-        caption=f"accuracy: the signal '{signal}' on {images:,} held-out training images of {chosen.dataset.name}, "
-        f"{chosen.title}; bytes of parameters and peak memory of activations at {scheme}",
+        caption=f"{accuracy}bytes of parameters and peak memory of activations at {scheme}",
         header_style="bold",
     )
     shown.add_column("", justify="right")
@@ -161,12 +162,12 @@ def table(
     return shown
 
 
-def lines(signal: str, out: Path, page: Path, storage: str | None) -> list[str]:
+def lines(worth: Sequence[str], out: Path, page: Path, storage: str | None) -> list[str]:
     """Returns what the values are worth, and where the results are."""
     where = escape(storage) if storage else f"{escape(str(out))}/study.journal"
     return [
-        "what the order of these values is worth:",
-        *(f"  {line}" for line in evidence().lines(signal)),
+        *(["what the order of these values is worth:"] if worth else []),
+        *(f"  {line}" for line in worth),
         f"architectures of the front: [cyan]{escape(str(out))}[/]; study for optuna-dashboard: [cyan]{where}[/]",
         f"page: [cyan]{escape(str(page))}[/]",
     ]
@@ -175,10 +176,10 @@ def lines(signal: str, out: Path, page: Path, storage: str | None) -> list[str]:
 def next_commands(
     files: Sequence[Path], folder: Path, scheme: str, checkpoint: str | None, data: str | None
 ) -> list[str]:
-    """Returns what to do next: rank the front by a better signal, fine-tune its most accurate architecture."""
+    """Returns what to do next: rank the front by the best signal, fine-tune its most accurate architecture."""
     given = [*(["--checkpoint", checkpoint] if checkpoint else []), *(["--data", data] if data else [])]
     init = [*(["--init", checkpoint] if checkpoint else []), *(["--data", data] if data else [])]
     return [
-        shlex.join(["ghnq", "rank", str(folder), "--by", "finetune", "--scheme", scheme, *given]),
+        shlex.join(["ghnq", "rank", str(folder), "--scheme", scheme, *given]),
         shlex.join(["ghnq", "finetune", str(files[0]), "--scheme", scheme, *init]),
     ]

@@ -18,7 +18,7 @@ from ghnq.errors import GhnqError, NotFiniteError, nearest
 from ghnq.prediction import logits_of
 from ghnq.search.evidence import Fitted, evidence
 from ghnq.search.short_finetuning import finetuned_accuracy, trained_accuracy
-from ghnq.search.subject import Subject
+from ghnq.search.subject import Budget, Subject
 from ghnq.search.zero_cost import naswot, synflow
 
 DEFAULT = "fitted-training"
@@ -94,6 +94,15 @@ def combined(fit: Fitted, subject: Subject) -> float | None:
             return None
         total += weight * value
     return total
+
+
+def worth_lines(signal: Signal, budget: Budget) -> list[str]:
+    """Returns how far the order of a signal can be trusted, measured within a budget, in a few sentences."""
+    return evidence().lines(
+        signal.name,
+        images=budget.images if signal.needs_images else None,
+        training_seconds=budget.seconds if signal.effort is Effort.TRAINING else None,
+    )
 
 
 def _log10(value: int) -> float | None:
