@@ -143,7 +143,7 @@ def test_an_interrupted_command_goes_on(
         (["nets.py:ZOO", "--on", "train"], "--on takes val or test"),
         (["nets.py:ZOO", "--minutes", "0"], "--minutes is 0"),
         (["nets.py:ZOO", "--workers", "0"], "workers is 0"),
-        (["nets.py:ZOO[wrong]"], "all 1 candidates failed"),
+        (["nets.py:ZOO[wrong]"], "the only candidate failed: nets.py:ZOO[wrong]"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(

@@ -142,7 +142,7 @@ class _Run:
             measured |= {name: (number, value) for name, value in values.items()}
             order = best_first([name for name in order if name in values], values)
             if not order:
-                raise GhnqError(f"all {len(names):,} candidates failed: {self._first_failures()}")
+                raise self._all_failed(len(names))
         chosen, latencies = self._fast_enough(order)
         best = self._finish(chosen, values, latencies)
         return Ranking(
@@ -162,7 +162,7 @@ class _Run:
         self.sized = {each.name: each for each in found if isinstance(each, Sized)}
         sizes = {name: self.sized[name].sizes for name in names if name in self.sized}
         if not sizes:
-            raise GhnqError(f"all {len(self.failures):,} candidates failed: {self._first_failures()}")
+            raise self._all_failed(len(self.failures))
         filtered = within_limits(sizes, self.settings.limits)
         if not filtered.kept:
             least = smallest(sizes.values())
@@ -268,6 +268,10 @@ class _Run:
             for name in chosen
         ]
         return _with_front(best, self.scheme)
+
+    def _all_failed(self, count: int) -> GhnqError:
+        which = "the only candidate" if count == 1 else f"all {count:,} candidates"
+        return GhnqError(f"{which} failed: {self._first_failures()}")
 
     def _first_failures(self) -> str:
         listed = "; ".join(f"{each.name}: {each.reason}" for each in self.failures[:MAX_LISTED])

@@ -54,7 +54,7 @@ function signalFigure(number) {
   return {
     data, layout, columns: candidateColumns, table: candidateTable(shown),
     caption: `${counted(shown.length, "candidate")} with a value of “${ranking.signal}” at ${ranking.scheme}; larger is better. ${last > 1 ? "Rounds" : "One round"}: ${rounds.join("; ")}`
-      + `${ranking.rounds.some(round => round.images) ? " (held-out training images)" : ""}.${last > 1 ? " Values of different rounds are of different images." : ""} On the dotted front of the last round (${counted(front.length, "candidate")}) nothing cheaper has as high a value.`
+      + `${ranking.rounds.some(round => round.images) ? " (held-out training images)" : ""}.${last > 1 ? " Values of different rounds are of different images or seconds of training." : ""} On the dotted front of the last round (${counted(front.length, "candidate")}) nothing cheaper has as high a value.`
       + ` A click on a point shows the candidate.${drawnPart(kept.length, shown.length)}`,
   };
 }
