@@ -56,8 +56,8 @@ def _libraries() -> list[str]:
 
 def _is_installed(place: Path) -> bool:
     """Returns whether a module is where packages are installed, or where a package that is installed editable is."""
-    if {"site-packages", "dist-packages"} & {*place.parts}:
-        return True
+    if {"site-packages", "dist-packages"} & {*place.parts} or any(place.parent.glob("*.dist-info")):
+        return True  # the second is what `pip install --target` makes
     searched_first = {Path.cwd(), *(Path(folder).resolve() for folder in sys.path if folder)}
     stdlib = Path(metadata.__file__).parents[2]
     return place.is_relative_to(stdlib) or place.resolve().parent not in searched_first

@@ -42,6 +42,15 @@ def test_no_library_is_shadowed_elsewhere(tmp_path: Path) -> None:
     assert ended.stdout.strip() == "None", ended.stderr
 
 
+def test_a_library_that_is_installed_into_a_folder_is_no_shadow(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("")
+    (tmp_path / "datasets-5.0.dist-info").mkdir()
+    code = "import datasets; from ghnq.shadowing import shadowed_library as f; print(datasets.__file__, f())"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout.split() == [str(tmp_path / "datasets" / "__init__.py"), "None"], ended.stderr
+
+
 def test_a_name_that_no_file_may_have(tmp_path: Path) -> None:
     ended = ghnq("draw", "m.py:net", "-o", "a" * 256 + ".svg", cwd=tmp_path)
     assert ended.returncode == 2
