@@ -84,7 +84,8 @@ def demo(
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/digits.yaml.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the recipe's")
+        str | None,
+        typer.Option("--data", metavar="DATA", help="digits, a directory, or a hub id.", show_default="the recipe's"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the run is written.", show_default="runs/RECIPE")
@@ -269,7 +270,7 @@ def rank(
 def search(
     scheme: Annotated[str, typer.Option("--scheme", metavar="SCHEME", help="What networks are quantized to.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study, the Pareto front, a summary, a page.")],
-    space: Annotated[str, typer.Option(metavar="SPACE", help="The space of architectures.")] = "convnets",
+    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="The space of architectures.")] = "convnets",
     objectives: Annotated[
         str, typer.Option(metavar="A,B", help="accuracy (to be large), macs, bytes, memory (to be small).")
     ] = "accuracy,macs",
@@ -334,7 +335,7 @@ def predict(
     checkpoint: PredictedBy = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Calibrate on these images: digits, a directory, or a hub id."),
+        typer.Option("--data", metavar="DATA", help="Calibrate on these images: digits, a directory, or a hub id."),
     ] = None,
     head: Head = None,
     input_shape: Annotated[
@@ -344,7 +345,10 @@ def predict(
         ),
     ] = None,
     scheme: Annotated[
-        str, typer.Option(metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml.")
+        str,
+        typer.Option(
+            "--scheme", metavar="SCHEME", help="The precision the parameters will be run at: w4a8, or FILE.yaml."
+        ),
     ] = "float32",
     output: Output = None,
     as_json: Json = False,
@@ -371,7 +375,9 @@ def sensitivity(
     model: ModelName,
     checkpoint: PredictedBy = None,
     weights: Weights = None,
-    scheme: Annotated[str, typer.Option(metavar="SCHEME", help="What each layer is quantized to.")] = "w4a8",
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="SCHEME", help="What each layer is quantized to.")
+    ] = "w4a8",
     data: DataName = None,
     head: Head = None,
     images: Images = None,
@@ -442,7 +448,8 @@ def export(
     checkpoint: PredictedBy = None,
     weights: Weights = None,
     scheme: Annotated[
-        str, typer.Option(metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits.")
+        str,
+        typer.Option("--scheme", metavar="SCHEME", help="w8a8, w4a8, w4a4, w4 (weights only), float32; 2 to 8 bits."),
     ] = "w8a8",
     data: DataName = None,
     head: Head = None,
@@ -492,7 +499,10 @@ def finetune(
     data: DataName = None,
     head: Head = None,
     scheme: Annotated[
-        str, typer.Option(metavar="SCHEME", help="What to train through: float32, w8a8, w4a8, ..., or FILE.yaml.")
+        str,
+        typer.Option(
+            "--scheme", metavar="SCHEME", help="What to train through: float32, w8a8, w4a8, ..., or FILE.yaml."
+        ),
     ] = "float32",
     epochs: Annotated[float | None, typer.Option(metavar="E", help="Passes over the images.", show_default="5")] = None,
     max_minutes: Annotated[float | None, typer.Option(metavar="M", help="Minutes of training, instead.")] = None,
@@ -528,7 +538,8 @@ def finetune(
 def verify(
     file: ExportedFile,
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's")
+        str | None,
+        typer.Option("--data", metavar="DATA", help="digits, a directory, or a hub id.", show_default="the file's"),
     ] = None,
     images: Images = None,
     compiled: Compile = False,

@@ -33,7 +33,9 @@ Steps = Annotated[
 ]
 DataName = Annotated[
     str | None,
-    typer.Option(metavar="DATA", help="digits, a directory, or a hub id.", show_default="that of the weights"),
+    typer.Option(
+        "--data", metavar="DATA", help="digits, a directory, or a hub id.", show_default="that of the weights"
+    ),
 ]
 PredictedBy = Annotated[
     str | None,
