@@ -5,10 +5,15 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # A suite that a shell started in its background ignores Ctrl-C, and so would the processes that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run, on machines of any speed.
+hypothesis.settings.register_profile("ghnq", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ghnq")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,7 @@ def brute_force(items: list[list[tuple[float, float]]], budget: float) -> float 
     return min((loss for cost, loss in sums if cost <= budget), default=None)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(options, min_size=1, max_size=5), st.integers(0, 120))
 def test_no_combination_is_better(items: list[list[tuple[int, int]]], budget: int) -> None:
     costs, losses = ([[pair[n] for pair in item] for item in items] for n in (0, 1))
@@ -32,7 +32,7 @@ def test_no_combination_is_better(items: list[list[tuple[int, int]]], budget: in
     assert sum(row[pick] for row, pick in zip(losses, picks, strict=True)) == best
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(1, 10**6), st.lists(st.floats(0, 1e3), min_size=3, max_size=3)), max_size=7,
              min_size=1),

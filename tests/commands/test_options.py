@@ -17,7 +17,7 @@ from ghnq.commands.progress_display import measuring
 from ghnq.errors import GhnqError, GraphError, SchemeError
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.tuples(*[st.integers(1, 4096)] * 3), st.sampled_from([",", "x", ", "]))
 def test_shape_is_read_back(shape: tuple[int, int, int], comma: str) -> None:
     assert parse_shape(comma.join(map(str, shape))) == shape

@@ -31,7 +31,7 @@ def slow_pad_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> T
     return result
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(1, 5), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7), st.integers(1, 3), st.integers(0, 99)
 )
@@ -53,7 +53,7 @@ def test_every_shift_occurs_and_images_shift_independently() -> None:
     assert (counts - 2000 / 9).abs().max() < 5 * (2000 / 9) ** 0.5
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(0, 99))
 def test_flip_mirrors_each_image_independently(count: int, seed: int) -> None:
     pixels = images(count, 3, 4, 5)

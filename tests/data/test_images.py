@@ -24,7 +24,7 @@ def random_dataset(train: int = 37, test: int = 20, *, flip: bool = True) -> Ima
     return ImageDataset.build("made up", random_images(train), random_images(test, seed=1), names, flip=flip)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_statistics_equal_numpy_in_double(count: int, seed: int) -> None:
     pixels = random_images(count, seed=seed).pixels
@@ -70,7 +70,7 @@ def test_normalised_training_images_have_mean_zero_and_std_one() -> None:
     assert (normalised.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 90), st.integers(0, 50))
 def test_stream_of_batches_is_a_sequence_of_permutations(batch_size: int, seed: int) -> None:
     dataset = random_dataset(37)

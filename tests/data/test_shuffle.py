@@ -21,7 +21,7 @@ def splitmix_in_plain_integers(value: int) -> int:
     return value ^ (value >> 31)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(seeds, min_size=1, max_size=4))
 def test_mix_is_splitmix_folded(integers: list[int]) -> None:
     state = 0
@@ -36,7 +36,7 @@ def test_first_output_of_splitmix64_as_published() -> None:
     assert mix(0) == 0xE220A8397B1DCDAF >> 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 500), seeds, seeds)
 def test_permutation_is_a_permutation(size: int, seed: int, epoch: int) -> None:
     assert sorted(permutation(size, seed, epoch)) == list(range(size))
@@ -52,7 +52,7 @@ def test_every_position_is_equally_likely() -> None:
     assert np.abs(where_zero_lands - 1000).max() < 5 * np.sqrt(5000 * 0.2 * 0.8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 5), max_size=80), seeds)
 def test_every_prefix_is_balanced(labels: list[int], seed: int) -> None:
     array = np.array(labels, dtype=np.int64)

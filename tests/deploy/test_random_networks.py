@@ -22,9 +22,7 @@ from tests.deploy.random_networks import NETWORKS, SCHEMES, Block, build
 from tests.torch_versions import needs_program_files
 
 pytestmark = pytest.mark.slow
-OPTIONS = settings(
-    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+OPTIONS = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 def assert_same(logits: Tensor, expected: Tensor) -> None:

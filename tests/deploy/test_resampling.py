@@ -129,7 +129,7 @@ def test_a_compiled_program_computes_what_its_simulation_does(name: str, tmp_pat
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.integers(4, 9), kernel=st.integers(1, 4), stride=st.integers(1, 4), data=st.data(), average=st.booleans(),
     counted=st.booleans(),
@@ -151,7 +151,7 @@ def test_any_ceil_mode_is_pools_of_torch(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(before=st.integers(2, 9), after=st.integers(1, 24), mode=st.sampled_from(["nearest", "bilinear", "corners"]))
 def test_any_size_is_torchs_or_refused(before: int, after: int, mode: str) -> None:
     options = {"mode": "bilinear", "align_corners": mode == "corners"} if mode != "nearest" else {"mode": "nearest"}

@@ -32,7 +32,7 @@ def results(counts: dict[tuple[str, str], list[int]], images: int = 10) -> Resul
     return Results.from_rows(rows, ABOUT)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 360), st.integers(0, 360)), min_size=2, max_size=40),
 )

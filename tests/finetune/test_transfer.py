@@ -25,7 +25,7 @@ from tests.finetune.conftest import Go
 from tests.small_networks import small_digits, small_ghn
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), features=st.integers(1, 12), classes=st.integers(2, 5), images=st.integers(30, 90))
 def test_weights_are_those_of_penalised_least_squares(seed: int, features: int, classes: int, images: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -46,7 +46,7 @@ def test_weights_are_those_of_penalised_least_squares(seed: int, features: int, 
     np.testing.assert_allclose(found.bias.numpy() * found.temperature, bias, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000), features=st.integers(1, 40), images=st.integers(2, 30), bias=st.booleans(),
     strength=st.sampled_from(STRENGTHS),
@@ -78,7 +78,7 @@ def test_the_same_images_give_the_same_bits() -> None:
     assert torch.equal(first.bias, second.bias)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 3))
 def test_no_other_temperature_has_a_lower_cross_entropy(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)

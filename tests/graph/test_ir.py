@@ -131,7 +131,7 @@ def random_graph(n: int, extra: list[tuple[int, int]]) -> ArchGraph:
 pairs = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=0, max_size=60)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 40), pairs)
 def test_distances_equal_breadth_first_search(n: int, extra: list[tuple[int, int]]) -> None:
     graph = random_graph(n, extra).validate()

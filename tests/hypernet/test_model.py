@@ -11,7 +11,7 @@ from ghnq.hypernet.model import GHN
 from tests.hypernet.graphs import random_graph
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 1000),
     encoder=st.sampled_from(["gatedgnn", "graphormer", "mlp"]),

@@ -52,7 +52,7 @@ def test_any_shape_is_predicted_exactly_and_bounded_by_role(op: str, role: Role,
     torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.lists(st.integers(1, 9), min_size=0, max_size=6),
     role=st.sampled_from(ROLES),

@@ -33,20 +33,20 @@ def same(ours: Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(VALUES, BITS)
 def test_activations_equal_the_numpy_quantizer(x: np.ndarray, bits: int) -> None:
     same(fake_quantize_activation(torch.from_numpy(x), bits), oracle.fake_quantize(x, bits, symmetric=False))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(MATRICES, BITS, st.booleans(), st.sampled_from(["channel", "tensor"]))
 def test_weights_equal_the_numpy_quantizer(x: np.ndarray, bits: int, symmetric: bool, granularity: str) -> None:
     expected = (oracle.fake_quantize_rows if granularity == "channel" else oracle.fake_quantize)(x, bits, symmetric)
     same(fake_quantize_weight(torch.from_numpy(x), bits, SCHEMES[granularity, symmetric]), expected)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(MATRICES, BITS, st.booleans())
 def test_encode_and_decode_agree_with_fake_quantize(x: np.ndarray, bits: int, symmetric: bool) -> None:
     """Also, encoding values that are quantized already gives the same integers."""
@@ -59,7 +59,7 @@ def test_encode_and_decode_agree_with_fake_quantize(x: np.ndarray, bits: int, sy
     assert torch.equal(encode(decode(q, scale, zero_point), scale, zero_point, *limits), q)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(VALUES, BITS, st.booleans())
 def test_properties_of_a_quantizer(x: np.ndarray, bits: int, symmetric: bool) -> None:
     """Zero is exact, the error is at most half a step in the range, signs are kept, there are at most 2^bits values."""
@@ -117,7 +117,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 # Gradients ----------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), BITS, st.booleans())
 def test_gradients_are_zero_where_values_are_clamped(seed: int, bits: int, symmetric: bool) -> None:
     """Against the detach trick: x - x.detach() + y.detach() where x rounds to inside, a constant elsewhere."""
@@ -160,7 +160,7 @@ def test_vmap_and_function_transforms() -> None:
 # Other people's quantizers: they multiply by 1 / s, which is exact for powers of two ----------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), BITS, st.integers(-12, 3), st.booleans())
 def test_equals_torch_at_powers_of_two(seed: int, bits: int, exponent: int, symmetric: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -221,7 +221,7 @@ def test_equals_torchao(torchao: Any, bits: int, symmetric: bool, granularity: s
 # Folded weights ----------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from(sorted(SCHEMES)))
 def test_a_gain_quantizes_the_folded_weight(seed: int, bits: int, key: tuple[str, bool]) -> None:
     generator = torch.Generator().manual_seed(seed)

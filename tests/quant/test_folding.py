@@ -158,7 +158,7 @@ def test_tied_weights_are_untied() -> None:
 BLOCKS = st.sampled_from(["residual", "depthwise", "pre", "plain", "grouped", "pool"])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(BLOCKS, min_size=1, max_size=5), st.booleans(), st.integers(0, 1000))
 def test_random_networks_keep_their_outputs(blocks: list[str], bias: bool, seed: int) -> None:
     made: dict[str, Callable[[], nn.Module]] = {

@@ -109,7 +109,7 @@ def test_mse_of_rows_that_are_not_finite(wrong: float, symmetric: bool) -> None:
     assert on_grid.isfinite().all(1).tolist() == [True, False, True]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(ESTIMATORS), st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 1000))
 def test_streaming_equals_all_at_once(estimator: str, sizes: list[int], seed: int) -> None:
     x = torch.randn(sum(sizes), 3, 4, 4, generator=torch.Generator().manual_seed(seed))
@@ -146,7 +146,7 @@ def test_samples_are_even_and_from_every_column(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close((low, high), (torch.tensor(-1.0), torch.tensor(3.0)), rtol=0, atol=1e-2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(*[st.integers(1, 12)] * 4), st.integers(5, 400))
 def test_samples_do_not_depend_on_the_memory_format(shape: tuple[int, ...], most: int) -> None:
     x = torch.randn(shape)

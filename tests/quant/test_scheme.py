@@ -37,7 +37,7 @@ def test_reads_bit_widths(text: str, weight: int | None, activation: int | None)
     assert str(scheme) == text
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(WORDS, st.lists(st.tuples(NAMES, WORDS), max_size=4), st.sampled_from(sorted(PROTOCOLS)))
 def test_parsing_the_text_of_a_scheme_gives_the_scheme(
     word: str, overrides: list[tuple[str, str]], protocol: str

@@ -16,7 +16,7 @@ from tests.quant.nets import CALIBRATION, TEST, network
 words = st.sampled_from(["float32", "w8a8", "w4", "w2a16"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["w8a8", "w3", "float32"]),
     st.sampled_from(["deploy", "paper"]),

@@ -23,7 +23,7 @@ def grid(weight: Tensor, bits: int, symmetric: bool, channelwise: bool) -> tuple
     return (scale, zero_point) if channelwise else (scale[0], zero_point[0])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     st.sampled_from([(5, 3, 3, 3), (4, 1, 5, 5), (6, 8, 1, 1), (7, 33), (1, 1, 1, 1), (3, 4, 7)]),
     st.sampled_from([2, 3, 4, 8]),

@@ -24,7 +24,7 @@ def _network(groups: int, *, norm: bool = False, bias: bool = True) -> nn.Sequen
     return network
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(groups=st.sampled_from([1, 2]), bits=st.sampled_from([8, 4, 2]), bias=st.booleans())
 def test_against_rows_quantized_in_numpy(groups: int, bits: int, bias: bool) -> None:
     network = _network(groups, bias=bias)

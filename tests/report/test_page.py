@@ -61,7 +61,7 @@ def test_names_cannot_end_the_script(tmp_path: Path) -> None:
     assert len(re.findall(r"<script\b", text.replace("\\<script", ""))) >= 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text())
 def test_any_title_is_text(title: str) -> None:
     page = render(title, {"title": title})

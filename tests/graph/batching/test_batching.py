@@ -26,7 +26,7 @@ def as_table(graph: ArchGraph, max_distance: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("small", [0, 10_000])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), size=st.integers(3, 60), most=st.sampled_from([1, 2, 3, 7, 50]))
 def test_pairs_are_those_of_the_table_of_distances(small: int, seed: int, size: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def test_pairs_of_a_chain_grow_with_its_length_and_not_with_its_square() -> None
         assert len(pairs_within(chain(size), 50).hops) == sum(min(v, 50) for v in range(size))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds=st.lists(st.integers(0, 1000), min_size=1, max_size=4), most=st.sampled_from([1, 3, 50]))
 def test_the_weights_of_levels_are_exactly_those_of_the_edges(seeds: list[int], most: int) -> None:
     graphs = [random_graph(seed, size=5 + seed % 40) for seed in seeds]

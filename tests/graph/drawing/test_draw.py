@@ -35,7 +35,7 @@ def boxes(text: str) -> dict[int, tuple[float, float, float, float]]:
     return found
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(programs())
 def test_boxes_do_not_overlap(program: Program) -> None:
     graph = trace(program, (3, 8, 8))
@@ -53,7 +53,7 @@ def test_boxes_do_not_overlap(program: Program) -> None:
             assert other[0] >= right or other[1] >= bottom or other[3] <= top, "two boxes overlap"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(programs())
 def test_segments_lead_along_the_edges(program: Program) -> None:
     graph = trace(program, (3, 8, 8))

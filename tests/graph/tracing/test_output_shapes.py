@@ -44,7 +44,7 @@ def per_axis(n: int, values: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data(), st.sampled_from((1, 2)))
 def test_conv(data: st.DataObject, n: int) -> None:
     draw = data.draw
@@ -62,7 +62,7 @@ def test_conv(data: st.DataObject, n: int) -> None:
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from((1, 2)))
 def test_conv_transpose(data: st.DataObject, n: int) -> None:
     draw = data.draw
@@ -80,7 +80,7 @@ def test_conv_transpose(data: st.DataObject, n: int) -> None:
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data(), st.booleans())
 def test_pool(data: st.DataObject, ceil_mode: bool) -> None:
     draw = data.draw
@@ -98,7 +98,7 @@ def test_pool(data: st.DataObject, ceil_mode: bool) -> None:
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(sizes, st.integers(1, 5), st.none() | st.integers(1, 4), st.integers(0, 2), st.booleans())
 def test_pool_1d(size: int, kernel: int, stride: int | None, padding: int, ceil_mode: bool) -> None:
     x = (2, 3, size)
@@ -108,14 +108,14 @@ def test_pool_1d(size: int, kernel: int, stride: int | None, padding: int, ceil_
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, sizes, st.integers(1, 4) | st.tuples(st.none() | st.integers(1, 4), st.none() | st.integers(1, 4)))
 def test_adaptive_pool(height: int, width: int, size: Any) -> None:
     x = (2, 3, height, width)
     agree(lambda: shapes.adaptive_pool(x, 2, size), lambda: F.adaptive_avg_pool2d(empty(x), size))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(small, max_size=3), small, small, small)
 def test_linear(lead: list[int], features: int, into: int, out: int) -> None:
     x, weight = (*lead, features), (out, into)
@@ -125,13 +125,13 @@ def test_linear(lead: list[int], features: int, into: int, out: int) -> None:
 shape = st.lists(st.sampled_from((1, 2, 3)), max_size=4).map(tuple)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(shape, shape)
 def test_broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     agree(lambda: shapes.broadcast(a, b), lambda: empty(a) + empty(b))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     st.lists(st.lists(st.sampled_from((1, 2)), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3),
     st.integers(-3, 3),
@@ -140,7 +140,7 @@ def test_concat(parts: list[tuple[int, ...]], dim: int) -> None:
     agree(lambda: shapes.concat(parts, dim), lambda: torch.cat([empty(part) for part in parts], dim))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(shape, st.lists(st.integers(-4, 4), max_size=3), st.booleans())
 def test_mean(x: tuple[int, ...], dims: list[int], keepdim: bool) -> None:
     agree(lambda: shapes.mean(x, dims, keepdim), lambda: empty(x).mean(dims, keepdim))

@@ -22,14 +22,14 @@ GHN_OF_TESTS = GHN(GHNConfig(hidden=8, max_shape=(4, 5, 3, 3))).eval()
 pytestmark = pytest.mark.filterwarnings("ignore::ghnq.errors.GhnqWarning")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(programs())
 def test_the_graph_is_the_one_of_autograd(program: Program) -> None:
     expected = graph_of(program.eval(), torch.rand(2, *SHAPE))
     assert same_up_to_numbers(labelled(trace(program, SHAPE)), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(programs())
 def test_device_mode_and_repetition_do_not_change_the_graph(program: Program) -> None:
     graph = trace(program.train(), SHAPE)
@@ -39,7 +39,7 @@ def test_device_mode_and_repetition_do_not_change_the_graph(program: Program) ->
     assert hash(trace(program, SHAPE)) == hash(graph)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(programs())
 def test_every_parameter_is_predicted(program: Program) -> None:
     graph = trace(program, SHAPE)
@@ -49,7 +49,7 @@ def test_every_parameter_is_predicted(program: Program) -> None:
     assert all(bool(p.isfinite().all()) for p in predicted.values())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(programs(OPS))
 def test_every_parameter_is_owned_once_and_every_shape_is_right(program: Program) -> None:
     graph = trace(program, SHAPE).validate()
@@ -78,7 +78,7 @@ def test_every_parameter_is_owned_once_and_every_shape_is_right(program: Program
     assert graph.num_parameters == sum(p.numel() for p in program.parameters())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(programs())
 def test_distances_and_json(program: Program) -> None:
     graph = trace(program, SHAPE)

@@ -17,7 +17,7 @@ from ghnq.hypernet.tiling import HUGE_PAGE_BYTES, Identity, Tiling, tile, tile_b
 IDENTITIES: tuple[Identity | None, ...] = (None, "dense")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 6))
 def test_a_sliced_linear_layer_equals_slices_of_the_full_one(seed: int, count: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def test_rounding_up_holds_every_size(most: int) -> None:
         assert size <= round_up(size, most) <= most
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     have=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     want=st.lists(st.integers(1, 13), min_size=4, max_size=4),

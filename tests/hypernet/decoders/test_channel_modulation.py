@@ -153,7 +153,7 @@ def slow(block: Tensor, h: Tensor, request: WeightRequest, modulation: ChannelMo
     return weights + tile_block(zero, request.tiling).detach()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 8), st.integers(1, 3)),
     block=st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -43,7 +43,7 @@ def cells(normal=CELL, reduction=CELL, stride=1):
     return Spec(norm=None, stem=Stem(channels=8, kernel=5, stride=stride), body=body, hidden=32)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(split=st.sampled_from(["train", "val", "test", "bnfree"]), index=st.integers(0, 99))
 def test_json_comes_back_exactly(split, index):
     spec = convnets.spec(split, index)

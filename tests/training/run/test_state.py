@@ -38,7 +38,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_state_truncated_anywhere_is_refused(written: bytes, damaged: Path, data: st.DataObject) -> None:
     damaged.write_bytes(written[: data.draw(st.integers(0, len(written) - 1))])
     with pytest.raises(CheckpointError, match="truncated"):
@@ -46,7 +46,7 @@ def test_a_state_truncated_anywhere_is_refused(written: bytes, damaged: Path, da
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_state_with_a_changed_byte_is_refused(written: bytes, damaged: Path, data: st.DataObject) -> None:
     header = 8 + int.from_bytes(written[:8], "little")
     place = data.draw(st.one_of(st.integers(0, header - 1), st.integers(header, len(written) - 1)))
