@@ -10,8 +10,9 @@ of predicted weights hold for one checkpoint, which is known by its hash, not by
 
 Starts: `predicted` (for the scheme that is trained through), `predicted_float32` (for float32 whatever the scheme),
 `predicted_as_is` (filters not rescaled), `kaiming`. Rates: a number, `auto` (that of `ghnq finetune`), `range_test`
-(from these weights), `kaiming` (the range test from random weights of the seed). A budget of 0 epochs is the network
-before training.
+(from these weights), `kaiming` (the range test from random weights of the seed). Of several rates, seeds after the
+first train only at the one that is best with the first, on held-out images. A budget of 0 epochs is the network before
+training.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from ghnq.prediction.held_out import hold_out
 from ghnq.quant import QuantScheme, prepare
 from ghnq.recorded_names import checkpoint_name
 from ghnq.runs.distributed.worker_group import WorkerGroup
-from start_tables import Row, short, tables
+from start_tables import Row, best_rate, short, tables
 
 NAMED = Path(__file__).parent / "named.py"
 ARCHITECTURES = (
@@ -171,7 +172,7 @@ def main(
     own_hash = weights_hash(ghn)
     rows = [row for row in read_rows(out / ROWS) if is_of(row, sha256 or own_hash)]
     if table:
-        shown = [row for row in rows if row["rate"] in split(rates)]
+        shown = [row for row in rows if row["rate"] in split(rates) and images in (None, row["images"])]
         for start in split(starts):
             if start != "kaiming":
                 print("\n".join(tables(shown, start)))
@@ -180,7 +181,7 @@ def main(
     trainings = Trainings(ghn, subset(dataset_for(ghn, data), images, test_images))
     settings: Row = {"images": len(trainings.dataset.train), "test_images": len(trainings.dataset.test)}
     of_checkpoint: Row = {"checkpoint": checkpoint_name(checkpoint), "checkpoint_sha256": own_hash}
-    done = {key(row) for row in rows}
+    done = {key(row): row for row in rows}
     cells = sorted(
         Cell(float(budget), int(seed), scheme, architecture, start, rate)
         for budget, seed, scheme, architecture, start, rate in product(
@@ -193,7 +194,11 @@ def main(
         row = asdict(cell) | settings | ({} if cell.start == "kaiming" else of_checkpoint)
         if key(row) in done or time.monotonic() > end:
             continue
+        others = [done.get(key(row | {"rate": rate, "seed": cells[0].seed})) for rate in split(rates)]
+        if cell.seed > cells[0].seed and best_rate(filter(None, others)) != cell.rate:
+            continue
         row |= trainings.row(cell)
+        done[key(row)] = row
         with (out / ROWS).open("a") as file:
             print(json.dumps(row), file=file)
         print(json.dumps(row), flush=True)

@@ -68,6 +68,19 @@ def test_errors_are_those_of_seeds_and_of_test_images_and_the_savings_are_read_o
     assert benchmark["needed"]({5.0: five}) == ""
 
 
+def test_rates_are_searched_with_the_first_seed_alone(benchmark: dict[str, Any], tmp_path: Path) -> None:
+    arguments = {"images": 300, "test_images": 20, "schemes": "float32", "epochs": "0.5"}
+    for rates in ("0.001,0.1", "0.001"):  # a second call trains nothing
+        benchmark["main"]("digits", "digits", tmp_path, architectures="convnets/test/17", rates=rates, **arguments)
+    rows = benchmark["read_rows"](tmp_path / "rows.jsonl")
+    first = {(row["start"], row["rate"]): row["val"] for row in rows if row["seed"] == 0}
+    later = {row["start"]: row["rate"] for row in rows if row["seed"] == 1}
+    assert len(first) == 4
+    assert len(rows) == 6
+    for start, rate in later.items():
+        assert first[start, rate] == max(first[start, "0.001"], first[start, "0.1"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float32", "w4a4"])
 def test_the_benchmark_trains_as_the_command_does(benchmark: dict[str, Any], tmp_path: Path, scheme: str) -> None:
