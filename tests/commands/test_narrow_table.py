@@ -129,7 +129,7 @@ def call(words: str, folder: Path, columns: int) -> str:
         "spaces show convnets/test/1",
         "evaluate {ghn} --splits test,deep --limit 2 --images 40 --schemes float32,w4a8",
         "score nets.py:Net --checkpoint {ghn} --images 40 --schemes float32,w4a8",
-        "rank nets.py:Net convnets/test/6 --checkpoint {ghn} --scheme w4a8 --images 60 --workers 1",
+        "rank nets.py:Net convnets/test/6 --checkpoint {ghn} --scheme w4a8 --images 60 --minutes 0.02 --workers 1",
         "search --scheme w8a8 --trials 3 --checkpoint {ghn} --images 40 --workers 1 --out found-{columns}",
         "sensitivity nets.py:Net --checkpoint {ghn} --images 40",
         "mixed nets.py:Net --checkpoint {ghn} --budget-bits 5 --images 40",
