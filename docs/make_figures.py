@@ -24,6 +24,7 @@ from ghnq.spaces import convnets
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from search_samplers import STORED, curves  # noqa: E402
+from start_tables import at_best_rate, short  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 LABELS = {"w2a2+stem.conv=w8a8+classifier=w8a8": "w2a2\n(first and last\nlayer w8a8)"}
@@ -92,6 +93,39 @@ def search_samplers() -> None:
     save(figure, "search_samplers")
 
 
+def finetune_start() -> None:
+    """Accuracy after fine-tuning from predicted and Kaiming's weights: means over seeds, and their standard errors."""
+    stored = (ROOT / "results" / "finetuning" / "rows.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, stored) if row["images"] == 5000]
+    networks = sorted({short(row["architecture"]) for row in rows})
+    figure, panels = plt.subplots(2, 3, figsize=(9, 5.4), sharex=True, sharey=True)
+    for axes, network in zip(panels.flat, networks, strict=True):
+        for scheme, dashes in (("float32", "solid"), ("w4a4", "dashed")):
+            for start, colour in (("predicted", COLOURS[0]), ("kaiming", COLOURS[3])):
+                of_line = [
+                    row for row in rows
+                    if (short(row["architecture"]), row["scheme"], row["start"]) == (network, scheme, start)
+                ]  # fmt: skip
+                budgets = sorted({row["epochs"] for row in of_line})
+                found = [list(at_best_rate(r for r in of_line if r["epochs"] == each).values()) for each in budgets]
+                errors = [np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0 for each in found]
+                axes.errorbar(
+                    budgets, [np.mean(each) for each in found], yerr=errors, color=colour, linestyle=dashes,
+                    marker="o", markersize=3, capsize=2, label=f"{start.replace('kaiming', 'Kaiming')}, {scheme}",
+                )  # fmt: skip
+        axes.set_title(network, fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+        axes.minorticks_off()
+        axes.set_ylim(0, 80)
+    for axes in panels[1]:
+        axes.set_xlabel("epochs over 5,000 images")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy, %")
+    panels[0, 0].legend(fontsize=7, loc="center right")
+    save(figure, "finetune_start")
+
+
 def save(figure: plt.Figure, name: str) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
@@ -106,5 +140,6 @@ if __name__ == "__main__":
     accuracy_by_scheme()
     quantization_grid()
     search_samplers()
+    finetune_start()
     module = convnets.build(convnets.spec("test", 17), in_channels=3, num_classes=10, device="meta")
     draw(trace(module, (3, 32, 32)), FIGURES / "graph.svg")
